@@ -1,0 +1,67 @@
+"""
+Rowex: an embedded, ordered key-value index in one memory-mapped file.
+
+::
+
+    import rowex
+
+    with rowex.open("users.rowex") as index:
+        index[b"alice"] = b"1"
+        for key, value in index.scan(prefix=b"a"):
+            ...
+
+Any number of threads and processes may use a file at once.  Readers never wait for writers, and a
+process may be killed at any instant.
+"""
+
+from __future__ import annotations
+
+from rowex import _door, events
+from rowex.coded import CodedIndex, CodedSession
+from rowex.errors import (
+    ClosedError,
+    CorruptionError,
+    DiskFullError,
+    DuplicateKeyError,
+    DurabilityError,
+    FormatError,
+    ReadOnlyError,
+    RowexError,
+)
+from rowex.files import copy, destroy, rename
+from rowex.index import Index, Reader, Writer
+from rowex.opening import memory, open
+from rowex.results import CheckReport, Info, Stats, UidInfo
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CheckReport",
+    "ClosedError",
+    "CodedIndex",
+    "CodedSession",
+    "CorruptionError",
+    "DiskFullError",
+    "DuplicateKeyError",
+    "DurabilityError",
+    "FormatError",
+    "Index",
+    "Info",
+    "ReadOnlyError",
+    "Reader",
+    "RowexError",
+    "Stats",
+    "UidInfo",
+    "Writer",
+    "__version__",
+    "copy",
+    "destroy",
+    "door",
+    "memory",
+    "open",
+    "rename",
+]
+
+door: str = _door.name
+
+events.install()

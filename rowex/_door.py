@@ -1,0 +1,33 @@
+"""
+Which door the frequent calls take: the extension `_hot`, or cffi (`_slow`) where it is not built.
+
+`ROWEX_DOOR=slow` or `hot` in the environment chooses, for tests and comparisons.
+"""
+
+from __future__ import annotations
+
+import os
+from importlib import import_module
+from typing import Any
+
+from rowex._native import ffi, lib
+
+__all__ = ["Door", "name"]
+
+
+def _choose() -> tuple[str, Any]:
+    wanted = os.environ.get("ROWEX_DOOR", "")
+    if wanted not in ("", "hot", "slow"):
+        raise ImportError(f"ROWEX_DOOR is {wanted!r}; it may be 'hot' or 'slow'")
+    if wanted != "slow":
+        try:
+            module = import_module("rowex._hot")
+            module.bind(int(ffi.cast("uintptr_t", lib.rx_hot_api())))
+            return "hot", module.Door
+        except ImportError:
+            if wanted == "hot":
+                raise
+    return "slow", import_module("rowex._slow").Door
+
+
+name, Door = _choose()

@@ -1,0 +1,446 @@
+"""
+The frequent calls of an index over cffi: the class `Door` where the extension `_hot` is not built.
+
+It behaves as `_hot.Door` does, in values, exceptions and their order; the same tests run on both.
+"""
+
+from __future__ import annotations
+
+import operator
+import struct
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, overload
+
+from rowex._native import ffi, lib
+from rowex.errors import raise_result
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+__all__ = ["Door"]
+
+_FIRST_BYTES = 4096  # a first try for one value, and for a scan's first batch
+_ROOM_BYTES = 65536
+_CHUNK_ITEMS = 1024
+_COPIED_BYTES = 4 << 20  # a chunk of copies ends here
+_FIRST_ITEMS = 16
+_SLICE_NS = 50_000_000
+_ABSENT_SIZE = (1 << 64) - 1
+_MAX_LIMIT = (1 << 63) - 1
+_KEYS, _VALUES = 1, 2  # of _scan()
+_RECORD = struct.Struct("=IIQ")
+
+_allocate = ffi.new_allocator(should_clear_after_alloc=False)
+
+
+def _check_type(data: object, what: str) -> None:
+    if isinstance(data, str):
+        raise TypeError(f"a {what} must be bytes-like, not str: encode it, or open with {what}s='str'")
+    try:
+        memoryview(data).release()  # type: ignore[arg-type]
+    except TypeError:
+        kind = type(data).__name__
+        raise TypeError(f"a {what} must be bytes-like, not {kind}") from None
+
+
+def _export(data: ReadableBuffer, what: str) -> Any:
+    # A buffer that stays exported until the result is released or collected.
+    if type(data) is not bytes:
+        _check_type(data, what)
+    try:
+        return ffi.from_buffer(data)
+    except BufferError:
+        kind = type(data).__name__
+        raise TypeError(f"a {what} must be a contiguous buffer, which this {kind} is not") from None
+
+
+def _exact(data: ReadableBuffer, what: str) -> bytes:
+    # Keys are immutable during a call: one that changed could end up in the wrong place.
+    if type(data) is bytes:
+        return data
+    with _export(data, what) as pointer:
+        return bytes(ffi.buffer(pointer))
+
+
+class _Wait:
+    """How long a call may wait for others, in slices between which signals are handled."""
+
+    __slots__ = ("_deadline_ns",)
+
+    def __init__(self, timeout: float | None) -> None:
+        self._deadline_ns: int | None = None
+        if timeout is None:
+            return
+        try:
+            seconds = float(timeout) if not isinstance(timeout, str | bytes) else None
+        except TypeError:
+            seconds = None
+        except OverflowError:
+            raise ValueError("timeout is out of range") from None
+        if seconds is None:
+            kind = type(timeout).__name__
+            raise TypeError(f"timeout must be a number of seconds or None, not {kind}")
+        if not seconds >= 0:
+            raise ValueError("timeout must not be negative")
+        if seconds < 1e9:
+            self._deadline_ns = time.monotonic_ns() + int(seconds * 1e9)
+
+    def more(self) -> int:
+        """The length of the next slice in nanoseconds; TimeoutError when the time is over."""
+        if self._deadline_ns is None:
+            return _SLICE_NS
+        left = self._deadline_ns - time.monotonic_ns()
+        if left <= 0:
+            raise_result(lib.RX_E_TIMEOUT)
+        return min(left, _SLICE_NS)
+
+
+def _successor(prefix: bytes) -> bytes | None:
+    # The first key after all that begin with prefix.
+    stem = prefix.rstrip(b"\xff")
+    return stem[:-1] + bytes([stem[-1] + 1]) if stem else None
+
+
+def _pairs(items: Any) -> Iterator[Any]:
+    view = getattr(items, "items", None)
+    return iter(items if view is None else view())
+
+
+class Door:
+    """
+    The frequent calls of an index.
+
+    Args:
+        handle: Address of the core's rx_index; 0 is closed.
+        thread: Address of an rx_thread; 0 for the calling thread's own.
+        readonly: Whether writing is refused here already.
+    """
+
+    _handle: Any
+    _thread: Any
+    _refuses: bool
+
+    def __init__(self, handle: int, thread: int = 0, readonly: bool = False) -> None:
+        self._refuses = bool(readonly)
+        self._rebind(handle, thread)
+
+    def _rebind(self, handle: int, thread: int, /) -> None:
+        if not isinstance(handle, int) or not isinstance(thread, int):
+            raise TypeError("handle and thread are addresses, as int")
+        self._handle = ffi.cast("rx_index *", handle) if handle else None
+        self._thread = ffi.cast("rx_thread *", thread) if thread else ffi.NULL
+
+    def _open_handle(self) -> Any:
+        handle = self._handle
+        if handle is None:
+            raise_result(lib.RX_E_CLOSED)
+        return handle
+
+    def _writable(self) -> None:
+        if self._open_handle() is not None and self._refuses:
+            raise_result(lib.RX_E_READONLY)
+
+    # --- reading ---
+
+    def _fetch(self, key: ReadableBuffer) -> bytes | None:
+        exact = _exact(key, "key")
+        size = ffi.new("size_t *")
+        capacity = _FIRST_BYTES
+        while True:
+            handle = self._open_handle()
+            room = _allocate("char[]", capacity)
+            code = lib.rx_get(handle, self._thread, ffi.from_buffer(exact), len(exact), room, capacity, size)
+            if code == lib.RX_OK:
+                return bytes(ffi.buffer(room, size[0]))
+            if code == lib.RX_ABSENT:
+                return None
+            if code != lib.RX_TOO_SMALL:
+                raise_result(code, key)
+            capacity = size[0]
+
+    def get(self, key: ReadableBuffer, default: Any = None) -> Any:
+        """The value of *key* as bytes, or *default* where it is absent."""
+        value = self._fetch(key)
+        return default if value is None else value
+
+    def lookup(self, key: ReadableBuffer, /) -> bytes:
+        """The value of *key* as bytes; KeyError where it is absent."""
+        value = self._fetch(key)
+        if value is None:
+            raise KeyError(key)
+        return value
+
+    def exists(self, key: ReadableBuffer, /) -> bool:
+        """Whether *key* is present."""
+        exact = _exact(key, "key")
+        handle = self._open_handle()
+        code = lib.rx_exists(handle, self._thread, ffi.from_buffer(exact), len(exact))
+        if code not in (lib.RX_OK, lib.RX_ABSENT):
+            raise_result(code, key)
+        return bool(code == lib.RX_OK)
+
+    def __getitem__(self, key: ReadableBuffer, /) -> bytes:
+        return self.lookup(key)
+
+    def __contains__(self, key: Any, /) -> bool:
+        return self.exists(key)
+
+    # --- writing ---
+
+    def _store(self, call: Callable[..., int], key: ReadableBuffer, value: ReadableBuffer, wait: _Wait) -> int:
+        exact = _exact(key, "key")
+        with _export(value, "value") as data:
+            self._writable()
+            ticket = ffi.new("uint64_t *")
+            pointer = ffi.from_buffer(exact)
+            slice_ns = 0
+            while True:
+                code = call(
+                    self._open_handle(),
+                    self._thread,
+                    pointer,
+                    len(exact),
+                    data,
+                    len(data),
+                    slice_ns,
+                    ticket,
+                )
+                if code == lib.RX_OK:
+                    return int(ticket[0])
+                if code != lib.RX_WOULD_WAIT:
+                    raise_result(code, key)
+                slice_ns = wait.more()
+
+    def put(self, key: ReadableBuffer, value: ReadableBuffer, *, timeout: float | None = None) -> int:
+        """Store *value* under *key*, replacing what was there; the ticket."""
+        return self._store(lib.rx_put, key, value, _Wait(timeout))
+
+    def insert(self, key: ReadableBuffer, value: ReadableBuffer, *, timeout: float | None = None) -> int:
+        """Store *value* under an absent key; the ticket.  DuplicateKeyError where present."""
+        return self._store(lib.rx_insert, key, value, _Wait(timeout))
+
+    def __setitem__(self, key: ReadableBuffer, value: ReadableBuffer, /) -> None:
+        self._store(lib.rx_put, key, value, _Wait(None))
+
+    def __delitem__(self, key: ReadableBuffer, /) -> None:
+        self.remove(key)  # type: ignore[attr-defined]
+
+    # --- many ---
+
+    @overload
+    def get_many(self, keys: Iterable[ReadableBuffer]) -> list[bytes | None]: ...
+    @overload
+    def get_many(self, keys: Iterable[ReadableBuffer], default: Any) -> list[Any]: ...
+    def get_many(self, keys: Iterable[ReadableBuffer], default: Any = None) -> list[Any]:
+        """The values of *keys*, in their order, *default* for each absent one."""
+        self._open_handle()
+        exact = [_exact(key, "key") for key in keys]
+        room = _allocate("char[]", _ROOM_BYTES)
+        values: list[Any] = []
+        while len(values) < len(exact):
+            chunk = exact[len(values) : len(values) + _CHUNK_ITEMS]
+            found = self._get_chunk(chunk, room, default)
+            if not found:  # the first value does not fit: by itself
+                value = self._fetch(chunk[0])
+                found = [default if value is None else value]
+            values += found
+        return values
+
+    def _get_chunk(self, keys: list[bytes], room: Any, default: Any) -> list[Any]:
+        pointers = [ffi.from_buffer(key) for key in keys]
+        sizes = ffi.new("uint64_t[]", len(keys))
+        done, need = ffi.new("size_t *"), ffi.new("size_t *")
+        code = lib.rx_get_many(
+            self._open_handle(),
+            self._thread,
+            len(keys),
+            ffi.new("const void *[]", pointers),
+            ffi.new("size_t[]", [len(key) for key in keys]),
+            room,
+            len(room),
+            sizes,
+            done,
+            need,
+        )
+        if code not in (lib.RX_OK, lib.RX_TOO_SMALL):
+            raise_result(code, keys[min(done[0], len(keys) - 1)])
+        packed, at = ffi.buffer(room), 0
+        values: list[Any] = []
+        for size in sizes[0 : done[0]]:
+            if size == _ABSENT_SIZE:
+                values.append(default)
+            else:
+                values.append(packed[at : at + size])
+                at += size
+        return values
+
+    def put_many(self, items: Any, *, timeout: float | None = None) -> int:
+        """
+        Store the pairs of a mapping or an iterable; the ticket of the last.
+
+        Not atomic: what came before an error is applied.
+        """
+        self._writable()
+        wait = _Wait(timeout)
+        pairs: list[tuple[bytes, bytes]] = []
+        copied_bytes = ticket = 0
+        try:
+            for item in _pairs(items):
+                pairs.append(self._pair(item))
+                copied_bytes += sum(len(data) for data in pairs[-1])
+                if len(pairs) >= _CHUNK_ITEMS or copied_bytes >= _COPIED_BYTES:
+                    chunk, pairs, copied_bytes = pairs, [], 0
+                    ticket = self._put_chunk(chunk, wait, ticket)
+        except BaseException:
+            self._put_chunk(pairs, wait, ticket)
+            raise
+        return self._put_chunk(pairs, wait, ticket)
+
+    @staticmethod
+    def _pair(item: Any) -> tuple[bytes, bytes]:
+        try:
+            pair = tuple(item)
+        except TypeError:
+            raise TypeError("put_many() takes pairs (key, value)") from None
+        if len(pair) != 2:
+            raise ValueError(f"put_many() takes pairs (key, value), not {len(pair)} items")
+        return _exact(pair[0], "key"), _exact(pair[1], "value")
+
+    def _put_chunk(self, pairs: list[tuple[bytes, bytes]], wait: _Wait, before: int) -> int:
+        keys = [ffi.from_buffer(key) for key, _ in pairs]
+        values = [ffi.from_buffer(value) for _, value in pairs]
+        key_pointers = ffi.new("const void *[]", keys)
+        value_pointers = ffi.new("const void *[]", values)
+        key_sizes = ffi.new("size_t[]", [len(key) for key in keys])
+        value_sizes = ffi.new("size_t[]", [len(value) for value in values])
+        done, ticket = ffi.new("size_t *"), ffi.new("uint64_t *", before)
+        at = slice_ns = 0
+        while at < len(pairs):
+            done[0] = 0
+            code = lib.rx_put_many(
+                self._open_handle(),
+                self._thread,
+                len(pairs) - at,
+                key_pointers + at,
+                key_sizes + at,
+                value_pointers + at,
+                value_sizes + at,
+                slice_ns,
+                done,
+                ticket,
+            )
+            at += done[0]
+            if code == lib.RX_OK:
+                break
+            if code != lib.RX_WOULD_WAIT:
+                raise_result(code, pairs[at][0] if at < len(pairs) else None)
+            slice_ns = wait.more()
+        return int(ticket[0])
+
+    # --- scanning ---
+
+    def scan(
+        self,
+        start: ReadableBuffer | None = None,
+        stop: ReadableBuffer | None = None,
+        *,
+        prefix: ReadableBuffer | None = None,
+        reverse: bool = False,
+        limit: int | None = None,
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """An iterator of (key, value) with start <= key < stop, in key order."""
+        return self._scan(start, stop, prefix, reverse, limit, 0)
+
+    def _scan(
+        self,
+        start: ReadableBuffer | None,
+        stop: ReadableBuffer | None,
+        prefix: ReadableBuffer | None,
+        reverse: bool,
+        limit: int | None,
+        what: int,
+    ) -> Iterator[Any]:
+        # what: 0 items, 1 keys, 2 values
+        if what not in (0, _KEYS, _VALUES):
+            raise ValueError("what is 0 for items, 1 for keys, 2 for values")
+        most = -1
+        if limit is not None:
+            try:
+                most = min(operator.index(limit), _MAX_LIMIT)
+            except TypeError:
+                kind = type(limit).__name__
+                raise TypeError(f"limit must be an int or None, not {kind}") from None
+            if most < 0:
+                raise ValueError("limit must not be negative")
+        first = None if start is None else _exact(start, "key")
+        after = None if stop is None else _exact(stop, "key")
+        if prefix is not None:
+            stem = _exact(prefix, "key")
+            end = _successor(stem)
+            first = stem if first is None else max(first, stem)
+            if end is not None:
+                after = end if after is None else min(after, end)
+        handle = self._open_handle()
+        out = ffi.new("rx_scan **")
+        code = lib.rx_scan_open(
+            handle,
+            ffi.NULL if first is None else ffi.from_buffer(first),
+            0 if first is None else len(first),
+            ffi.NULL if after is None else ffi.from_buffer(after),
+            0 if after is None else len(after),
+            bool(reverse),
+            most,
+            out,
+        )
+        if code != lib.RX_OK:
+            raise_result(code)
+        return self._walk(handle, ffi.gc(out[0], lib.rx_scan_close), what)
+
+    def _walk(self, handle: Any, scan: Any, what: int) -> Iterator[Any]:
+        batch_items, capacity = _FIRST_ITEMS, _FIRST_BYTES
+        room = _allocate("char[]", capacity)
+        items, need = ffi.new("size_t *"), ffi.new("size_t *")
+        while True:
+            if self._handle != handle:
+                raise_result(lib.RX_E_CLOSED)
+            code = lib.rx_scan_next(
+                handle,
+                self._thread,
+                scan,
+                room,
+                capacity,
+                batch_items,
+                what != _KEYS,
+                items,
+                need,
+            )
+            if code == lib.RX_END:
+                return
+            if code == lib.RX_TOO_SMALL:
+                capacity = max(need[0], capacity)
+                room = _allocate("char[]", capacity)
+                continue
+            if code != lib.RX_OK:
+                raise_result(code)
+            yield from _records(ffi.buffer(room), items[0], what)
+            batch_items = min(batch_items * 8, _CHUNK_ITEMS)
+            if capacity != _ROOM_BYTES:
+                capacity = _ROOM_BYTES
+                room = _allocate("char[]", capacity)
+
+
+def _records(buffer: Any, count: int, what: int) -> Iterator[Any]:
+    at = 0
+    for _ in range(count):
+        key_size, _zero, value_size = _RECORD.unpack_from(buffer, at)
+        key_at = at + _RECORD.size
+        value_at = key_at + key_size
+        end = value_at + (0 if what == _KEYS else value_size)
+        at = (end + 7) & ~7
+        if what == _KEYS:
+            yield buffer[key_at:value_at]
+        elif what == _VALUES:
+            yield buffer[value_at:end]
+        else:
+            yield buffer[key_at:value_at], buffer[value_at:end]

@@ -1,0 +1,58 @@
+"""
+Waiting for others, in slices, so that signals are handled between them.
+
+The core never waits longer than it is told; each slice ends in Python, where the interpreter runs
+signal handlers, so Ctrl-C is answered within one slice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import monotonic
+
+from rowex._native import lib
+from rowex.errors import raise_result
+
+__all__ = ["until_done"]
+
+SLICE_NS = 50_000_000
+_OK = int(lib.RX_OK)
+_AGAIN = (int(lib.RX_WOULD_WAIT), int(lib.RX_E_TIMEOUT))
+
+
+def until_done(attempt: Callable[[int], int], timeout: float | None) -> int:
+    """
+    Call the core until it has an answer.
+
+    Args:
+        attempt: One call, which may wait for as many nanoseconds as it is told.
+        timeout: Seconds to wait for others in all, >= 0; None: as long as it takes.
+
+    Returns:
+        The answer, >= 0.
+
+    Raises:
+        TimeoutError: The time is over; the message names who is waited for.
+        Exception: The core's error.
+    """
+    deadline = None if timeout is None else monotonic() + _checked(timeout)
+    while True:
+        wait_ns = SLICE_NS
+        if deadline is not None:
+            wait_ns = int(min(SLICE_NS, max(0.0, (deadline - monotonic()) * 1e9)))
+        code = attempt(wait_ns)
+        if code in _AGAIN:
+            if deadline is not None and monotonic() >= deadline:
+                raise_result(int(lib.RX_E_TIMEOUT))
+        elif code < _OK:
+            raise_result(code)
+        else:
+            return code
+
+
+def _checked(timeout: float) -> float:
+    if not isinstance(timeout, (int, float)):
+        raise TypeError(f"timeout is in seconds, not {type(timeout).__name__}")
+    if not timeout >= 0:
+        raise ValueError(f"timeout={timeout!r}: seconds, 0 or more")
+    return timeout

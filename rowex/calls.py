@@ -1,0 +1,345 @@
+"""
+The operations on an index of bytes, with the calling thread's uid or an explicit one.
+
+The frequent ones are inherited from the door (`_door`); the rest is here, over cffi.  Every method
+may be called from any thread; none holds the interpreter lock while it waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import islice
+from struct import Struct
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+from rowex._door import Door
+from rowex._native import ffi, lib
+from rowex._views import OrderedMapping
+from rowex._waits import until_done
+from rowex.codecs import encode_bytes
+from rowex.errors import ClosedError, make_error, raise_result
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+__all__ = ["Calls"]
+
+T = TypeVar("T")
+
+OK, ABSENT, TOO_SMALL = int(lib.RX_OK), int(lib.RX_ABSENT), int(lib.RX_TOO_SMALL)
+FIRST, LAST, FLOOR, CEILING = 0, 1, 2, 3  # rx_edge()
+ROOM_BYTES = 1024  # for an answer, before its size is known
+CHUNK_ITEMS = 1024  # keys handed to the core at once
+RECORD = Struct("=IIQ")  # key length, zero, value length (index.h, rx_scan_next)
+_MISSING: Any = object()
+_new_room = ffi.new_allocator(should_clear_after_alloc=False)
+
+
+class Calls(Door, OrderedMapping[bytes, bytes]):
+    """What Index, Reader and Writer have in common."""
+
+    _rx: Any = None  # rx_index *; None: closed
+    _rx_thread: Any = ffi.NULL
+    _readonly: bool = False
+
+    def _bind(self, handle: Any, thread: Any, *, readonly: bool) -> None:
+        Door.__init__(self, int(ffi.cast("uintptr_t", handle)), int(ffi.cast("uintptr_t", thread)), readonly)
+        self._rx, self._rx_thread, self._readonly = handle, thread, readonly
+
+    def _unbind(self) -> None:
+        self._rx = None
+        self._rebind(0, 0)
+
+    def _live_handle(self) -> Any:
+        handle = self._rx
+        if handle is None:
+            raise make_error(ClosedError, f"this {type(self).__name__.lower()} is closed", hint="open it again")
+        return handle
+
+    def _write_handle(self) -> Any:
+        handle = self._live_handle()
+        if self._readonly:
+            raise_result(int(lib.RX_E_READONLY))
+        return handle
+
+    def __len__(self) -> int:
+        count = ffi.new("uint64_t *")
+        code = lib.rx_count(self._live_handle(), count)
+        if code < OK:
+            raise_result(code)
+        return int(count[0])
+
+    def remove(self, key: Buffer, *, timeout: float | None = None) -> int:
+        """
+        Remove a key.
+
+        Args:
+            key: Present.
+            timeout: Seconds to wait for other writers, >= 0; None: as long as it takes.
+
+        Returns:
+            The durability ticket; 0 for a file without a log.
+
+        Raises:
+            KeyError: The key is absent.
+            TimeoutError: Others held what it needs; nothing was changed.
+            ReadOnlyError: The index may only be read.
+
+        Atomic.  Cost: O(length of the key).
+        """
+        ticket = ffi.new("uint64_t *")
+        if self._remove(key, timeout, ticket) == ABSENT:
+            raise KeyError(key)
+        return int(ticket[0])
+
+    def discard(self, key: Buffer, *, timeout: float | None = None) -> bool:
+        """
+        Remove a key if it is present.
+
+        Args:
+            key: Any key.
+            timeout: As for `remove`.
+
+        Returns:
+            Whether it was present.
+
+        Raises:
+            TimeoutError: Others held what it needs; nothing was changed.
+            ReadOnlyError: The index may only be read.
+        """
+        return self._remove(key, timeout, ffi.new("uint64_t *")) == OK
+
+    def _remove(self, key: Buffer, timeout: float | None, ticket: Any) -> int:
+        data = encode_bytes(key)
+        handle, thread = self._write_handle(), self._rx_thread
+        return until_done(lambda ns: lib.rx_remove(handle, thread, data, len(data), ns, ticket), timeout)
+
+    def compare_and_set(
+        self, key: Buffer, expected: Buffer | None, new: Buffer | None, *, timeout: float | None = None
+    ) -> bool:
+        """
+        Change a key's value if it is the expected one.
+
+        Args:
+            key: Any key.
+            expected: The value that it must have; None: it must be absent.
+            new: The value that it gets; None: it is removed.
+            timeout: As for `remove`.
+
+        Returns:
+            Whether the value was as expected, and the change was made.
+
+        Raises:
+            TimeoutError: Others held what it needs; nothing was changed.
+            DiskFullError: No room; nothing was changed.
+            ReadOnlyError: The index may only be read.
+
+        Atomic: no other change of the key comes between the comparison and the change.
+        """
+        data = encode_bytes(key)
+        old, old_size = _optional(expected)
+        value, value_size = _optional(new)
+        handle, thread = self._write_handle(), self._rx_thread
+        ticket = ffi.new("uint64_t *")
+        code = until_done(
+            lambda ns: lib.rx_compare_and_set(
+                handle, thread, data, len(data), old, old_size, value, value_size, ns, ticket
+            ),
+            timeout,
+        )
+        return code == OK
+
+    @overload
+    def pop(self, key: Buffer, *, timeout: float | None = ...) -> bytes: ...
+    @overload
+    def pop(self, key: Buffer, default: bytes, *, timeout: float | None = ...) -> bytes: ...
+    @overload
+    def pop(self, key: Buffer, default: T, *, timeout: float | None = ...) -> bytes | T: ...
+    def pop(self, key: Buffer, default: Any = _MISSING, *, timeout: float | None = None) -> Any:
+        """
+        Remove a key and return its value.
+
+        Args:
+            key: Any key.
+            default: Returned where it is absent; without one that is a KeyError.
+            timeout: As for `remove`.
+
+        Returns:
+            The value, or *default*.
+
+        Raises:
+            KeyError: The key is absent and there is no default.
+            TimeoutError: Others held what it needs; nothing was changed.
+            ReadOnlyError: The index may only be read.
+
+        Atomic: of several that pop a key at once, one gets the value.
+        """
+        value = self._take(key, timeout)
+        if value is not None:
+            return value
+        if default is _MISSING:
+            raise KeyError(key)
+        return default
+
+    def _take(self, key: Buffer, timeout: float | None) -> bytes | None:
+        data = encode_bytes(key)
+        handle, thread = self._write_handle(), self._rx_thread
+        ticket, size = ffi.new("uint64_t *"), ffi.new("size_t *", ROOM_BYTES)
+        while True:
+            capacity = int(size[0])
+            room = _new_room("char[]", max(1, capacity))
+
+            def attempt(ns: int, room: Any = room, capacity: int = capacity) -> int:
+                return int(lib.rx_take(handle, thread, data, len(data), room, capacity, size, ns, ticket))
+
+            code = until_done(attempt, timeout)
+            if code == OK:
+                return bytes(ffi.buffer(room, int(size[0])))
+            if code == ABSENT:
+                return None
+
+    def popitem(self, last: bool = True, *, timeout: float | None = None) -> tuple[bytes, bytes]:
+        """
+        Remove the item at one end and return it.
+
+        Args:
+            last: The last key; False: the first.
+            timeout: As for `remove`.
+
+        Returns:
+            (key, value).
+
+        Raises:
+            KeyError: The index is empty.
+            TimeoutError: Others held what it needs; nothing was changed.
+            ReadOnlyError: The index may only be read.
+
+        Atomic: no two calls get the same item.
+        """
+        self._write_handle()
+        while True:
+            item = self.last() if last else self.first()
+            if item is None:
+                raise KeyError("popitem(): the index is empty")
+            value = self._take(item[0], timeout)
+            if value is not None:
+                return item[0], value
+
+    def setdefault(self, key: Buffer, default: Buffer = b"", *, timeout: float | None = None) -> bytes:
+        """
+        The value of a key, which is set first where it is absent.
+
+        Args:
+            key: Any key.
+            default: The value that it gets where it is absent.
+            timeout: As for `remove`.
+
+        Returns:
+            The value that the key has now.
+
+        Raises:
+            TimeoutError: Others held what it needs; nothing was changed.
+            DiskFullError: No room; nothing was changed.
+            ReadOnlyError: The index may only be read.
+
+        Atomic: of several at once, one sets the value and all return it.
+        """
+        name, value = encode_bytes(key), encode_bytes(default)
+        handle, thread = self._write_handle(), self._rx_thread
+        ticket = ffi.new("uint64_t *")
+        while True:
+            found = self.get(name)
+            if found is not None:
+                return found
+            code = until_done(
+                lambda ns: lib.rx_insert(handle, thread, name, len(name), value, len(value), ns, ticket),
+                timeout,
+            )
+            if code == OK:
+                return value
+
+    def remove_many(self, keys: Iterable[Buffer], *, timeout: float | None = None) -> int:
+        """
+        Remove many keys, in chunks that loop in the core.
+
+        Args:
+            keys: Any number; absent ones are passed over.
+            timeout: Seconds to wait for other writers for each chunk, >= 0; None: as long as it takes.
+
+        Returns:
+            How many were present.
+
+        Raises:
+            TypeError: A key is not bytes; chunks before its own were removed.
+            TimeoutError: Others held what it needs; the keys before were removed.
+            ReadOnlyError: The index may only be read.
+
+        Each removal is atomic, the whole is not.  Ctrl-C is answered between chunks.
+        """
+        self._write_handle()
+        total, remaining = 0, iter(keys)
+        while chunk := [encode_bytes(key) for key in islice(remaining, CHUNK_ITEMS)]:
+            total += self._remove_chunk(chunk, timeout)
+        return total
+
+    def _remove_chunk(self, chunk: list[bytes], timeout: float | None) -> int:
+        pointers = ffi.new("void *[]", [ffi.from_buffer(key) for key in chunk])
+        sizes = ffi.new("size_t[]", [len(key) for key in chunk])
+        done, removed = ffi.new("size_t *"), ffi.new("size_t *")
+        ticket = ffi.new("uint64_t *")
+        handle, thread = self._write_handle(), self._rx_thread
+        at = total = 0
+
+        def attempt(ns: int) -> int:
+            nonlocal at, total
+            done[0] = removed[0] = 0
+            code = lib.rx_remove_many(
+                handle, thread, len(chunk) - at, pointers + at, sizes + at, ns, done, removed, ticket
+            )
+            at += int(done[0])
+            total += int(removed[0])
+            return int(code)
+
+        until_done(attempt, timeout)
+        return total
+
+    def first(self) -> tuple[bytes, bytes] | None:
+        """The item with the smallest key, or None."""
+        return self._edge(FIRST, b"")
+
+    def last(self) -> tuple[bytes, bytes] | None:
+        """The item with the greatest key, or None."""
+        return self._edge(LAST, b"")
+
+    def floor(self, key: Buffer) -> tuple[bytes, bytes] | None:
+        """The item with the greatest key <= *key*, or None."""
+        return self._edge(FLOOR, encode_bytes(key))
+
+    def ceiling(self, key: Buffer) -> tuple[bytes, bytes] | None:
+        """The item with the smallest key >= *key*, or None."""
+        return self._edge(CEILING, encode_bytes(key))
+
+    def _edge(self, which: int, key: bytes) -> tuple[bytes, bytes] | None:
+        need = ffi.new("size_t *", ROOM_BYTES)
+        while True:
+            handle, capacity = self._live_handle(), int(need[0])
+            room = _new_room("char[]", capacity)
+            code = lib.rx_edge(handle, self._rx_thread, which, key, len(key), room, capacity, need)
+            if code == OK:
+                break
+            if code == ABSENT:
+                return None
+            if code != TOO_SMALL:
+                raise_result(code)
+        record = ffi.buffer(room, capacity)
+        key_size, _, value_size = RECORD.unpack_from(record)
+        start = RECORD.size + key_size
+        return record[RECORD.size : start], record[start : start + value_size]
+
+
+def _optional(value: Buffer | None) -> tuple[Any, int]:
+    """A value for the core, where NULL means absent."""
+    if value is None:
+        return ffi.NULL, 0
+    data = encode_bytes(value)
+    return data, len(data)

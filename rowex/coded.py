@@ -1,0 +1,345 @@
+"""
+An index whose keys or values are not bytes: codecs around an index of bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar, overload
+
+from rowex._views import ITEMS, KEYS, OrderedMapping
+from rowex.calls import Calls
+from rowex.codecs import Codec
+from rowex.index import Index, Session
+from rowex.results import CheckReport, Info, Stats
+
+__all__ = ["CodedCalls", "CodedIndex", "CodedSession"]
+
+K = TypeVar("K")
+V = TypeVar("V")
+D = TypeVar("D")
+_MISSING: Any = object()
+
+
+class CodedCalls(OrderedMapping[K, V], Generic[K, V]):
+    """The operations of `Calls`, for keys K and values V; see there."""
+
+    def __init__(self, raw: Calls, keys: Codec[K], values: Codec[V]) -> None:
+        """
+        Wrap an index, reader or writer of bytes.
+
+        Args:
+            raw: What stores the bytes; this object owns it.
+            keys: Codec of the keys.
+            values: Codec of the values.
+        """
+        self._raw, self._keys, self._values = raw, keys, values
+        self._key: Callable[[K], bytes] = keys.encode
+        self._value: Callable[[V], bytes] = values.encode
+        self._to_key: Callable[[bytes], K] = keys.decode
+        self._to_value: Callable[[bytes], V] = values.decode
+
+    def __getitem__(self, key: K, /) -> V:
+        return self.lookup(key)
+
+    def __setitem__(self, key: K, value: V, /) -> None:
+        self._raw[self._key(key)] = self._value(value)
+
+    def __delitem__(self, key: K, /) -> None:
+        self.remove(key)
+
+    def __contains__(self, key: Any, /) -> bool:
+        return self._raw.exists(self._key(key))
+
+    def __len__(self) -> int:
+        return len(self._raw)
+
+    @overload
+    def get(self, key: K) -> V | None: ...
+    @overload
+    def get(self, key: K, default: V) -> V: ...
+    @overload
+    def get(self, key: K, default: D) -> V | D: ...
+    def get(self, key: K, default: Any = None) -> Any:
+        """The value of *key*, or *default* where it is absent."""
+        data = self._raw.get(self._key(key))
+        return default if data is None else self._to_value(data)
+
+    def lookup(self, key: K) -> V:
+        """The value of *key*; KeyError where it is absent."""
+        data = self._raw.get(self._key(key))
+        if data is None:
+            raise KeyError(key)
+        return self._to_value(data)
+
+    def exists(self, key: K) -> bool:
+        """Whether *key* is present."""
+        return self._raw.exists(self._key(key))
+
+    def put(self, key: K, value: V, *, timeout: float | None = None) -> int:
+        """Store *value* under *key*, replacing what was there; the ticket."""
+        return self._raw.put(self._key(key), self._value(value), timeout=timeout)
+
+    def insert(self, key: K, value: V, *, timeout: float | None = None) -> int:
+        """Store *value* under an absent key; the ticket.  DuplicateKeyError where it is present."""
+        return self._raw.insert(self._key(key), self._value(value), timeout=timeout)
+
+    @overload
+    def get_many(self, keys: Iterable[K]) -> list[V | None]: ...
+    @overload
+    def get_many(self, keys: Iterable[K], default: D) -> list[V | D]: ...
+    def get_many(self, keys: Iterable[K], default: Any = None) -> list[Any]:
+        """The values of *keys*, in their order, *default* for each absent one."""
+        found = self._raw.get_many(list(map(self._key, keys)))
+        return [default if data is None else self._to_value(data) for data in found]
+
+    def put_many(self, items: Mapping[K, V] | Iterable[tuple[K, V]], *, timeout: float | None = None) -> int:
+        """Put every item; the ticket of the last.  Each put is atomic, the whole is not."""
+        pairs = items.items() if isinstance(items, Mapping) else items
+        encode_key, encode_value = self._key, self._value
+        return self._raw.put_many(((encode_key(key), encode_value(value)) for key, value in pairs), timeout=timeout)
+
+    def remove_many(self, keys: Iterable[K], *, timeout: float | None = None) -> int:
+        """Remove many keys; how many were present.  Each removal is atomic, the whole is not."""
+        return self._raw.remove_many(map(self._key, keys), timeout=timeout)
+
+    def remove(self, key: K, *, timeout: float | None = None) -> int:
+        """Remove a key; the ticket.  KeyError where it is absent."""
+        try:
+            return self._raw.remove(self._key(key), timeout=timeout)
+        except KeyError:
+            raise KeyError(key) from None
+
+    def discard(self, key: K, *, timeout: float | None = None) -> bool:
+        """Remove a key if it is present; whether it was."""
+        return self._raw.discard(self._key(key), timeout=timeout)
+
+    def compare_and_set(self, key: K, expected: V | None, new: V | None, *, timeout: float | None = None) -> bool:
+        """
+        Change a key's value if it is the expected one; whether it was.
+
+        Args:
+            key: Any key.
+            expected: The value that it must have, compared as stored bytes; None: it must be absent.
+            new: The value that it gets; None: it is removed.
+            timeout: Seconds to wait for other writers, >= 0; None: as long as it takes.
+
+        Returns:
+            Whether the change was made.
+        """
+        return self._raw.compare_and_set(
+            self._key(key),
+            None if expected is None else self._value(expected),
+            None if new is None else self._value(new),
+            timeout=timeout,
+        )
+
+    @overload
+    def pop(self, key: K, *, timeout: float | None = ...) -> V: ...
+    @overload
+    def pop(self, key: K, default: V, *, timeout: float | None = ...) -> V: ...
+    @overload
+    def pop(self, key: K, default: D, *, timeout: float | None = ...) -> V | D: ...
+    def pop(self, key: K, default: Any = _MISSING, *, timeout: float | None = None) -> Any:
+        """Remove a key and return its value, or *default*; without one, KeyError."""
+        data = self._raw.pop(self._key(key), None, timeout=timeout)
+        if data is not None:
+            return self._to_value(data)
+        if default is _MISSING:
+            raise KeyError(key)
+        return default
+
+    def popitem(self, last: bool = True, *, timeout: float | None = None) -> tuple[K, V]:
+        """Remove the item at one end and return it; KeyError where the index is empty."""
+        return self._item(self._raw.popitem(last, timeout=timeout))
+
+    def setdefault(self, key: K, default: V, *, timeout: float | None = None) -> V:
+        """The value of a key, which is set to *default* first where it is absent."""
+        return self._to_value(self._raw.setdefault(self._key(key), self._value(default), timeout=timeout))
+
+    def first(self) -> tuple[K, V] | None:
+        """The item with the smallest key, or None."""
+        return self._item_or_none(self._raw.first())
+
+    def last(self) -> tuple[K, V] | None:
+        """The item with the greatest key, or None."""
+        return self._item_or_none(self._raw.last())
+
+    def floor(self, key: K) -> tuple[K, V] | None:
+        """The item with the greatest key <= *key*, or None."""
+        return self._item_or_none(self._raw.floor(self._key(key)))
+
+    def ceiling(self, key: K) -> tuple[K, V] | None:
+        """The item with the smallest key >= *key*, or None."""
+        return self._item_or_none(self._raw.ceiling(self._key(key)))
+
+    def _item(self, item: tuple[bytes, bytes]) -> tuple[K, V]:
+        return self._to_key(item[0]), self._to_value(item[1])
+
+    def _item_or_none(self, item: tuple[bytes, bytes] | None) -> tuple[K, V] | None:
+        return None if item is None else self._item(item)
+
+    def scan(
+        self,
+        start: K | None = None,
+        stop: K | None = None,
+        *,
+        prefix: K | None = None,
+        reverse: bool = False,
+        limit: int | None = None,
+    ) -> Iterator[tuple[K, V]]:
+        """
+        The items with start <= key < stop, in key order.
+
+        Args:
+            start: The smallest key; None: no bound.
+            stop: The first key that is too great; None: no bound.
+            prefix: Only keys that begin with it: with its characters, or its first elements.
+            reverse: From the greatest to the smallest.
+            limit: At most so many; None: all.
+
+        Returns:
+            An iterator of (key, value).
+
+        Raises:
+            TypeError: A bound of the wrong type, or a prefix where keys have none.
+        """
+        return self._scan(start, stop, prefix, reverse, limit, ITEMS)
+
+    def _scan(
+        self, start: K | None, stop: K | None, prefix: K | None, reverse: bool, limit: int | None, what: int
+    ) -> Iterator[Any]:
+        found = self._raw._scan(
+            None if start is None else self._key(start),
+            None if stop is None else self._key(stop),
+            None if prefix is None else self._keys.encode_prefix(prefix),
+            reverse,
+            limit,
+            what,
+        )
+        if what == ITEMS:
+            return map(self._item, found)
+        return map(self._to_key, found) if what == KEYS else map(self._to_value, found)
+
+
+class CodedIndex(CodedCalls[K, V]):
+    """
+    An ordered mapping of K to V in a file; made by `rowex.open` for a file with codecs.
+
+    The methods are those of `Index`; `raw` is the index of bytes below.
+    """
+
+    _raw: Index
+
+    @property
+    def raw(self) -> Index:
+        """The index of bytes below; it is closed with this one."""
+        return self._raw
+
+    @property
+    def path(self) -> str | None:
+        """Of the data file, absolute; None in memory."""
+        return self._raw.path
+
+    @property
+    def mode(self) -> str:
+        """As it was opened."""
+        return self._raw.mode
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._raw.closed
+
+    def close(self) -> None:
+        """As `Index.close`."""
+        self._raw.close()
+
+    def __enter__(self) -> Self:
+        self._raw.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        codecs = f"keys={self._keys.name} values={self._values.name}"
+        return repr(self._raw).replace("rowex.Index", "rowex.CodedIndex", 1)[:-1] + f" {codecs}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self._raw.__reduce__()
+
+    def reader(self) -> CodedSession[K, V]:
+        """As `Index.reader`."""
+        return CodedSession(self._raw.reader(), self._keys, self._values)
+
+    def writer(self) -> CodedSession[K, V]:
+        """As `Index.writer`."""
+        return CodedSession(self._raw.writer(), self._keys, self._values)
+
+    def stats(self) -> Stats:
+        """As `Index.stats`."""
+        return self._raw.stats()
+
+    def info(self) -> Info:
+        """As `Index.info`."""
+        return self._raw.info()
+
+    def check(self, *, timeout: float | None = None) -> CheckReport:
+        """As `Index.check`."""
+        return self._raw.check(timeout=timeout)
+
+    def compact(self, *, timeout: float | None = None) -> None:
+        """As `Index.compact`."""
+        self._raw.compact(timeout=timeout)
+
+    def wait_durable(self, ticket: int, timeout: float | None = None) -> None:
+        """As `Index.wait_durable`."""
+        self._raw.wait_durable(ticket, timeout)
+
+    def flush(self) -> None:
+        """As `Index.flush`."""
+        self._raw.flush()
+
+
+class CodedSession(CodedCalls[K, V]):
+    """What `CodedIndex.reader` and `writer` give: its methods, under a uid of its own."""
+
+    _raw: Session
+
+    @property
+    def raw(self) -> Session:
+        """The reader or writer of bytes below; it is closed with this one."""
+        return self._raw
+
+    @property
+    def uid(self) -> int:
+        """Never used twice."""
+        return self._raw.uid
+
+    @property
+    def closed(self) -> bool:
+        """Whether it, or its index, was closed."""
+        return self._raw.closed
+
+    def close(self) -> None:
+        """Give the uid back.  Idempotent."""
+        self._raw.close()
+
+    def __enter__(self) -> Self:
+        self._raw.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return repr(self._raw)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self._raw.__reduce__()

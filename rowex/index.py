@@ -1,0 +1,329 @@
+"""
+Handles on an index of bytes: Index, and the Reader and Writer that it gives.
+
+A handle's `rx_index` lives until the handle is collected, not only until it is closed: a thread
+that is on its way into the core when another closes the handle still finds it, and is told that it
+is closed.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+import weakref
+from types import TracebackType
+from typing import Any, NoReturn, Self
+
+from rowex._native import ffi, lib
+from rowex.admin import check, compact, info, stats
+from rowex.calls import Calls
+from rowex.errors import DurabilityError, ReadOnlyError, RowexError, make_error, raise_result
+from rowex.results import CheckReport, Info, Stats
+
+__all__ = ["Index", "Reader", "Session", "Writer"]
+
+READER, WRITER = 2, 3  # index.h, rx_thread_open()
+
+
+class Index(Calls):
+    """
+    An ordered mapping of bytes to bytes in a file; made by `rowex.open` and `rowex.memory`.
+
+    It is a MutableMapping in key order.  Keys and values may be any contiguous buffer, results are
+    bytes.  Use it from any thread, in forked children, and, pickled, in other processes.
+
+    Attributes:
+        path: Of the data file, absolute; None in memory.
+        mode: As it was opened: "c", "r", "w" or "n".
+    """
+
+    path: str | None
+    mode: str
+    _owner: Any = None
+    _recipe: tuple[Any, ...] | None
+    _pid: int
+
+    def __init__(self, handle: Any, path: str | None, mode: str, recipe: tuple[Any, ...] | None) -> None:
+        """
+        Take over a handle of the core; users call `rowex.open`.
+
+        Args:
+            handle: A rx_index pointer; this object closes and frees it.
+            path: Of the data file, absolute; None in memory.
+            mode: As it was opened.
+            recipe: How it is unpickled, as `__reduce__` returns it; None: not at all.
+        """
+        self._owner = ffi.gc(handle, lib.rx_free)
+        self.path, self.mode, self._recipe = path, mode, recipe
+        self._pid = os.getpid()
+        self._sessions: weakref.WeakValueDictionary[int, Session] = weakref.WeakValueDictionary()
+        self._bind(self._owner, ffi.NULL, readonly=mode == "r")
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._rx is None
+
+    def close(self) -> None:
+        """
+        Let running calls finish and give the file back; later calls raise ClosedError.
+
+        Raises:
+            OSError: The file could not be synced or marked; the handle is closed all the same.
+
+        Idempotent.  Readers and writers of this handle are closed with it.  The last of all users
+        marks the file as closed cleanly.
+        """
+        if self._rx is None:
+            return
+        self._unbind()
+        code = lib.rx_close(self._owner)
+        for session in list(self._sessions.values()):
+            session.close()
+        if code < 0:
+            raise_result(code)
+
+    def __enter__(self) -> Self:
+        self._live_handle()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if self._owner is None or self._rx is None:
+            return
+        if self._pid == os.getpid():  # a forked child was given it, and need not close it
+            warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
+        self.close()
+
+    def __repr__(self) -> str:
+        name = f"{type(self).__module__.split('.')[0]}.{type(self).__name__}"
+        where = "in memory" if self.path is None else repr(self.path)
+        if self._rx is None:
+            return f"<{name} {where} mode={self.mode!r} closed>"
+        try:
+            count = str(len(self))
+        except (RowexError, OSError):
+            count = "?"
+        return f"<{name} {where} mode={self.mode!r} count={count}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._recipe is None:
+            raise TypeError("an index in memory cannot be pickled; forked children share it")
+        return self._recipe
+
+    def reader(self) -> Reader:
+        """
+        A reader with a uid of its own.
+
+        Returns:
+            An object with the reading methods, to be closed; `with` does it.
+
+        Raises:
+            ClosedError: The index is closed.
+            RowexError: The table of uids is full.
+
+        It serves one thread at a time.
+        """
+        return Reader(self, READER)
+
+    def writer(self) -> Writer:
+        """
+        A writer with a uid of its own.
+
+        Returns:
+            An object with the methods of the index, to be closed; `with` does it.
+
+        Raises:
+            ReadOnlyError: The index may only be read.
+            ClosedError: The index is closed.
+            RowexError: The table of uids is full.
+
+        It serves one thread at a time.
+        """
+        self._write_handle()
+        return Writer(self, WRITER)
+
+    def stats(self) -> Stats:
+        """
+        The index in numbers; walks the tree without holding anybody up.
+
+        Returns:
+            The numbers, taken while others may write.
+
+        Raises:
+            CorruptionError: A node that was met is damaged.
+            ClosedError: The index is closed.
+        """
+        return stats(self._live_handle())
+
+    def info(self) -> Info:
+        """
+        What the index is: superblock, sizes, options.
+
+        Returns:
+            The facts.
+
+        Raises:
+            ClosedError: The index is closed.
+        """
+        return info(self._live_handle(), self.path, self.mode)
+
+    def check(self, *, timeout: float | None = None) -> CheckReport:
+        """
+        Walk everything: structure, order, reachability against allocation, checksums, length.
+
+        Args:
+            timeout: Seconds to wait for writers to pause, >= 0; None: as long as it takes.
+
+        Returns:
+            A report, where there is no fault.
+
+        Raises:
+            CorruptionError: With every fault found, in `faults`.
+            TimeoutError: A writer did not pause.
+            ClosedError: The index is closed.
+
+        Writers wait while it works where the handle may write.  Cost: O(file).
+        """
+        return check(self._live_handle(), self.path, timeout)
+
+    def compact(self, *, timeout: float | None = None) -> None:
+        """
+        Copy what is alive to a dense new file and rename it over the old one.
+
+        Args:
+            timeout: Seconds to wait for writers to pause, >= 0; None: as long as it takes.
+
+        Raises:
+            TimeoutError: A writer did not pause; nothing was changed.
+            DiskFullError: No room for the copy; nothing was changed.
+            ReadOnlyError: The index may only be read.
+            ClosedError: The index is closed.
+
+        Readers go on, writers wait.  Cost: O(live data).
+        """
+        compact(self._write_handle(), timeout)
+
+    def wait_durable(self, ticket: int, timeout: float | None = None) -> None:
+        """
+        Wait until an operation would survive a power cut.
+
+        Args:
+            ticket: What the operation returned.
+            timeout: Seconds.
+
+        Raises:
+            DurabilityError: The file has no log, so that no operation is ever durable in this sense.
+            ClosedError: The index is closed.
+        """
+        self._no_log(f"wait_durable({ticket!r}, timeout={timeout!r})")
+
+    def flush(self) -> None:
+        """
+        Make everything up to now survive a power cut.
+
+        Raises:
+            DurabilityError: The file has no log, so that nothing is ever durable in this sense.
+            ClosedError: The index is closed.
+        """
+        self._no_log("flush()")
+
+    def _no_log(self, call: str) -> NoReturn:
+        self._live_handle()
+        raise make_error(
+            DurabilityError,
+            f'{call}: {self.path or "an index in memory"} has durability="process": there is no log to wait for',
+            hint="what was written survives the death of any process, but not a power cut",
+            os_errno=95,
+        )
+
+
+class Session(Calls):
+    """
+    A uid of its own on an index.
+
+    Attributes:
+        index: The index that it was made from, kept open by nobody but its owner.
+        uid: Never used twice.
+    """
+
+    index: Index
+    uid: int
+    _kind: int
+
+    def __init__(self, index: Index, kind: int) -> None:
+        """
+        Take a uid; users call `Index.reader` or `Index.writer`.
+
+        Args:
+            index: Open.
+            kind: READER or WRITER.
+
+        Raises:
+            ClosedError: The index is closed.
+            RowexError: The table of uids is full.
+        """
+        handle, out = index._live_handle(), ffi.new("rx_thread **")
+        code = lib.rx_thread_open(handle, kind, out)
+        if code < 0:
+            raise_result(code)
+        self.index = index
+        self.uid = int(lib.rx_thread_uid(handle, out[0]))
+        self._pid = os.getpid()
+        self._bind(handle, out[0], readonly=index._readonly or kind == READER)
+        index._sessions[id(self)] = self
+
+    @property
+    def closed(self) -> bool:
+        """Whether it, or its index, was closed."""
+        return self._rx is None
+
+    def close(self) -> None:
+        """Give the uid back; later calls raise ClosedError.  Idempotent."""
+        handle = self.__dict__.pop("_rx", None)  # at once: two threads may both close it
+        if handle is None:
+            return
+        thread = self._rx_thread
+        self._unbind()
+        self._rx_thread = ffi.NULL
+        self.index._sessions.pop(id(self), None)
+        lib.rx_thread_close(handle, thread)
+
+    def __enter__(self) -> Self:
+        self._live_handle()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if self._rx is None:
+            return
+        if self._pid == os.getpid():
+            warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
+        self.close()
+
+    def __repr__(self) -> str:
+        state = " closed" if self._rx is None else ""
+        return f"<rowex.{type(self).__name__} uid={self.uid} of {self.index!r}{state}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise TypeError(f"a {type(self).__name__.lower()} cannot be pickled; pickle its index")
+
+
+class Reader(Session):
+    """What `Index.reader` gives: the reading methods, under a uid of its own."""
+
+    def _write_handle(self) -> Any:
+        self._live_handle()
+        raise make_error(ReadOnlyError, "a reader changes nothing", hint="use the index, or its writer()", os_errno=30)
+
+
+class Writer(Session):
+    """What `Index.writer` gives: the methods of the index, under a uid of its own."""

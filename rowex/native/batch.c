@@ -1,0 +1,355 @@
+/*
+ * batch.c -- the C API for many keys at once, and scans.  A batch of a scan is one
+ * epoch: it pins garbage no longer than that (P2).
+ */
+#include <stdlib.h>
+#include "batch.h"
+#include "cursor.h"
+#include "guard.h"
+#include "tree.h"
+#include "../gc/epoch.h"
+
+/* ---- many keys ------------------------------------------------------------------- */
+
+struct rx_many {
+    size_t n;
+    const void *const *keys;
+    const size_t *key_len;
+    uint8_t *out;
+    size_t capacity, used;
+    uint64_t *value_len;
+    size_t done, *need;
+};
+
+/* Keys [m->done, end) in one epoch; advances done and used only by what it answered. */
+static int rx_get_group(struct rx_thread *t, const struct rx_many *m, size_t end, size_t *done, size_t *used)
+{
+    struct rx_leaf_view leaf[RX_GROUP];
+    int result[RX_GROUP];
+    size_t first = *done;
+    rx_find_group(t->map, (unsigned)(end - first), m->keys + first, m->key_len + first, leaf, result);
+    for (; *done < end; (*done)++) {
+        const struct rx_leaf_view *view = &leaf[*done - first];
+        int rc = result[*done - first];
+        if (rc == RX_ABSENT) {
+            m->value_len[*done] = UINT64_MAX;
+            continue;
+        }
+        if (rc)
+            return rc;
+        if (view->value_len > m->capacity - *used) {
+            *m->need = view->value_len;
+            return RX_TOO_SMALL;
+        }
+        rx_copy_out(t, m->out + *used, view->value, view->value_len);
+        *used += view->value_len;
+        m->value_len[*done] = view->value_len;
+    }
+    return RX_OK;
+}
+
+int rx_get_many(rx_index *h, rx_thread *given, size_t n, const void *const *keys, const size_t *key_len, void *out,
+                size_t capacity, uint64_t *value_len, size_t *done, size_t *need)
+{
+    struct rx_thread *t;
+    struct rx_many m = {n, keys, key_len, out, capacity, 0, value_len, 0, need};
+    *done = 0;
+    int rc = rx_call_begin(h, given, &t);
+    if (rc)
+        return rc;
+    while (m.done < n && rc == RX_OK) {
+        size_t end = n - m.done < RX_GROUP ? n : m.done + RX_GROUP, now = m.done, used = m.used;
+        rc = rx_enter_read(t);
+        if (rc)
+            break;
+        rc = rx_get_group(t, &m, end, &now, &used);
+        int left = rx_leave_read(t);
+        if (left == RX_I_EVICTED) {
+            rc = RX_OK; /* all of this group anew */
+            continue;
+        }
+        if (left) {
+            rc = left;
+            break;
+        }
+        m.done = now;
+        m.used = used;
+    }
+    *done = m.done;
+    rx_call_end(t);
+    return rc;
+}
+
+/* The frame of put_many and remove_many. */
+static int rx_change_begin(rx_index *h, struct rx_thread *given, int64_t wait_ns, struct rx_thread **t)
+{
+    if (h->readonly)
+        return rx_fail(RX_E_READONLY, 0, "nothing was changed");
+    int rc = rx_call_begin(h, given, t);
+    if (rc == RX_OK)
+        (*t)->deadline_ns = rx_deadline(wait_ns);
+    return rc;
+}
+
+int rx_put_many(rx_index *h, rx_thread *given, size_t n, const void *const *keys, const size_t *key_len,
+                const void *const *values, const size_t *value_len, int64_t wait_ns, size_t *done, uint64_t *ticket)
+{
+    static const uint8_t empty[1];
+    struct rx_thread *t;
+    *done = 0;
+    int rc = rx_change_begin(h, given, wait_ns, &t);
+    if (rc)
+        return rc;
+    for (; *done < n && rc == RX_OK; *done += rc == RX_OK) {
+        struct rx_op op = {.change = RX_PUT, .key = keys[*done], .key_len = key_len[*done],
+                           .value = values[*done] ? values[*done] : empty, .value_len = value_len[*done]};
+        rc = rx_sizes_allowed(op.key_len, op.value_len);
+        if (rc == RX_OK)
+            rc = rx_change(t, &op);
+    }
+    rx_call_end(t);
+    if (ticket)
+        *ticket = 0;
+    return rc;
+}
+
+int rx_remove_many(rx_index *h, rx_thread *given, size_t n, const void *const *keys, const size_t *key_len,
+                   int64_t wait_ns, size_t *done, size_t *removed, uint64_t *ticket)
+{
+    struct rx_thread *t;
+    *done = *removed = 0;
+    int rc = rx_change_begin(h, given, wait_ns, &t);
+    if (rc)
+        return rc;
+    for (; *done < n; (*done)++) {
+        struct rx_op op = {.change = RX_REMOVE, .key = keys[*done], .key_len = key_len[*done]};
+        rc = key_len[*done] > RX_KEY_MAX ? RX_ABSENT : rx_change(t, &op);
+        if (rc != RX_OK && rc != RX_ABSENT)
+            break;
+        *removed += rc == RX_OK;
+        rc = RX_OK;
+    }
+    rx_call_end(t);
+    if (ticket)
+        *ticket = 0;
+    return rc;
+}
+
+/* ---- scans -------------------------------------------------------------------------- */
+
+struct rx_scan {
+    rx_index *h;
+    struct rx_cursor cursor;
+    uint8_t *start, *stop, *last; /* NULL: open; last: the last key given */
+    size_t start_len, stop_len, last_len, last_capacity;
+    uint64_t remaining;
+    bool reverse, begun, over;
+};
+
+static uint8_t *rx_bound_copy(const void *from, size_t size)
+{
+    uint8_t *copy = malloc(size ? size : 1);
+    if (copy && size)
+        memcpy(copy, from, size);
+    return copy;
+}
+
+int rx_scan_open(rx_index *h, const void *start, size_t start_len, const void *stop, size_t stop_len, int reverse,
+                 int64_t limit, rx_scan **out)
+{
+    struct rx_scan *s = calloc(1, sizeof *s);
+    if (s == NULL)
+        return rx_fail(RX_E_MEMORY, 0, "for a scan");
+    s->h = h;
+    s->reverse = reverse != 0;
+    s->remaining = limit < 0 ? UINT64_MAX : (uint64_t)limit;
+    s->start_len = start_len;
+    s->stop_len = stop_len;
+    rx_cursor_init(&s->cursor);
+    if ((start && !(s->start = rx_bound_copy(start, start_len))) ||
+        (stop && !(s->stop = rx_bound_copy(stop, stop_len)))) {
+        rx_scan_close(s);
+        return rx_fail(RX_E_MEMORY, 0, "for a scan's bounds");
+    }
+    *out = s;
+    return RX_OK;
+}
+
+void rx_scan_close(rx_scan *s)
+{
+    if (s == NULL)
+        return;
+    rx_cursor_free(&s->cursor);
+    free(s->start);
+    free(s->stop);
+    free(s->last);
+    free(s);
+}
+
+static int rx_compare(const uint8_t *a, uint64_t a_len, const uint8_t *b, uint64_t b_len)
+{
+    int order = memcmp(a, b, a_len < b_len ? a_len : b_len);
+    return order ? order : (a_len > b_len) - (a_len < b_len);
+}
+
+static int rx_scan_seek(struct rx_scan *s, struct rx_map *map)
+{
+    if (!s->reverse)
+        return s->begun ? rx_cursor_seek(&s->cursor, map, s->last, s->last_len, true)
+                        : rx_cursor_seek(&s->cursor, map, s->start, s->start_len, false);
+    return s->begun ? rx_cursor_seek_down(&s->cursor, map, s->last, s->last_len, false)
+                    : rx_cursor_seek_down(&s->cursor, map, s->stop, s->stop_len, false);
+}
+
+/* Past the far bound? */
+static bool rx_scan_past(const struct rx_scan *s, const struct rx_leaf_view *v)
+{
+    if (!s->reverse)
+        return s->stop && rx_compare(v->key, v->key_len, s->stop, s->stop_len) >= 0;
+    return s->start && rx_compare(v->key, v->key_len, s->start, s->start_len) < 0;
+}
+
+struct rx_pack { uint8_t *at; size_t room, items; const uint8_t *last; size_t last_len, need; };
+
+static uint64_t rx_record_size(const struct rx_leaf_view *v, int values)
+{
+    return (16 + v->key_len + (values ? v->value_len : 0) + 7) & ~7ull;
+}
+
+/* One record into the caller's buffer; false when it does not fit. */
+static bool rx_pack_record(struct rx_thread *t, struct rx_pack *p, const struct rx_leaf_view *v, int values)
+{
+    uint64_t size = rx_record_size(v, values);
+    if (size > p->room) {
+        p->need = size;
+        return false;
+    }
+    uint32_t head[2] = {(uint32_t)v->key_len, 0};
+    memcpy(p->at, head, 8);
+    memcpy(p->at + 8, &v->value_len, 8);
+    rx_copy_racy(p->at + 16, v->key, v->key_len);
+    if (values)
+        rx_copy_out(t, p->at + 16 + v->key_len, v->value, v->value_len);
+    p->last = p->at + 16; /* our copy: the leaf may go once the epoch is left */
+    p->last_len = v->key_len;
+    p->at += size;
+    p->room -= size;
+    p->items++;
+    return true;
+}
+
+/* Inside the epoch: leaves until the batch is full or the scan is over (RX_END). */
+static int rx_scan_batch(struct rx_thread *t, struct rx_scan *s, struct rx_pack *p, size_t max_items, int values)
+{
+    int rc = rx_scan_seek(s, t->map);
+    while (rc == RX_OK && p->items < max_items) {
+        rx_ref leaf;
+        struct rx_leaf_view view;
+        rc = rx_cursor_step(&s->cursor, &leaf);
+        if (rc == RX_OK)
+            rc = rx_leaf_view(t->map, leaf, &view);
+        if (rc)
+            return rc;
+        if (rx_scan_past(s, &view))
+            return RX_END;
+        const uint8_t *before = p->items ? p->last : s->begun ? s->last : NULL;
+        size_t before_len = p->items ? p->last_len : s->last_len;
+        int order = before ? rx_compare(view.key, view.key_len, before, before_len) : 0;
+        if (before && (s->reverse ? order >= 0 : order <= 0))
+            return rx_corrupt(rx_ref_off(leaf), "keys are out of order");
+        if (!rx_pack_record(t, p, &view, values))
+            return p->items ? RX_OK : RX_TOO_SMALL;
+    }
+    return rc;
+}
+
+/* Where the next batch goes on. */
+static int rx_scan_remember(struct rx_scan *s, const struct rx_pack *p)
+{
+    if (p->items == 0)
+        return RX_OK;
+    if (p->last_len > s->last_capacity || s->last == NULL) {
+        size_t capacity = p->last_len < 64 ? 64 : p->last_len * 2;
+        uint8_t *grown = realloc(s->last, capacity);
+        if (grown == NULL)
+            return rx_fail(RX_E_MEMORY, 0, "for a scan's position");
+        s->last = grown;
+        s->last_capacity = capacity;
+    }
+    memcpy(s->last, p->last, p->last_len);
+    s->last_len = p->last_len;
+    s->begun = true;
+    s->remaining -= p->items;
+    return RX_OK;
+}
+
+int rx_scan_next(rx_index *h, rx_thread *given, rx_scan *s, void *buffer, size_t capacity, size_t max_items,
+                 int values, size_t *items, size_t *need)
+{
+    struct rx_thread *t;
+    *items = 0;
+    int rc = rx_call_begin(h, given, &t), left;
+    if (rc)
+        return rc;
+    if (max_items > s->remaining)
+        max_items = s->remaining;
+    struct rx_pack p = {0};
+    if (s->over || max_items == 0) {
+        rx_call_end(t);
+        return RX_END;
+    }
+    do {
+        p = (struct rx_pack){.at = buffer, .room = capacity};
+        left = RX_OK;
+        rc = rx_enter_read(t);
+        if (rc)
+            break;
+        rc = rx_scan_batch(t, s, &p, max_items, values);
+        left = rx_leave_read(t);
+    } while (left == RX_I_EVICTED);
+    rx_call_end(t);
+    *need = p.need;
+    if (left || rc < 0 || rc == RX_TOO_SMALL)
+        return left ? left : rc;
+    s->over = rc == RX_END;
+    *items = p.items;
+    rc = rx_scan_remember(s, &p);
+    return rc ? rc : p.items ? RX_OK : RX_END;
+}
+
+/* ---- the edges ------------------------------------------------------------------------ */
+
+int rx_edge(rx_index *h, rx_thread *given, int which, const void *key, size_t key_len, void *buffer, size_t capacity,
+            size_t *need)
+{
+    struct rx_thread *t;
+    struct rx_cursor c;
+    int rc = rx_call_begin(h, given, &t), left;
+    if (rc)
+        return rc;
+    rx_cursor_init(&c);
+    do {
+        struct rx_pack p = {.at = buffer, .room = capacity};
+        rx_ref leaf;
+        struct rx_leaf_view view;
+        left = RX_OK;
+        rc = rx_enter_read(t);
+        if (rc)
+            break;
+        bool down = which == 1 || which == 2;
+        const uint8_t *bound = which >= 2 ? (key ? key : (const uint8_t *)"") : NULL;
+        rc = down ? rx_cursor_seek_down(&c, t->map, bound, key_len, true)
+                  : rx_cursor_seek(&c, t->map, bound, key_len, false);
+        if (rc == RX_OK)
+            rc = rx_cursor_step(&c, &leaf);
+        if (rc == RX_OK)
+            rc = rx_leaf_view(t->map, leaf, &view);
+        if (rc == RX_OK && !rx_pack_record(t, &p, &view, 1))
+            rc = RX_TOO_SMALL;
+        *need = p.need;
+        left = rx_leave_read(t);
+    } while (left == RX_I_EVICTED);
+    rx_cursor_free(&c);
+    rx_call_end(t);
+    return left ? left : rc == RX_END ? RX_ABSENT : rc;
+}

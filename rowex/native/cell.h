@@ -1,0 +1,98 @@
+/*
+ * cell.h -- sizes and headers of cells; size classes.  Pure functions on words,
+ * no memory is touched: the caller has loaded and bounds-checked the header.
+ */
+#ifndef ROWEX_CELL_H
+#define ROWEX_CELL_H
+
+#include "core.h"
+
+static inline uint64_t rx_round8(uint64_t n) { return (n + 7) & ~7ull; }
+
+static inline rx_ref rx_ref_make(rx_off off, unsigned kind, unsigned prefix_len)
+{
+    return off | kind | ((uint64_t)(prefix_len > 255 ? 255 : prefix_len) << 56);
+}
+static inline rx_off rx_ref_off(rx_ref ref) { return ref & RX_REF_OFF_MASK; }
+static inline unsigned rx_ref_kind(rx_ref ref) { return (unsigned)(ref & RX_KIND_MASK); }
+static inline bool rx_ref_is_leaf(rx_ref ref) { return rx_ref_kind(ref) == RX_K_LEAF || rx_ref_kind(ref) == RX_K_BIG; }
+static inline bool rx_kind_is_node(unsigned kind) { return kind >= RX_K_N4 && kind <= RX_K_N256; }
+
+/* Bytes of a node of this kind before its prefix; 0 if the kind is no node. */
+static inline uint32_t rx_node_fixed(unsigned kind)
+{
+    static const uint16_t fixed[16] = {[RX_K_N4] = RX_N4_PREFIX, [RX_K_N16] = RX_N16_PREFIX,
+                                       [RX_K_N48] = RX_N48_PREFIX, [RX_K_N256] = RX_N256_PREFIX};
+    return fixed[kind & 15];
+}
+/* Nodes over 1 KiB are rounded to their class (64 bytes), so that free lists stay exact. */
+static inline uint64_t rx_cell_round(uint64_t size)
+{
+    if (size <= RX_SMALL_MAX)
+        return size < RX_CELL_MIN ? RX_CELL_MIN : rx_round8(size);
+    return (size + 63) & ~63ull;
+}
+static inline uint64_t rx_node_size(unsigned kind, unsigned prefix_len)
+{
+    return rx_cell_round((uint64_t)rx_node_fixed(kind) + prefix_len);
+}
+static inline uint64_t rx_leaf_size(uint64_t key_len, uint64_t value_len)
+{
+    return rx_cell_round(RX_LEAF_HEAD + key_len + value_len);
+}
+static inline bool rx_leaf_is_small(uint64_t key_len, uint64_t value_len)
+{
+    /* the pad has 3 bits: cells that are rounded to 64 are BIG, so is the 8-byte pad of nothing at all */
+    return key_len + value_len > 0 && key_len <= RX_SMALL_MAX && value_len <= RX_SMALL_MAX &&
+           RX_LEAF_HEAD + key_len + value_len <= RX_SMALL_MAX;
+}
+static inline uint64_t rx_big_size(uint64_t key_len, uint64_t value_len)
+{
+    return rx_cell_round(sizeof(struct rx_big) + key_len + value_len);
+}
+
+static inline unsigned rx_head_kind(uint64_t header) { return (unsigned)(header & 15); }
+static inline uint64_t rx_head_leaf(uint64_t key_len, uint64_t value_len, uint32_t crc)
+{
+    uint64_t size = rx_leaf_size(key_len, value_len), pad = size - RX_LEAF_HEAD - key_len - value_len;
+    return RX_K_LEAF | pad << 4 | key_len << 7 | (size / 8) << 18 | (uint64_t)crc << 32;
+}
+static inline uint32_t rx_leaf_key_len(uint64_t header) { return (uint32_t)(header >> 7) & 2047u; }
+static inline uint32_t rx_leaf_bytes(uint64_t header) { return ((uint32_t)(header >> 18) & 16383u) * 8u; }
+static inline uint32_t rx_leaf_value_len(uint64_t header) /* may wrap on a damaged header: check first */
+{
+    return rx_leaf_bytes(header) - RX_LEAF_HEAD - rx_leaf_key_len(header) - ((uint32_t)(header >> 4) & 7u);
+}
+static inline uint64_t rx_head_sized(unsigned kind, uint64_t size) { return kind | (size / 8) << 8; }
+
+/* Bytes of the cell that begins with this header; 0 = not a valid header. */
+static inline uint64_t rx_cell_size(uint64_t header)
+{
+    switch (rx_head_kind(header)) {
+    case RX_K_LEAF: {
+        uint64_t size = rx_leaf_bytes(header);
+        uint64_t used = (uint64_t)RX_LEAF_HEAD + rx_leaf_key_len(header) + ((header >> 4) & 7u);
+        return size >= RX_CELL_MIN && used <= size ? size : 0;
+    }
+    case RX_K_N4: case RX_K_N16: case RX_K_N48: case RX_K_N256:
+        return rx_node_size(rx_head_kind(header), (unsigned)(header >> 16) & 0xffffu);
+    case RX_K_BIG: case RX_K_FREE: case RX_K_LIMBO: {
+        uint64_t size = (header >> 8) * 8;
+        return (header & 0xf0) == 0 && size >= RX_CELL_MIN && size < RX_OFF_MAX ? size : 0;
+    }
+    default:
+        return 0;
+    }
+}
+
+/* The class whose list a free cell of this (rounded) size goes to. */
+static inline unsigned rx_class_of(uint64_t size)
+{
+    if (size <= RX_SMALL_MAX)
+        return (unsigned)(size / 8);
+    if (size <= RX_MID_MAX) /* remainders of splits need not be multiples of 64 */
+        return RX_SMALL_CLASSES + (unsigned)((size - RX_SMALL_MAX) / 64);
+    return RX_SMALL_CLASSES + RX_MID_CLASSES + (unsigned)(63 - __builtin_clzll(size) - 12);
+}
+
+#endif

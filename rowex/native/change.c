@@ -1,0 +1,638 @@
+/*
+ * change.c -- changing one key.  An attempt is: descend without locks to where the
+ * key belongs; plan (which cells, which nodes); reserve (R2); lock, parent before
+ * child (R1); look again whether the plan still fits; build; commit by one store
+ * (R3).  When anything moved meanwhile the attempt is undone and made anew.
+ *
+ * I4  Every node but the root has at least two entries (children and term), unless
+ *     merging was given up because a neighbour was locked, or its parent's prefix
+ *     would grow past RX_PREFIX_MAX.
+ */
+#include <sched.h>
+#include <time.h>
+#include "change.h"
+#include "file.h"
+#include "lock.h"
+#include "../gc/gate.h"
+
+/* ---- where a key belongs ---------------------------------------------------- */
+
+static rx_off rx_offset_of(const struct rx_thread *t, const rx_ref *slot)
+{
+    return (rx_off)((const uint8_t *)slot - t->base);
+}
+
+/* Length of the common beginning of a and b, from `from` on. */
+static uint64_t rx_common(const uint8_t *a, uint64_t a_len, const uint8_t *b, uint64_t b_len, uint64_t from)
+{
+    uint64_t end = a_len < b_len ? a_len : b_len, i = from;
+    for (; i + 8 <= end; i += 8) {
+        uint64_t x, y;
+        memcpy(&x, a + i, 8);
+        memcpy(&y, b + i, 8);
+        if (x != y)
+            return i + (uint64_t)(__builtin_ctzll(x ^ y) / 8);
+    }
+    while (i < end && a[i] == b[i])
+        i++;
+    return i;
+}
+
+/* What a slot's leaf is to the key: RX_AT_LEAF, RX_AT_OTHER, or an error. */
+static int rx_place_leaf(struct rx_thread *t, const struct rx_op *op, struct rx_place *p, bool ends)
+{
+    int rc = rx_leaf_view(t->map, p->ref, &p->leaf);
+    if (rc)
+        return rc;
+    uint64_t depth = p->level + p->node_prefix + !ends;
+    p->common = rx_common(p->leaf.key, p->leaf.key_len, op->key, op->key_len, 0);
+    if (p->common == op->key_len && p->leaf.key_len == op->key_len)
+        p->at = RX_AT_LEAF;
+    else if (p->common < depth || ends)
+        return rx_corrupt(rx_ref_off(p->ref), "a leaf's key does not belong where it hangs");
+    else
+        p->at = RX_AT_OTHER;
+    return RX_OK;
+}
+
+/*
+ * Ordering  as rx_find(); the answer is only a plan, verified under the locks.
+ * Returns   RX_OK with *p, RX_I_RESTART, RX_E_CORRUPT.
+ */
+static int rx_locate(struct rx_thread *t, const struct rx_op *op, struct rx_place *p)
+{
+    memset(p, 0, offsetof(struct rx_place, leaf));
+    p->node_ref = RX_ROOT_OFF | RX_K_N256;
+    p->node = rx_node_at(t->base, RX_ROOT_OFF);
+    for (;;) {
+        const uint8_t *prefix = rx_node_prefix(p->node, p->kind = rx_ref_kind(p->node_ref));
+        p->node_prefix = p->node->prefix_len;
+        uint64_t depth = p->level, rest = op->key_len - depth, n = p->node_prefix;
+        p->common = rx_common(prefix, n, op->key + depth, rest, 0);
+        if (p->common < n) {
+            p->at = RX_AT_PREFIX;
+            return p->parent_slot ? RX_OK : rx_corrupt(RX_ROOT_OFF, "the root has a prefix");
+        }
+        depth += n;
+        bool ends = depth == op->key_len;
+        p->slot = ends ? &p->node->term : rx_node_find(p->node, p->kind, op->key[depth]);
+        if (!p->slot) {
+            p->at = RX_AT_NOTHING;
+            return RX_OK;
+        }
+        p->ref = rx_load(p->slot);
+        if (p->ref == 0) {
+            p->at = RX_AT_EMPTY;
+            return RX_OK;
+        }
+        if (rx_ref_is_leaf(p->ref))
+            return rx_place_leaf(t, op, p, ends);
+        struct rx_node *child;
+        int rc = rx_node_check(t->map, p->ref, (uint32_t)depth + 1, &child);
+        if (rc || ends)
+            return rc ? rc : rx_corrupt(rx_offset_of(t, p->slot), "a node hangs where a key ends");
+        p->parent_ref = p->node_ref;
+        p->parent_slot = p->slot;
+        p->node_ref = p->ref;
+        p->node = child;
+        p->level = (uint32_t)depth + 1;
+    }
+}
+
+/* ---- building blocks ------------------------------------------------------------ */
+
+static rx_off rx_cell(struct rx_thread *t, unsigned i) { return rx_load_rlx(&t->arena->reserved[RX_RSV_OP + i]); }
+
+static uint64_t rx_any_leaf_size(uint64_t key_len, uint64_t value_len)
+{
+    return rx_leaf_is_small(key_len, value_len) ? rx_leaf_size(key_len, value_len) : rx_big_size(key_len, value_len);
+}
+
+static rx_ref rx_new_leaf(struct rx_thread *t, const struct rx_op *op)
+{
+    return rx_leaf_build(t->base, rx_cell(t, 0), op->key, op->key_len, op->value, op->value_len, t->map->checksum,
+                         t->map->fences);
+}
+
+/* Build a node in reserved cell i; its reference. */
+static rx_ref rx_new_node(struct rx_thread *t, unsigned i, unsigned kind, uint64_t level, const uint8_t *prefix,
+                          uint64_t prefix_len, rx_ref term, const uint8_t *bytes, const rx_ref *refs, unsigned count)
+{
+    rx_off off = rx_cell(t, i);
+    rx_node_build(rx_node_at(t->base, off), kind, (uint32_t)level, prefix, (unsigned)prefix_len, term, bytes, refs,
+                  count, t->map->fences);
+    return rx_ref_make(off, kind, (unsigned)prefix_len);
+}
+
+static void rx_unlink_cells(struct rx_thread *t, unsigned n, rx_ref a, rx_ref b, rx_ref c)
+{
+    const rx_ref refs[3] = {a, b, c};
+    for (unsigned i = 0; i < n; i++)
+        rx_store_rlx(&t->arena->unlinked[i], rx_ref_off(refs[i]));
+    rx_store_rlx(&t->arena->unlinked_count, n);
+}
+
+static bool rx_sound(const struct rx_node *n) { return !(rx_load(&n->lock) & RX_OBSOLETE); }
+
+/* Locks the node of p alone; RX_I_RESTART when it is held or gone. */
+static int rx_lock_node(struct rx_thread *t, const struct rx_place *p)
+{
+    int rc = rx_try_lock(t, rx_ref_off(p->node_ref), 0);
+    /* The parent's slot still refers to it, or it would be obsolete; checked all the same (R1). */
+    if (rc == RX_OK && p->parent_slot && rx_load(p->parent_slot) != p->node_ref &&
+        rx_sound(rx_node_at(t->base, rx_ref_off(p->parent_ref)))) {
+        rx_unlock_all(t, 1);
+        t->waited_uid = 0;
+        rc = RX_I_RESTART;
+    }
+    return rc;
+}
+
+/* Locks parent and node; the parent's slot then refers to the node. */
+static int rx_lock_pair(struct rx_thread *t, const struct rx_place *p)
+{
+    int rc = rx_try_lock(t, rx_ref_off(p->parent_ref), 0);
+    if (rc)
+        return rc;
+    if (rx_load(p->parent_slot) != p->node_ref) {
+        t->waited_uid = 0;
+        rc = RX_I_RESTART;
+    } else {
+        rc = rx_try_lock(t, rx_ref_off(p->node_ref), 1);
+    }
+    if (rc)
+        rx_unlock_all(t, 1);
+    return rc;
+}
+
+/* Someone was faster: let go and start again at once. */
+static int rx_moved(struct rx_thread *t, unsigned locks)
+{
+    rx_unlock_all(t, locks);
+    t->waited_uid = 0;
+    return RX_I_RESTART;
+}
+
+static int rx_commit_or_unlock(struct rx_thread *t, unsigned locks, const rx_ref *slot, rx_ref old, rx_ref new, int delta)
+{
+    int rc = rx_commit(t, rx_offset_of(t, slot), old, new, delta);
+    if (rc)
+        rx_unlock_all(t, locks);
+    return rc;
+}
+
+/* ---- putting ---------------------------------------------------------------------- */
+
+/* The slot exists: its leaf is replaced, or it is empty. */
+static int rx_set_slot(struct rx_thread *t, struct rx_op *op, struct rx_place *p)
+{
+    uint64_t size = rx_any_leaf_size(op->key_len, op->value_len);
+    bool replaces = p->at == RX_AT_LEAF;
+    int rc = rx_reserve(t, &size, 1, replaces);
+    if (rc)
+        return rc;
+    rx_ref leaf = rx_new_leaf(t, op);
+    if ((rc = rx_lock_node(t, p)) != RX_OK)
+        return rc;
+    if (rx_load(p->slot) != p->ref)
+        return rx_moved(t, 1);
+    rx_unlink_cells(t, replaces, p->ref, 0, 0);
+    if (!replaces && p->kind == RX_K_N256)
+        rx_node_hint(p->node, 1);
+    return rx_commit_or_unlock(t, 1, p->slot, p->ref, leaf, !replaces);
+}
+
+/* The byte has no slot and the node has one to give. */
+static int rx_give_slot(struct rx_thread *t, struct rx_op *op, struct rx_place *p, uint8_t byte)
+{
+    uint64_t size = rx_any_leaf_size(op->key_len, op->value_len);
+    int rc = rx_reserve(t, &size, 1, 0);
+    if (rc)
+        return rc;
+    rx_ref leaf = rx_new_leaf(t, op);
+    if ((rc = rx_lock_node(t, p)) != RX_OK)
+        return rc;
+    if (rx_node_find(p->node, p->kind, byte))
+        return rx_moved(t, 1); /* given meanwhile */
+    rx_ref *slot = rx_node_give(p->node, p->kind, byte, t->map->fences);
+    if (!slot)
+        return rx_moved(t, 1); /* used up meanwhile */
+    rx_unlink_cells(t, 0, 0, 0, 0);
+    return rx_commit_or_unlock(t, 1, slot, 0, leaf, 1);
+}
+
+/* All slots are given: the node is copied, with the new child, at the size it needs. */
+static int rx_copy_larger(struct rx_thread *t, struct rx_op *op, struct rx_place *p, uint8_t byte)
+{
+    uint8_t bytes[257];
+    rx_ref refs[257];
+    unsigned kind = rx_kind_for((unsigned)rx_node_live(p->node, p->kind) + 1);
+    uint64_t sizes[2] = {rx_any_leaf_size(op->key_len, op->value_len), rx_node_size(kind, (unsigned)p->node_prefix)};
+    int rc = rx_reserve(t, sizes, 2, 1);
+    if (rc)
+        return rc;
+    rx_ref leaf = rx_new_leaf(t, op);
+    if ((rc = rx_lock_pair(t, p)) != RX_OK)
+        return rc;
+    unsigned count = (unsigned)rx_node_children(p->node, p->kind, bytes, refs), at = 0;
+    if (rx_node_find(p->node, p->kind, byte) || rx_kind_for(count + 1) != kind)
+        return rx_moved(t, 2);
+    while (at < count && bytes[at] < byte)
+        at++;
+    memmove(bytes + at + 1, bytes + at, count - at);
+    memmove(refs + at + 1, refs + at, (count - at) * sizeof(rx_ref));
+    bytes[at] = byte;
+    refs[at] = leaf;
+    rx_ref copy = rx_new_node(t, 1, kind, p->level, rx_node_prefix(p->node, p->kind), p->node_prefix,
+                              rx_load(&p->node->term), bytes, refs, count + 1);
+    rx_unlink_cells(t, 1, p->node_ref, 0, 0);
+    return rx_commit_or_unlock(t, 2, p->parent_slot, p->node_ref, copy, 1);
+}
+
+/* A Node4 over what was in a slot and the new leaf; `common` is where the two keys part. */
+static rx_ref rx_fork(struct rx_thread *t, unsigned cell, const struct rx_op *op, uint64_t level, uint64_t common,
+                      int old_byte, rx_ref old, rx_ref leaf)
+{
+    uint8_t bytes[2];
+    rx_ref refs[2], term = 0;
+    unsigned count = 1;
+    if (old_byte < 0) {
+        term = old;
+        bytes[0] = op->key[common];
+        refs[0] = leaf;
+    } else if (common == op->key_len) {
+        term = leaf;
+        bytes[0] = (uint8_t)old_byte;
+        refs[0] = old;
+    } else {
+        unsigned first = old_byte < op->key[common]; /* the new leaf's place */
+        bytes[first] = op->key[common];
+        refs[first] = leaf;
+        bytes[!first] = (uint8_t)old_byte;
+        refs[!first] = old;
+        count = 2;
+    }
+    return rx_new_node(t, cell, RX_K_N4, level, op->key + level, common - level, term, bytes, refs, count);
+}
+
+/*
+ * The slot holds a leaf of another key: a Node4 takes its place.  What the keys share
+ * beyond RX_PREFIX_MAX bytes becomes a chain of Node4s with one child each.
+ */
+static int rx_split_leaf(struct rx_thread *t, struct rx_op *op, struct rx_place *p)
+{
+    uint64_t level = p->level + p->node_prefix + 1, step = RX_PREFIX_MAX + 1u;
+    uint64_t chain = (p->common - level) / step;
+    uint64_t sizes[RX_RSV_OP_MAX];
+    sizes[0] = rx_any_leaf_size(op->key_len, op->value_len);
+    sizes[1] = rx_node_size(RX_K_N4, (unsigned)(p->common - level - chain * step));
+    for (uint64_t i = 0; i < chain; i++)
+        sizes[2 + i] = rx_node_size(RX_K_N4, RX_PREFIX_MAX);
+    int rc = rx_reserve(t, sizes, 2 + (int)chain, 0);
+    if (rc)
+        return rc;
+    rx_ref leaf = rx_new_leaf(t, op);
+    int old_byte = p->leaf.key_len == p->common ? -1 : p->leaf.key[p->common];
+    rx_ref top = rx_fork(t, 1, op, level + chain * step, p->common, old_byte, p->ref, leaf);
+    for (uint64_t i = chain; i-- > 0;) {
+        uint64_t from = level + i * step;
+        top = rx_new_node(t, 2 + (unsigned)i, RX_K_N4, from, op->key + from, RX_PREFIX_MAX, 0,
+                          op->key + from + RX_PREFIX_MAX, &top, 1);
+    }
+    if ((rc = rx_lock_node(t, p)) != RX_OK)
+        return rc;
+    if (rx_load(p->slot) != p->ref)
+        return rx_moved(t, 1);
+    rx_unlink_cells(t, 0, 0, 0, 0);
+    return rx_commit_or_unlock(t, 1, p->slot, p->ref, top, 1);
+}
+
+/* The key leaves the path inside the node's prefix: a Node4 over a copy with the rest of it. */
+static int rx_split_prefix(struct rx_thread *t, struct rx_op *op, struct rx_place *p)
+{
+    uint8_t bytes[256];
+    rx_ref refs[256];
+    const uint8_t *prefix = rx_node_prefix(p->node, p->kind);
+    unsigned kind = rx_kind_for((unsigned)rx_node_live(p->node, p->kind));
+    uint64_t rest = p->node_prefix - p->common - 1;
+    uint64_t sizes[3] = {rx_any_leaf_size(op->key_len, op->value_len), rx_node_size(kind, (unsigned)rest),
+                         rx_node_size(RX_K_N4, (unsigned)p->common)};
+    int rc = rx_reserve(t, sizes, 3, 1);
+    if (rc)
+        return rc;
+    rx_ref leaf = rx_new_leaf(t, op);
+    if ((rc = rx_lock_pair(t, p)) != RX_OK)
+        return rc;
+    unsigned count = (unsigned)rx_node_children(p->node, p->kind, bytes, refs);
+    if (rx_kind_for(count) != kind)
+        return rx_moved(t, 2);
+    uint64_t parts = p->level + p->common;
+    rx_ref copy = rx_new_node(t, 1, kind, parts + 1, prefix + p->common + 1, rest, rx_load(&p->node->term), bytes,
+                              refs, count);
+    rx_ref top = rx_fork(t, 2, op, p->level, parts, prefix[p->common], copy, leaf);
+    rx_unlink_cells(t, 1, p->node_ref, 0, 0);
+    return rx_commit_or_unlock(t, 2, p->parent_slot, p->node_ref, top, 1);
+}
+
+static int rx_put_at(struct rx_thread *t, struct rx_op *op, struct rx_place *p)
+{
+    switch (p->at) {
+    case RX_AT_LEAF:
+    case RX_AT_EMPTY:
+        return rx_set_slot(t, op, p);
+    case RX_AT_OTHER:
+        return rx_split_leaf(t, op, p);
+    case RX_AT_PREFIX:
+        return rx_split_prefix(t, op, p);
+    case RX_AT_NOTHING:
+        break;
+    }
+    uint8_t byte = op->key[p->level + p->node_prefix];
+    if (rx_node_full(p->node, p->kind))
+        return rx_copy_larger(t, op, p, byte);
+    return rx_give_slot(t, op, p, byte);
+}
+
+/* ---- removing ----------------------------------------------------------------------- */
+
+/* Only the slot becomes null; the node keeps it for its byte. */
+static int rx_clear_slot(struct rx_thread *t, struct rx_place *p)
+{
+    int rc = rx_reserve(t, NULL, 0, 1);
+    if (rc || (rc = rx_lock_node(t, p)) != RX_OK)
+        return rc;
+    if (rx_load(p->slot) != p->ref)
+        return rx_moved(t, 1);
+    rx_unlink_cells(t, 1, p->ref, 0, 0);
+    if (p->kind == RX_K_N256 && p->slot != &p->node->term)
+        rx_node_hint(p->node, -1);
+    return rx_commit_or_unlock(t, 1, p->slot, p->ref, 0, -1);
+}
+
+/* The entries of p->node but the one being removed; returns their number, *term apart. */
+static unsigned rx_others(const struct rx_place *p, uint8_t *bytes, rx_ref *refs, rx_ref *term)
+{
+    unsigned count = (unsigned)rx_node_children(p->node, p->kind, bytes, refs);
+    *term = rx_load(&p->node->term);
+    if (p->slot == &p->node->term) {
+        *term = 0;
+        return count;
+    }
+    for (unsigned i = 0; i < count; i++)
+        if (refs[i] == p->ref) {
+            memmove(bytes + i, bytes + i + 1, count - i - 1);
+            memmove(refs + i, refs + i + 1, (count - i - 1) * sizeof(rx_ref));
+            return count - 1;
+        }
+    return count;
+}
+
+/*
+ * The node goes, its last other entry (a leaf, or nothing) takes its place; or the node
+ * is copied without the entry to a smaller kind.  One commit to the parent's slot.
+ */
+static int rx_remove_shrinking(struct rx_thread *t, struct rx_place *p, unsigned kind)
+{
+    uint8_t bytes[256];
+    rx_ref refs[256], term, last;
+    uint64_t size = kind ? rx_node_size(kind, (unsigned)p->node_prefix) : 0;
+    int rc = rx_reserve(t, &size, kind != 0, 2);
+    if (rc || (rc = rx_lock_pair(t, p)) != RX_OK)
+        return rc;
+    if (rx_load(p->slot) != p->ref)
+        return rx_moved(t, 2);
+    unsigned count = rx_others(p, bytes, refs, &term);
+    if (kind) {
+        if (rx_kind_for(count) > kind || count + (term != 0) < 2)
+            return rx_moved(t, 2);
+        last = rx_new_node(t, 0, kind, p->level, rx_node_prefix(p->node, p->kind), p->node_prefix, term, bytes, refs,
+                           count);
+    } else {
+        last = term ? term : count ? refs[0] : 0;
+        if (count + (term != 0) > 1 || (last && !rx_ref_is_leaf(last)))
+            return rx_moved(t, 2);
+    }
+    rx_unlink_cells(t, 2, p->node_ref, p->ref, 0);
+    return rx_commit_or_unlock(t, 2, p->parent_slot, p->node_ref, last, -1);
+}
+
+/* The node's last other entry is a node: a copy of it with the joined prefix takes over. */
+static int rx_remove_merging(struct rx_thread *t, struct rx_place *p, rx_ref child_ref, uint8_t child_byte,
+                             struct rx_node *child)
+{
+    uint8_t bytes[256], prefix[RX_PREFIX_MAX + 1];
+    rx_ref refs[256], term;
+    unsigned child_kind = rx_ref_kind(child_ref);
+    unsigned joined = (unsigned)p->node_prefix + 1 + child->prefix_len;
+    unsigned kind = rx_kind_for((unsigned)rx_node_live(child, child_kind));
+    uint64_t size = rx_node_size(kind, joined);
+    int rc = rx_reserve(t, &size, 1, 3);
+    if (rc || (rc = rx_lock_pair(t, p)) != RX_OK)
+        return rc;
+    unsigned count = rx_load(p->slot) == p->ref ? rx_others(p, bytes, refs, &term) : 0;
+    if (count != 1 || term || refs[0] != child_ref)
+        return rx_moved(t, 2);
+    if ((rc = rx_try_lock(t, rx_ref_off(child_ref), 2)) != RX_OK) {
+        rx_unlock_all(t, 2);
+        return rc;
+    }
+    count = (unsigned)rx_node_children(child, child_kind, bytes, refs);
+    if (rx_kind_for(count) != kind)
+        return rx_moved(t, 3);
+    memcpy(prefix, rx_node_prefix(p->node, p->kind), p->node_prefix);
+    prefix[p->node_prefix] = child_byte;
+    memcpy(prefix + p->node_prefix + 1, rx_node_prefix(child, child_kind), child->prefix_len);
+    rx_ref copy = rx_new_node(t, 0, kind, p->level, prefix, joined, rx_load(&child->term), bytes, refs, count);
+    rx_unlink_cells(t, 3, p->node_ref, p->ref, child_ref);
+    return rx_commit_or_unlock(t, 3, p->parent_slot, p->node_ref, copy, -1);
+}
+
+/* The kind to which the node should shrink with `count` children left; 0: none. */
+static unsigned rx_shrunk(unsigned kind, unsigned count)
+{
+    if (kind == RX_K_N256 && count <= 40)
+        return rx_kind_for(count);
+    if (kind == RX_K_N48 && count <= 12)
+        return rx_kind_for(count);
+    return kind == RX_K_N16 && count <= 3 ? RX_K_N4 : 0;
+}
+
+/* Tries the structural removal; RX_I_RESTART with *plain set: do the plain one instead. */
+static int rx_remove_structural(struct rx_thread *t, struct rx_place *p, bool *plain)
+{
+    uint8_t bytes[256];
+    rx_ref refs[256], term;
+    static const uint8_t plain_above[] = {[RX_K_N4] = 2, [RX_K_N16] = 4, [RX_K_N48] = 13};
+    *plain = true;
+    if (p->kind == RX_K_N256 ? rx_load8(&p->node->count) > 44
+                             : rx_node_live(p->node, p->kind) > plain_above[p->kind])
+        return RX_I_RESTART; /* neither merging nor shrinking can be due */
+    *plain = false;
+    unsigned count = rx_others(p, bytes, refs, &term), entries = count + (term != 0);
+    if (entries <= 1 && (entries == 0 || term || rx_ref_is_leaf(refs[0])))
+        return rx_remove_shrinking(t, p, 0);
+    unsigned smaller = rx_shrunk(p->kind, count);
+    if (entries >= 2 && smaller)
+        return rx_remove_shrinking(t, p, smaller);
+    *plain = true;
+    if (entries != 1) {
+        if (p->kind == RX_K_N256) /* the hint was wrong: a later removal looks again */
+            rx_store8(&p->node->count, (uint8_t)(count > 255 ? 255 : count));
+        return RX_I_RESTART;
+    }
+    struct rx_node *child;
+    uint32_t level = p->level + (uint32_t)p->node_prefix + 1;
+    int rc = rx_node_check(t->map, refs[0], level, &child);
+    if (rc)
+        return rc;
+    if (p->node_prefix + 1 + child->prefix_len > RX_PREFIX_MAX)
+        return RX_I_RESTART;
+    *plain = false;
+    return rx_remove_merging(t, p, refs[0], bytes[0], child);
+}
+
+static int rx_remove_at(struct rx_thread *t, struct rx_place *p)
+{
+    bool plain = true;
+    if (p->parent_slot) {
+        int rc = rx_remove_structural(t, p, &plain);
+        bool busy = rc == RX_I_RESTART && t->waited_uid != 0;
+        if (!plain && !busy && rc != RX_I_GROW)
+            return rc;
+        if (rc < 0)
+            return rc;
+        rx_unreserve(t); /* a neighbour is held, or there is no room for a copy: given up (R1) */
+    }
+    return rx_clear_slot(t, p);
+}
+
+/* ---- one attempt, inside the epoch ------------------------------------------------------ */
+
+static int rx_take_out(struct rx_op *op, const struct rx_leaf_view *leaf)
+{
+    op->out_len = leaf->value_len;
+    if (leaf->value_len > op->out_capacity)
+        return RX_TOO_SMALL;
+    memcpy(op->out, leaf->value, leaf->value_len);
+    return RX_OK;
+}
+
+static int rx_attempt(struct rx_thread *t, struct rx_op *op)
+{
+    struct rx_place p;
+    t->waited_uid = 0;
+    int rc = rx_locate(t, op, &p);
+    if (rc)
+        return rc;
+    bool present = p.at == RX_AT_LEAF;
+    switch (op->change) {
+    case RX_PUT:
+        return rx_put_at(t, op, &p);
+    case RX_INSERT:
+        return present ? RX_PRESENT : rx_put_at(t, op, &p);
+    case RX_REMOVE:
+        return present ? rx_remove_at(t, &p) : RX_ABSENT;
+    case RX_TAKE:
+        if (!present)
+            return RX_ABSENT;
+        rc = rx_take_out(op, &p.leaf);
+        return rc ? rc : rx_remove_at(t, &p);
+    case RX_CAS:
+        break;
+    }
+    if (op->expected == NULL) {
+        if (present)
+            return RX_MISMATCH;
+        return op->value ? rx_put_at(t, op, &p) : RX_OK;
+    }
+    if (!present || p.leaf.value_len != op->expected_len ||
+        memcmp(p.leaf.value, op->expected, op->expected_len) != 0)
+        return RX_MISMATCH;
+    return op->value ? rx_put_at(t, op, &p) : rx_remove_at(t, &p);
+}
+
+/* ---- a whole change ------------------------------------------------------------------------ */
+
+/* Before the first change of a session and of a thread: the mark, an arena. */
+static int rx_prepare(struct rx_thread *t)
+{
+    int rc = RX_OK;
+    if (RX_UNLIKELY(!rx_load(&t->db->hdr->marked))) {
+        if (t->deadline_ns == 0) /* it syncs the file */
+            return rx_fail(RX_WOULD_WAIT, 0, "for the in-use mark to become durable");
+        rc = rx_mark_in_use(t->db);
+    }
+    if (rc == RX_OK && RX_UNLIKELY(t->map->generation != rx_load(&t->db->hdr->generation)))
+        rc = rx_remap_thread(t);
+    if (rc == RX_OK && RX_UNLIKELY(t->arena && rx_load(&t->arena->generation) != t->map->generation))
+        rx_arena_release(t);
+    if (rc == RX_OK && RX_UNLIKELY(!t->arena))
+        rc = rx_arena_borrow(t);
+    return rc;
+}
+
+/*
+ * Outside the epoch: the node that we wanted is held by t->waited_uid.  A moment of
+ * patience first; then sleep in growing steps and ask whether the holder still lives.
+ */
+static int rx_wait_holder(struct rx_thread *t, unsigned tries)
+{
+    uint64_t uid = t->waited_uid;
+    if (uid == 0 || tries < 8) {
+        for (unsigned i = 0; i < 32u << (tries > 4 ? 4 : tries); i++)
+            rx_pause();
+        return RX_OK;
+    }
+    if (tries < 32 && t->deadline_ns) {
+        sched_yield();
+        return RX_OK;
+    }
+    if ((tries & 15) == 0 && rx_uid_gone(t->db, uid))
+        return RX_OK;
+    if (rx_now_ns() >= t->deadline_ns)
+        return rx_fail(RX_WOULD_WAIT, 0, "a node is held by uid %llu of process %u", (unsigned long long)uid,
+                       rx_uid_pid(t->db, uid));
+    struct timespec nap = {0, tries < 256 ? 50000 : 1000000};
+    nanosleep(&nap, NULL);
+    return rx_poll_interrupt();
+}
+
+/* What an attempt could not do inside the epoch; RX_OK: try again. */
+static int rx_resolve(struct rx_thread *t, int rc, unsigned tries)
+{
+    switch (rc) {
+    case RX_I_GATE:
+        return rx_gate_wait(t);
+    case RX_I_GROW:
+        return rx_grow(t);
+    case RX_I_RESTART:
+        return rx_wait_holder(t, tries);
+    default:
+        return rc;
+    }
+}
+
+int rx_change(struct rx_thread *t, struct rx_op *op)
+{
+    for (unsigned tries = 0;; tries++) {
+        int rc = rx_prepare(t);
+        if (RX_UNLIKELY(rc))
+            return rc;
+        rc = rx_enter_write(t);
+        if (RX_LIKELY(rc == RX_OK)) {
+            rc = rx_attempt(t, op);
+            if (RX_UNLIKELY(rc != RX_OK))
+                rx_unreserve(t);
+            rx_leave_write(t);
+        } else {
+            t->waited_uid = 0;
+        }
+        if (RX_UNLIKELY(__atomic_load_n(&t->map->poison, __ATOMIC_RELAXED)))
+            return rx_fail(RX_E_IO, 0, "while changing a key; it may or may not have happened");
+        if (RX_LIKELY(rc < RX_I_EVICTED))
+            return rc;
+        rc = rx_resolve(t, rc, tries);
+        if (rc)
+            return rc;
+    }
+}

@@ -1,0 +1,217 @@
+/*
+ * close.c -- the marks "in use" and "clean" (R4), leaving, and following the file to
+ * its next generation.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+#include "attach.h"
+#include "batch.h"
+#include "../gc/alloc.h"
+#include "../gc/epoch.h"
+#include "../gc/gate.h"
+#include "../gc/uid.h"
+
+/* ---- in use --------------------------------------------------------------------- */
+
+static int rx_mark_locked(struct rx_db *db)
+{
+    struct rx_map *map = db->map;
+    struct rx_super *super = rx_super_of(map);
+    if (rx_load(&db->hdr->marked))
+        return RX_OK;
+    int rc = rx_name_is_ours(db);
+    if (rc)
+        return rc;
+    /* A file that was restored with holes gets its blocks now, where a full disk is an error. */
+    if (rx_allocate_fd(map->fd, 0, rx_load(&db->hdr->allocated)) != 0)
+        return rx_os_error("give blocks to", db->path);
+    rx_store32(&super->state, RX_STATE_IN_USE);
+    rx_store(&super->session, rx_load(&super->session) + 1);
+    rx_fill(super->boot_id, db->boot_id, 16);
+    rx_store(&super->dev, rx_load(&db->hdr->dev));
+    rx_store(&super->ino, rx_load(&db->hdr->ino));
+    rx_super_seal_state(super);
+    if (!db->memory && (rc = rx_map_sync(map, RX_SUPER_SIZE)) != RX_OK)
+        return rc;
+    rx_store(&db->hdr->session, rx_load(&super->session));
+    rx_store(&db->hdr->marked, 1); /* commit: stores are allowed from here on */
+    return RX_OK;
+}
+
+/*
+ * Crash     before the sync: the state in the page cache says "in use", as it will be; the
+ *           marker died, the next to write marks again (one session more, no harm).
+ */
+int rx_mark_in_use(struct rx_db *db)
+{
+    static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER; /* OFD locks do not keep our own threads apart */
+    if (rx_load(&db->hdr->marked))
+        return RX_OK;
+    if (db->readonly)
+        return rx_fail(RX_E_READONLY, 0, "%s may not be written by this process", db->path);
+    while (pthread_mutex_trylock(&mutex) != 0) { /* not a plain lock: its holder may call for interrupts */
+        int rc = rx_poll_interrupt();
+        if (rc)
+            return rc;
+        nanosleep(&(struct timespec){0, 1000000}, NULL);
+    }
+    int rc = rx_opening_lock(db->lock_fd, db->path);
+    if (rc == RX_OK) {
+        rc = rx_mark_locked(db);
+        rx_opening_unlock(db->lock_fd);
+    }
+    pthread_mutex_unlock(&mutex);
+    return rc;
+}
+
+int rx_lockless_check(struct rx_db *db)
+{
+    struct rx_super super;
+    if (pread(db->map->fd, &super, sizeof super, 0) != (ssize_t)sizeof super)
+        return rx_os_error("read", db->path);
+    if (super.state != RX_STATE_CLEAN || super.session != db->session_seen)
+        return rx_fail(RX_E_REPLACED, 0, "%s was written elsewhere since it was opened without a -lock file", db->path);
+    return RX_OK;
+}
+
+/* ---- the next generation ----------------------------------------------------------- */
+
+static int rx_open_generation(struct rx_db *db, uint64_t generation, struct rx_map **out)
+{
+    struct rx_super super;
+    struct stat st;
+    int fd = openat(db->dir_fd, db->name, (db->readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0)
+        return errno == ENOENT ? rx_fail(RX_E_REPLACED, 0, "%s is gone", db->path) : rx_os_error("open", db->path);
+    int rc = RX_OK;
+    if (fstat(fd, &st) != 0 || pread(fd, &super, sizeof super, 0) < 0)
+        rc = rx_os_error("read", db->path);
+    if (rc == RX_OK)
+        rc = rx_super_check(&super, (uint64_t)st.st_size);
+    if (rc == RX_OK && memcmp(super.uuid, db->uuid, 16) != 0)
+        rc = rx_fail(RX_E_REPLACED, 0, "%s is another file now", db->path);
+    if (rc == RX_OK && super.generation != generation)
+        rc = RX_I_RESTART;
+    if (rc == RX_OK && rx_byte_lock(fd, F_RDLCK, RX_LOCK_USERS) != RX_OK)
+        rc = RX_I_RESTART;
+    if (rc == RX_OK)
+        rc = rx_map_new(fd, super.capacity, db->readonly, -1, out);
+    if (rc) {
+        close(fd);
+        return rc;
+    }
+    (*out)->generation = super.generation;
+    (*out)->checksum = super.checksum != 0;
+    (*out)->fences = db->map->fences;
+    return RX_OK;
+}
+
+/*
+ * A map is given back when no thread of ours is inside a call that uses it.  A call that
+ * begins sets busy, then reads the generation (guard.h, epoch.h); the barrier between our
+ * seeing the new generation and our reading busy makes one of the two see the other.
+ */
+void rx_unmap_old(struct rx_db *db)
+{
+    bool asked = false;
+    for (struct rx_map *map = db->map->older; map; map = map->older) {
+        bool used = false;
+        if (map->unmapped)
+            continue;
+        if (!asked && rx_barrier(db) != RX_OK)
+            return;
+        asked = true;
+        for (struct rx_thread *t = db->threads; t && !used; t = t->next_in_db)
+            used = t->map == map && __atomic_load_n(&t->busy, __ATOMIC_ACQUIRE);
+        if (!used)
+            rx_map_unmap(map);
+    }
+}
+
+static int rx_remap_locked(struct rx_db *db)
+{
+    struct rx_map *map = NULL;
+    uint64_t generation = rx_load(&db->hdr->generation);
+    if (generation == RX_GENERATION_REPLACED)
+        return rx_fail(RX_E_REPLACED, 0, "%s", db->path);
+    if (generation == db->map->generation)
+        return RX_OK;
+    int rc = rx_open_generation(db, generation, &map);
+    if (rc)
+        return rc;
+    map->older = db->map;
+    __atomic_store_n(&db->map, map, __ATOMIC_RELEASE);
+    rx_unmap_old(db);
+    return RX_OK;
+}
+
+int rx_remap(struct rx_db *db)
+{
+    for (int tries = 0; tries < 200; tries++) {
+        pthread_mutex_lock(&db->mutex);
+        int rc = rx_remap_locked(db);
+        pthread_mutex_unlock(&db->mutex);
+        if (rc != RX_I_RESTART)
+            return rc;
+        nanosleep(&(struct timespec){0, 1000000}, NULL); /* the next step is being taken already */
+        if (tries > 20)
+            (void)rx_gate_finish_step(db);
+    }
+    return rx_fail(RX_E_REPLACED, 0, "%s does not hold the generation that its users agreed on", db->path);
+}
+
+/* ---- leaving ---------------------------------------------------------------------------- */
+
+/* R4: data synced, then the mark, then synced again.  We are alone with the file. */
+static int rx_write_clean(struct rx_db *db)
+{
+    struct rx_map *map = db->map;
+    struct rx_super *super = rx_super_of(map);
+    for (uint32_t i = 0; i < RX_PROCESSES; i++)
+        if (rx_load(&db->processes[i].token))
+            rx_reap_process(db, map, i);
+    uint64_t count = rx_db_count(db), brk = (rx_load(&db->hdr->brk) & ((1ull << 36) - 1)) * RX_EXTENT;
+    int rc = rx_arenas_to_super(db, map, super);
+    rx_map_refresh(map);
+    if (rc == RX_OK && !db->memory)
+        rc = rx_map_sync(map, map->size);
+    if (rc || __atomic_load_n(&map->poison, __ATOMIC_ACQUIRE))
+        return rc ? rc : rx_fail(RX_E_IO, 0, "while closing %s", db->path);
+    rx_store(&super->brk, brk);
+    rx_store(&super->count, count);
+    rx_store32(&super->state, RX_STATE_CLEAN);
+    rx_super_seal_state(super);
+    return db->memory ? RX_OK : rx_map_sync(map, RX_SUPER_SIZE);
+}
+
+static bool rx_be_last(struct rx_db *db)
+{
+    return rx_byte_lock(db->lock_fd, F_WRLCK, RX_LOCK_USERS) == RX_OK &&
+           rx_byte_lock(db->map->fd, F_WRLCK, RX_LOCK_USERS) == RX_OK;
+}
+
+int rx_detach(struct rx_db *db)
+{
+    int rc = RX_OK;
+    rx_threads_drop_all(db);
+    if (db->lock_fd >= 0) {
+        rc = rx_opening_lock(db->lock_fd, db->path); /* failed: we leave as a process that dies does */
+        if (rc == RX_OK) {
+            uint64_t generation = rx_load(&db->hdr->generation);
+            bool current = generation != RX_GENERATION_REPLACED && rx_remap(db) == RX_OK;
+            rx_store(&db->processes[db->process].token, 0);
+            (void)rx_byte_lock(db->lock_fd, F_UNLCK, RX_LOCK_PROCESS + db->process);
+            if (current && !db->readonly && rx_load(&db->hdr->marked) && rx_be_last(db) &&
+                rx_name_is_ours(db) == RX_OK)
+                rc = rx_write_clean(db);
+            rx_opening_unlock(db->lock_fd);
+        }
+    }
+    rx_db_discard(db);
+    return rc;
+}

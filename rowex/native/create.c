@@ -1,0 +1,159 @@
+/*
+ * create.c -- new files, and on which filesystems they may lie.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+#include "attach.h"
+
+#define RX_INITIAL_SIZE (1ull << 20)
+#define RX_CAPACITY_MIN (1ull << 30)
+#define RX_CAPACITY_MEMORY (1ull << 36)
+
+/* ---- identity of this boot --------------------------------------------------------- */
+
+static uint64_t rx_fnv(uint64_t h, const char *p, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        h = (h ^ (uint8_t)p[i]) * 1099511628211ull; /* FNV-1a */
+    return h;
+}
+
+void rx_boot_id(uint8_t out[16])
+{
+    char text[256] = "";
+    const char *forced = getenv("ROWEX_BOOT_ID");
+    ssize_t n = 0;
+    if (forced && *forced) {
+        n = snprintf(text, sizeof text, "%s", forced);
+    } else {
+        int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+        if (fd >= 0) {
+            n = read(fd, text, sizeof text - 1);
+            close(fd);
+        }
+    }
+    size_t have = n < 0 ? 0 : (size_t)n < sizeof text ? (size_t)n : sizeof text - 1;
+    uint64_t id[2] = {rx_fnv(14695981039346656037ull, text, have), rx_fnv(88172645463325252ull, text, have)};
+    memcpy(out, id, 16);
+}
+
+/* ---- filesystems --------------------------------------------------------------------- */
+
+static bool rx_env_set(const char *name)
+{
+    const char *value = getenv(name);
+    return value && *value && *value != '0';
+}
+
+int rx_filesystem_allowed(struct rx_db *db, int fd)
+{
+    static const uint32_t network[] = {0x6969, 0xff534d42, 0xfe534d42, 0x517b, 0x65735546, 0x01021997, 0x00c36400,
+                                       0x73757245, 0x5346414f, 0x6b414653, 0x0bd00bd0, 0x01161970, 0x7461636f};
+    static const uint32_t shares_blocks[] = {0x9123683e, 0xca451a4e, 0x2fc12fc1};
+    struct statfs fs;
+    if (fstatfs(fd, &fs) != 0)
+        return RX_OK; /* not told: then not refused */
+    for (size_t i = 0; i < sizeof network / sizeof *network; i++)
+        if ((uint32_t)fs.f_type == network[i] && !rx_env_set("ROWEX_ALLOW_NETWORK_FS"))
+            return rx_fail(RX_E_UNSUPPORTED, 0,
+                           "%s lies on a network or FUSE filesystem, where processes do not share memory; "
+                           "ROWEX_ALLOW_NETWORK_FS=1 overrides",
+                           db->path);
+    for (size_t i = 0; i < sizeof shares_blocks / sizeof *shares_blocks; i++)
+        if ((uint32_t)fs.f_type == shares_blocks[i] && !rx_env_set("ROWEX_ALLOW_COW_FS"))
+            return rx_fail(RX_E_UNSUPPORTED, 0,
+                           "%s lies on a copy-on-write filesystem, where a store can fail although its blocks are "
+                           "allocated; ROWEX_ALLOW_COW_FS=1 overrides",
+                           db->path);
+    return RX_OK;
+}
+
+/* ---- new files --------------------------------------------------------------------------- */
+
+static uint64_t rx_round_extent(uint64_t n) { return (n + RX_EXTENT - 1) / RX_EXTENT * RX_EXTENT; }
+
+static int rx_plan(const struct rx_db *db, const struct rx_options *o, struct rx_super *s, uint64_t *size)
+{
+    *size = rx_round_extent(o->initial_size ? o->initial_size : RX_INITIAL_SIZE);
+    if (*size < 2 * RX_EXTENT)
+        *size = 2 * RX_EXTENT;
+    s->max_size = o->max_size == UINT64_MAX ? 0 : o->max_size;
+    if (s->max_size && s->max_size < 2 * RX_EXTENT)
+        return rx_fail(RX_E_CONFLICT, 0, "max_size is %llu, the smallest file has %u bytes",
+                       (unsigned long long)s->max_size, 2 * RX_EXTENT);
+    if (s->max_size && *size > s->max_size)
+        *size = s->max_size / RX_EXTENT * RX_EXTENT;
+    uint64_t capacity = 16 * *size > RX_CAPACITY_MIN ? 16 * *size : RX_CAPACITY_MIN;
+    if (db->memory)
+        capacity = RX_CAPACITY_MEMORY;
+    s->capacity = rx_round_extent(o->capacity ? o->capacity : capacity);
+    if (s->capacity < *size)
+        s->capacity = *size;
+    if (s->capacity >= RX_OFF_MAX)
+        return rx_fail(RX_E_CONFLICT, 0, "a capacity of %llu bytes is too large", (unsigned long long)s->capacity);
+    return RX_OK;
+}
+
+int rx_format(struct rx_db *db, int fd, const struct rx_options *o)
+{
+    static const struct rx_super none;
+    struct rx_super s = none;
+    struct rx_node root = {.kind = RX_K_N256};
+    uint64_t size;
+    int rc = rx_plan(db, o, &s, &size);
+    if (rc)
+        return rc;
+    memcpy(s.magic, RX_MAGIC, 8);
+    s.version = RX_VERSION;
+    s.endian = RX_ENDIAN_MARK;
+    s.word_bytes = 8;
+    s.header_size = RX_SUPER_SIZE;
+    rx_random_bytes(s.uuid, sizeof s.uuid);
+    s.generation = 1;
+    s.durability = o->durability ? (uint32_t)o->durability : RX_D_PROCESS;
+    s.checksum = o->checksum != 0;
+    s.key_codec = o->key_codec ? (uint32_t)o->key_codec : RX_C_BYTES;
+    s.value_codec = o->value_codec ? (uint32_t)o->value_codec : RX_C_BYTES;
+    rx_super_seal_fixed(&s);
+    s.state = RX_STATE_CLEAN;
+    s.brk = RX_HEAP;
+    rx_super_seal_state(&s);
+    if (rx_allocate_fd(fd, 0, size) != 0)
+        return rx_os_error("give blocks to", db->path);
+    if (pwrite(fd, &root, sizeof root, RX_ROOT_OFF) != (ssize_t)sizeof root ||
+        pwrite(fd, &s, sizeof s, 0) != (ssize_t)sizeof s || (!db->memory && rx_sync_fd(fd) != 0))
+        return rx_os_error("write", db->path);
+    return RX_OK;
+}
+
+/*
+ * Commit    the link or rename: before it NAME is as it was, after it the index is whole.
+ * Crash     a file NAME-new-* may stay behind; it is nobody's.
+ */
+int rx_create(struct rx_db *db, const struct rx_options *o)
+{
+    char name[256];
+    uint64_t random;
+    rx_random_bytes(&random, sizeof random);
+    snprintf(name, sizeof name, "%.180s-new-%d-%016llx", db->name, (int)getpid(), (unsigned long long)random);
+    int fd = openat(db->dir_fd, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, o->umask_mode ? o->umask_mode : 0666);
+    if (fd < 0)
+        return rx_os_error("create", db->path);
+    int rc = rx_filesystem_allowed(db, fd);
+    if (rc == RX_OK)
+        rc = rx_format(db, fd, o);
+    close(fd);
+    if (rc == RX_OK && o->mode == 'n' && renameat(db->dir_fd, name, db->dir_fd, db->name) != 0)
+        rc = rx_os_error("replace", db->path);
+    if (rc == RX_OK && o->mode != 'n' && linkat(db->dir_fd, name, db->dir_fd, db->name, 0) != 0 && errno != EEXIST)
+        rc = rx_os_error("create", db->path);
+    if (rc || o->mode != 'n')
+        (void)unlinkat(db->dir_fd, name, 0);
+    return rc ? rc : rx_folder_sync(db);
+}

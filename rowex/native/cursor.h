@@ -1,0 +1,59 @@
+/*
+ * cursor.h -- ordered walk over the leaves, both ways, inside one epoch.
+ *
+ * Iterative, with a stack that grows on the heap (kept with the cursor, so a
+ * scan allocates only while its depth grows).  P2: each node is read live or, if
+ * it was replaced under the cursor, as it was when it became obsolete; a slot
+ * belongs to one byte, so keys come in order and each at most once.
+ */
+#ifndef ROWEX_CURSOR_H
+#define ROWEX_CURSOR_H
+
+#include "window.h"
+
+struct rx_frame {
+    struct rx_node *node;
+    uint32_t below;   /* level of this node's children */
+    uint8_t kind;
+    uint8_t at, count; /* of the window: at is next */
+    uint8_t most;     /* how many to load next time: few at first, as many a walk ends soon */
+    int16_t from;     /* where the window goes on: -1 the term, 0..255; 256 or -2: nothing is left */
+    rx_ref window[RX_WINDOW]; /* the next children, loaded and being prefetched */
+};
+struct rx_cursor {
+    struct rx_map *map;
+    struct rx_frame *stack;
+    uint32_t depth, capacity;
+    uint64_t barren; /* nodes entered since the last leaf: bounded, see rx_cursor_enter() */
+    bool reverse;
+};
+void rx_cursor_init(struct rx_cursor *c);
+void rx_cursor_free(struct rx_cursor *c);
+/* Place before the first leaf with key >= bound (or > bound if after). bound NULL: the first. */
+int rx_cursor_seek(struct rx_cursor *c, struct rx_map *map, const uint8_t *bound, uint64_t bound_len, bool after);
+/* Downwards: before the last leaf with key < bound (or <= bound if inclusive). NULL: the last. */
+int rx_cursor_seek_down(struct rx_cursor *c, struct rx_map *map, const uint8_t *bound, uint64_t bound_len,
+                        bool inclusive);
+int rx_cursor_step_slow(struct rx_cursor *c, rx_ref *leaf);
+/* The next leaf in the cursor's direction; RX_END when there is none. */
+static inline int rx_cursor_step(struct rx_cursor *c, rx_ref *leaf)
+{
+    if (RX_LIKELY(c->depth != 0)) {
+        struct rx_frame *f = &c->stack[c->depth - 1];
+        if (RX_LIKELY(f->at < f->count) && RX_LIKELY(rx_ref_is_leaf(*leaf = f->window[f->at]))) {
+            f->at++;
+            return RX_OK;
+        }
+    }
+    return rx_cursor_step_slow(c, leaf);
+}
+
+/* The parts of a step, for walks that look at nodes too. */
+/* Forget the position; walk below `node` only, at `level`. */
+int rx_cursor_below(struct rx_cursor *c, struct rx_map *map, rx_ref node, uint32_t level);
+/* The next child of the innermost node that has one left: a leaf, or a node at *level. RX_END. */
+int rx_cursor_next(struct rx_cursor *c, rx_ref *child, uint32_t *level);
+/* Step into it: its children come next. */
+int rx_cursor_enter(struct rx_cursor *c, rx_ref node, uint32_t level);
+
+#endif

@@ -1,0 +1,112 @@
+/*
+ * error.c -- the last error of each thread; time; interruption; events.
+ */
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <time.h>
+#include "core.h"
+#include "index.h"
+
+#define RX_TEXT_SIZE 768
+static __thread char rx_text[RX_TEXT_SIZE];
+static __thread int rx_errno;
+static __thread uint64_t rx_offset;
+
+static const char *rx_meaning(int code)
+{
+    switch (code) {
+#define X(name, value, what, hint) case value: return what;
+        RX_RESULTS(X)
+#undef X
+    }
+    return "unknown result";
+}
+
+int rx_fail(int code, int os_errno, const char *format, ...)
+{
+    va_list args;
+    int n = snprintf(rx_text, sizeof rx_text, "%s: ", rx_meaning(code));
+    va_start(args, format);
+    n += vsnprintf(rx_text + n, sizeof rx_text - (size_t)n, format, args);
+    va_end(args);
+    if (os_errno && n < (int)sizeof rx_text)
+        snprintf(rx_text + n, sizeof rx_text - (size_t)n, " (%s)", strerror(os_errno));
+    rx_errno = os_errno;
+    rx_offset = 0;
+    return code;
+}
+
+int rx_corrupt(uint64_t offset, const char *format, ...)
+{
+    va_list args;
+    int n = snprintf(rx_text, sizeof rx_text, "%s at offset %llu: ", rx_meaning(RX_E_CORRUPT),
+                     (unsigned long long)offset);
+    va_start(args, format);
+    vsnprintf(rx_text + n, sizeof rx_text - (size_t)n, format, args);
+    va_end(args);
+    rx_errno = 0;
+    rx_offset = offset;
+    return RX_E_CORRUPT;
+}
+
+const char *rx_error_text(void) { return rx_text; }
+int rx_error_errno(void) { return rx_errno; }
+uint64_t rx_error_offset(void) { return rx_offset; }
+
+const char *rx_result_name(int code)
+{
+    switch (code) {
+#define X(name, value, what, hint) case value: return #name;
+        RX_RESULTS(X)
+#undef X
+    }
+    return "RX_UNKNOWN";
+}
+
+const char *rx_result_hint(int code)
+{
+    switch (code) {
+#define X(name, value, what, hint) case value: return hint;
+        RX_RESULTS(X)
+#undef X
+    }
+    return "";
+}
+
+int64_t rx_now_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000000ll + now.tv_nsec;
+}
+
+static int (*rx_interrupt)(void);
+static void (*rx_event_fn)(const char *name, uint64_t a, uint64_t b);
+static __thread int64_t rx_last_poll_ns;
+#define RX_POLL_NS 20000000ll
+
+void rx_set_interrupt(int (*check)(void)) { __atomic_store_n(&rx_interrupt, check, __ATOMIC_RELEASE); }
+void rx_set_event(void (*event)(const char *name, uint64_t a, uint64_t b))
+{
+    __atomic_store_n(&rx_event_fn, event, __ATOMIC_RELEASE);
+}
+
+int rx_poll_interrupt(void)
+{
+    int (*check)(void) = __atomic_load_n(&rx_interrupt, __ATOMIC_ACQUIRE);
+    if (!check)
+        return RX_OK;
+    int64_t now = rx_now_ns();
+    if (now - rx_last_poll_ns < RX_POLL_NS)
+        return RX_OK;
+    rx_last_poll_ns = now;
+    return check() ? rx_fail(RX_E_INTERRUPTED, 0, "by the caller") : RX_OK;
+}
+
+void rx_event(const char *name, uint64_t a, uint64_t b)
+{
+    void (*event)(const char *, uint64_t, uint64_t) = __atomic_load_n(&rx_event_fn, __ATOMIC_ACQUIRE);
+    if (event)
+        event(name, a, b);
+}

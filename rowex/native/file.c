@@ -1,0 +1,375 @@
+/*
+ * file.c -- descriptors, locks and maps: everything about one file that does not
+ * depend on who else has it open.  open.c has the protocol.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/xattr.h>
+#include <time.h>
+#include <unistd.h>
+#include "fault.h"
+#include "fileio.h"
+
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+#ifndef MAP_SYNC
+#define MAP_SYNC 0x80000
+#endif
+#ifndef MAP_SHARED_VALIDATE
+#define MAP_SHARED_VALIDATE 3
+#endif
+
+int rx_os_error(const char *what, const char *name)
+{
+    int code = errno == ENOSPC || errno == EDQUOT || errno == EFBIG ? RX_E_FULL
+               : errno == EACCES || errno == EPERM                  ? RX_E_PERMISSION
+               : errno == ENOENT                                    ? RX_E_NOT_FOUND
+                                                                    : RX_E_OS;
+    return rx_fail(code, errno, "cannot %s %s", what, name ? name : "memory");
+}
+
+#ifdef ROWEX_CRASHPOINTS
+int rx_fault_check(const char *call)
+{
+    static const char *plan;
+    static uint64_t seen;
+    if (plan == NULL && (plan = getenv("ROWEX_FAULT")) == NULL)
+        plan = "";
+    size_t name = strlen(call);
+    if (strncmp(plan, call, name) != 0 || plan[name] != ':')
+        return 0;
+    char *end;
+    unsigned long long n = strtoull(plan + name + 1, &end, 10), now = __atomic_add_fetch(&seen, 1, __ATOMIC_SEQ_CST);
+    bool on = *end == '+';
+    return now == n || (on && now > n) ? atoi(end + on + 1) : 0;
+}
+#endif
+
+/* ---- locks ---------------------------------------------------------------------- */
+
+int rx_byte_lock(int fd, short type, uint64_t byte)
+{
+    struct flock lock = {.l_type = type, .l_whence = SEEK_SET, .l_start = (off_t)byte, .l_len = 1};
+    return fcntl(fd, F_OFD_SETLK, &lock) == 0 ? RX_OK : errno == EAGAIN || errno == EACCES ? RX_E_BUSY : RX_E_OS;
+}
+
+#define RX_OPENING_WAIT_NS 30000000000ll
+int rx_opening_lock(int fd, const char *path)
+{
+    if (fd < 0)
+        return RX_OK;
+    int64_t until = rx_now_ns() + RX_OPENING_WAIT_NS;
+    for (long nap_ns = 50000;; nap_ns = nap_ns < 10000000 ? nap_ns * 2 : nap_ns) {
+        int rc = rx_byte_lock(fd, F_WRLCK, RX_LOCK_OPENING);
+        if (rc == RX_OK)
+            return RX_OK;
+        if (rc != RX_E_BUSY)
+            return rx_os_error("lock", path);
+        if (rx_now_ns() > until)
+            return rx_fail(RX_E_TIMEOUT, 0, "another process is opening, closing or marking %s and does not end", path);
+        if ((rc = rx_poll_interrupt()) != RX_OK)
+            return rc;
+        nanosleep(&(struct timespec){0, nap_ns}, NULL);
+    }
+}
+void rx_opening_unlock(int fd)
+{
+    if (fd >= 0)
+        (void)rx_byte_lock(fd, F_UNLCK, RX_LOCK_OPENING);
+}
+
+/* R7: probe_fd is a description of its own, so our own process's bytes do not look free. */
+int rx_probe_begin(struct rx_db *db, uint32_t index)
+{
+    return db->probe_fd >= 0 && rx_byte_lock(db->probe_fd, F_WRLCK, RX_LOCK_PROCESS + index) == RX_OK;
+}
+void rx_probe_end(struct rx_db *db, uint32_t index) { (void)rx_byte_lock(db->probe_fd, F_UNLCK, RX_LOCK_PROCESS + index); }
+
+/* ---- sizes ------------------------------------------------------------------------- */
+
+void rx_map_refresh(struct rx_map *map)
+{
+    struct stat st;
+    if (fstat(map->fd, &st) != 0)
+        return;
+    uint64_t size = (uint64_t)st.st_size;
+    __atomic_store_n(&map->size, size < map->capacity ? size : map->capacity, __ATOMIC_RELEASE);
+}
+
+bool rx_in_file_slow(struct rx_map *map, uint64_t off, uint64_t size)
+{
+    if (off >= RX_ROOT_OFF && off < RX_HEAP)
+        return size <= RX_HEAP - off;
+    if (off < RX_HEAP || off >= map->capacity || size > map->capacity - off)
+        return false;
+    rx_map_refresh(map); /* the one fstat() after the file grew (P3) */
+    uint64_t have = __atomic_load_n(&map->size, __ATOMIC_ACQUIRE);
+    return off <= have && size <= have - off;
+}
+
+/* Zeros past the end, where there is no fallocate(2): whole pages, never over another's. */
+static int rx_write_zeros(int fd, uint64_t from, uint64_t upto)
+{
+    static const char zeros[65536];
+    while (from < upto) {
+        size_t n = upto - from < sizeof zeros ? upto - from : sizeof zeros;
+        ssize_t put = RX_FAULT("pwrite") ? -1 : pwrite(fd, zeros, n, (off_t)from);
+        if (put < 0 && errno != EINTR)
+            return -1;
+        from += put > 0 ? (uint64_t)put : 0;
+    }
+    return 0;
+}
+
+int rx_allocate_fd(int fd, uint64_t from, uint64_t upto)
+{
+    int rc;
+    if (upto <= from)
+        return 0;
+    do
+        rc = RX_FAULT("fallocate") ? -1 : fallocate(fd, 0, (off_t)from, (off_t)(upto - from));
+    while (rc != 0 && errno == EINTR);
+    if (rc == 0 || (errno != EOPNOTSUPP && errno != ENOSYS))
+        return rc;
+    struct stat st;
+    if (fstat(fd, &st) != 0)
+        return -1;
+    uint64_t end = (uint64_t)st.st_size;
+    return rx_write_zeros(fd, end > from ? end : from, upto);
+}
+
+/* First touch of a page costs more one by one; 2 MiB at a time, so that we stay killable. */
+static void rx_populate(struct rx_map *map, uint64_t from, uint64_t upto)
+{
+    from &= ~4095ull;
+    while (from < upto) {
+        uint64_t n = upto - from < 2u << 20 ? upto - from : 2u << 20;
+        if (madvise(map->base + from, n, MADV_POPULATE_WRITE) != 0)
+            return;
+        from += n;
+    }
+}
+
+static void rx_raise(uint64_t *word, uint64_t value)
+{
+    uint64_t have = rx_load(word);
+    while (have < value && !rx_cas(word, &have, value))
+        ;
+}
+
+int rx_name_is_ours(struct rx_db *db)
+{
+    struct stat st;
+    if (db->memory)
+        return RX_OK;
+    uint64_t generation = rx_load(&db->hdr->generation);
+    bool same = fstatat(db->dir_fd, db->name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+                (uint64_t)st.st_ino == rx_load(&db->hdr->ino) && (uint64_t)st.st_dev == rx_load(&db->hdr->dev);
+    if (same)
+        return RX_OK;
+    struct rx_peek seen; /* a copy that was renamed and whose step is not finished is ours too */
+    if (rx_name_peek(db, &seen) == RX_OK && seen.generation == generation + 1)
+        return RX_OK;
+    if (rx_load(&db->hdr->generation) != generation)
+        return RX_OK; /* it moved while we looked */
+    rx_store(&db->hdr->generation, RX_GENERATION_REPLACED);
+    return rx_fail(RX_E_REPLACED, 0, "%s", db->path);
+}
+
+int rx_file_allocate(struct rx_db *db, struct rx_map *map, uint64_t upto)
+{
+    uint64_t have = rx_load(&db->hdr->allocated);
+    if (upto > map->capacity)
+        return rx_fail(RX_E_FULL, 0, "the address range of this generation has %llu bytes", (unsigned long long)map->capacity);
+    int rc = rx_name_is_ours(db);
+    if (rc)
+        return rc;
+    if (rx_allocate_fd(map->fd, have, upto) != 0)
+        return rx_os_error("give more blocks to", db->path);
+    rx_map_refresh(map);
+    rx_populate(map, have, upto);
+    rx_raise(&db->hdr->allocated, upto);
+    return RX_OK;
+}
+
+int rx_lockfile_allocate(struct rx_db *db, uint64_t from, uint64_t size)
+{
+    if (db->lock_fd < 0)
+        return RX_OK;
+    return rx_allocate_fd(db->lock_fd, from, from + size) == 0 ? RX_OK : rx_os_error("give more blocks to the -lock file of", db->path);
+}
+
+/* ---- maps ---------------------------------------------------------------------------- */
+
+/* MAP_SYNC succeeds on DAX only: then flushes and fences mean something. */
+static void *rx_map_bytes(int fd, uint64_t capacity, bool readonly, bool *dax)
+{
+    int prot = readonly ? PROT_READ : PROT_READ | PROT_WRITE;
+    *dax = false;
+    if (!readonly) {
+        void *base = mmap(NULL, capacity, prot, MAP_SHARED_VALIDATE | MAP_SYNC, fd, 0);
+        if (base != MAP_FAILED) {
+            *dax = true;
+            return base;
+        }
+    }
+    return RX_FAULT("mmap") ? MAP_FAILED : mmap(NULL, capacity, prot, MAP_SHARED | MAP_NORESERVE, fd, 0);
+}
+
+int rx_map_new(int fd, uint64_t capacity, bool readonly, int fences, struct rx_map **out)
+{
+    struct rx_map *map = calloc(1, sizeof *map);
+    bool dax;
+    if (map == NULL)
+        return rx_fail(RX_E_MEMORY, 0, "for a map");
+    void *base = rx_map_bytes(fd, capacity, readonly, &dax);
+    if (base == MAP_FAILED) {
+        free(map);
+        return rx_fail(RX_E_MEMORY, errno, "cannot map %llu bytes of address space; a smaller capacity may do",
+                       (unsigned long long)capacity);
+    }
+    const char *forced = getenv("ROWEX_FENCES");
+    map->base = base;
+    map->capacity = capacity;
+    map->fd = fd;
+    map->readonly = readonly;
+    map->fences = fences >= 0 ? fences != 0 : forced && *forced ? *forced != '0' : dax;
+    if (map->fences)
+        rx_persist_setup();
+    madvise(base, capacity, MADV_HUGEPAGE);
+    rx_map_refresh(map);
+    int rc = rx_guard_add(map->base, capacity, &map->poison);
+    if (rc) {
+        munmap(base, capacity);
+        free(map);
+        return rc;
+    }
+    *out = map;
+    return RX_OK;
+}
+
+/* Gives the address range and the descriptor back; the struct stays. */
+void rx_map_unmap(struct rx_map *map)
+{
+    if (map->unmapped)
+        return;
+    rx_guard_remove(map->base);
+    munmap(map->base, map->capacity);
+    if (map->fd >= 0)
+        close(map->fd);
+    map->fd = -1;
+    map->unmapped = true;
+}
+
+int rx_sync_fd(int fd)
+{
+    int rc;
+    do
+        rc = RX_FAULT("fsync") ? -1 : fsync(fd);
+    while (rc != 0 && errno == EINTR);
+    return rc;
+}
+
+int rx_map_sync(struct rx_map *map, uint64_t size)
+{
+    if (msync(map->base, size, MS_SYNC) != 0 || rx_sync_fd(map->fd) != 0)
+        return rx_fail(RX_E_OS, errno, "cannot sync the file");
+    return RX_OK;
+}
+
+/* ---- copies ------------------------------------------------------------------------------ */
+
+/* Mode, owner, group and ACL of the original, as far as we may. */
+void rx_copy_attributes(int from, int to)
+{
+    struct stat st;
+    char acl[4096];
+    if (fstat(from, &st) != 0)
+        return;
+    if (fchown(to, st.st_uid, st.st_gid) != 0 && fchown(to, (uid_t)-1, st.st_gid) != 0)
+        errno = 0; /* not ours to give: it stays with us */
+    (void)fchmod(to, st.st_mode & 07777);
+    ssize_t n = fgetxattr(from, "system.posix_acl_access", acl, sizeof acl);
+    if (n > 0)
+        (void)fsetxattr(to, "system.posix_acl_access", acl, (size_t)n, 0);
+}
+
+int rx_copy_create(struct rx_db *db, uint64_t capacity, char name[256], struct rx_map **out)
+{
+    uint64_t random;
+    rx_random_bytes(&random, sizeof random);
+    snprintf(name, 256, "%.180s-copy-%d-%016llx", db->name, (int)getpid(), (unsigned long long)random);
+    int fd = openat(db->dir_fd, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return rx_os_error("create a copy of", db->path);
+    rx_copy_attributes(db->map->fd, fd);
+    int rc = RX_OK;
+    if (rx_allocate_fd(fd, 0, RX_HEAP) != 0)
+        rc = rx_os_error("give blocks to a copy of", db->path);
+    if (rc == RX_OK)
+        rc = rx_map_new(fd, capacity, false, db->map->fences, out);
+    if (rc) {
+        close(fd);
+        (void)unlinkat(db->dir_fd, name, 0);
+        return rc;
+    }
+    (*out)->checksum = db->map->checksum;
+    return RX_OK;
+}
+
+int rx_copy_allocate(struct rx_map *copy, uint64_t upto)
+{
+    uint64_t have = copy->size;
+    if (upto > copy->capacity)
+        return rx_fail(RX_E_FULL, 0, "the copy outgrows its capacity of %llu bytes", (unsigned long long)copy->capacity);
+    if (rx_allocate_fd(copy->fd, have, upto) != 0)
+        return rx_os_error("give blocks to", "a copy");
+    rx_map_refresh(copy);
+    rx_populate(copy, have, upto);
+    return RX_OK;
+}
+
+int rx_copy_sync(struct rx_map *copy, uint64_t size)
+{
+    if (size < copy->size) {
+        if (RX_FAULT("ftruncate") || ftruncate(copy->fd, (off_t)size) != 0)
+            return rx_os_error("cut", "a copy");
+        rx_map_refresh(copy);
+    }
+    return rx_map_sync(copy, copy->size);
+}
+
+int rx_copy_rename(struct rx_db *db, const char *name)
+{
+    if (!RX_FAULT("rename") && renameat(db->dir_fd, name, db->dir_fd, db->name) == 0)
+        return RX_OK;
+    return errno == ENOENT ? RX_I_RESTART : rx_os_error("rename a copy over", db->path);
+}
+
+int rx_copy_unlink(struct rx_db *db, const char *name)
+{
+    if (unlinkat(db->dir_fd, name, 0) == 0)
+        return RX_OK;
+    return errno == ENOENT ? RX_ABSENT : rx_os_error("unlink", name);
+}
+
+int rx_folder_sync(struct rx_db *db)
+{
+    if (db->dir_fd < 0 || rx_sync_fd(db->dir_fd) == 0 || errno == EINVAL)
+        return RX_OK;
+    return rx_os_error("sync the folder of", db->path);
+}
+
+void rx_copy_drop(struct rx_map *copy)
+{
+    if (copy == NULL)
+        return;
+    rx_map_unmap(copy);
+    free(copy);
+}

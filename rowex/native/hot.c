@@ -1,0 +1,402 @@
+/*
+ * hot.c -- rowex._hot: the short way from Python objects to the core.
+ *
+ * The class Door has the calls that are made millions of times; Index derives
+ * from it.  rowex/_slow.py is the same class over cffi, for where this is not
+ * built; the same tests run on both.  Written for the headers of Python 3.11 and
+ * later; what may be relied on is in hot.h (H1 .. H4).
+ */
+#include "hot.h"
+
+#define METHOD(function) ((PyCFunction)(void (*)(void))(function))
+
+typedef int (*store_call)(rx_index *h, rx_thread *t, const void *key, size_t key_len, const void *value,
+                          size_t value_len, int64_t wait_ns, uint64_t *ticket);
+
+static const struct rx_hot_api unbound; /* never called: every handle is NULL until bind() */
+const struct rx_hot_api *rx_hot = &unbound;
+
+/* --- reading --- */
+
+/* The value did not fit on the stack: straight into the bytes object, until the size holds still. */
+static int fetch_large(struct hot_door *self, PyObject *key_object, const struct hot_key *key, size_t size,
+                       PyObject **value)
+{
+    for (;;) {
+        if (size > PY_SSIZE_T_MAX - 64) {
+            PyErr_NoMemory();
+            return -1;
+        }
+        PyObject *bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)size);
+        if (!bytes)
+            return -1;
+        rx_index *handle = self->handle;
+        rx_thread *thread = self->thread;
+        size_t capacity = size;
+        int code = RX_E_CLOSED;
+        if (handle && capacity <= HOT_LARGE_BYTES) {
+            code = rx_hot->get(handle, thread, key->data, key->size, PyBytes_AS_STRING(bytes), capacity, &size);
+        } else if (handle) {
+            Py_BEGIN_ALLOW_THREADS
+            code = rx_hot->get(handle, thread, key->data, key->size, PyBytes_AS_STRING(bytes), capacity, &size);
+            Py_END_ALLOW_THREADS
+        }
+        if (code == RX_OK) {
+            *value = bytes;
+            return size == capacity || _PyBytes_Resize(value, (Py_ssize_t)size) == 0 ? 1 : -1;
+        }
+        Py_DECREF(bytes);
+        if (code == RX_ABSENT)
+            return 0;
+        if (code != RX_TOO_SMALL)
+            return rx_hot_raise(code, key_object);
+    }
+}
+
+int rx_hot_fetch(struct hot_door *self, PyObject *key_object, PyObject **value)
+{
+    struct hot_key key;
+    char room[HOT_STACK_BYTES];
+    size_t size = 0;
+    int found;
+
+    if (rx_hot_key_begin(key_object, &key) < 0)
+        return -1;
+    int code = RX_E_CLOSED;
+    if (self->handle)
+        code = rx_hot->get(self->handle, self->thread, key.data, key.size, room, sizeof room, &size);
+    if (code == RX_OK) {
+        *value = PyBytes_FromStringAndSize(room, (Py_ssize_t)size);
+        found = *value ? 1 : -1;
+    } else if (code == RX_ABSENT) {
+        found = 0;
+    } else if (code == RX_TOO_SMALL) {
+        found = fetch_large(self, key_object, &key, size, value);
+    } else {
+        found = rx_hot_raise(code, key_object);
+    }
+    rx_hot_key_end(&key);
+    return found;
+}
+
+static PyObject *door_get(struct hot_door *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names)
+{
+    static const char *const parameter[] = {"key", "default"};
+    static const struct hot_signature signature = {"get", 1, 2, 2, parameter};
+    PyObject *slot[2], *value;
+
+    if (!names && nargs == 1) {
+        slot[0] = args[0];
+        slot[1] = NULL;
+    } else if (rx_hot_parse(&signature, args, nargs, names, slot) < 0) {
+        return NULL;
+    }
+    int found = rx_hot_fetch(self, slot[0], &value);
+    if (found)
+        return found < 0 ? NULL : value;
+    value = slot[1] ? slot[1] : Py_None;
+    return Py_NewRef(value);
+}
+
+/* lookup(key) and door[key] */
+static PyObject *door_lookup(struct hot_door *self, PyObject *key)
+{
+    PyObject *value;
+    int found = rx_hot_fetch(self, key, &value);
+    if (found > 0)
+        return value;
+    if (found == 0)
+        PyErr_SetObject(PyExc_KeyError, key);
+    return NULL;
+}
+
+/* key in door */
+static int door_contains(struct hot_door *self, PyObject *key_object)
+{
+    struct hot_key key;
+    if (rx_hot_key_begin(key_object, &key) < 0)
+        return -1;
+    int code = RX_E_CLOSED;
+    if (self->handle)
+        code = rx_hot->exists(self->handle, self->thread, key.data, key.size);
+    int found = code == RX_OK ? 1 : code == RX_ABSENT ? 0 : rx_hot_raise(code, key_object);
+    rx_hot_key_end(&key);
+    return found;
+}
+
+static PyObject *door_exists(struct hot_door *self, PyObject *key)
+{
+    int found = door_contains(self, key);
+    return found < 0 ? NULL : PyBool_FromLong(found);
+}
+
+/* --- writing --- */
+
+/* Calls until done (H4): the first time without waiting and, for a small value, with the lock held. */
+static int store_until(struct hot_door *self, store_call call, const struct hot_key *key,
+                       const struct hot_value *value, const struct hot_wait *wait, uint64_t *ticket, int *code)
+{
+    bool give_up_lock = value->size > HOT_LARGE_BYTES;
+    int64_t slice_ns = 0;
+    for (;;) {
+        rx_index *handle = self->handle;
+        rx_thread *thread = self->thread;
+        *code = RX_E_CLOSED;
+        if (!handle)
+            return 0;
+        if (give_up_lock) {
+            Py_BEGIN_ALLOW_THREADS
+            *code = call(handle, thread, key->data, key->size, value->data, value->size, slice_ns, ticket);
+            Py_END_ALLOW_THREADS
+        } else {
+            *code = call(handle, thread, key->data, key->size, value->data, value->size, slice_ns, ticket);
+        }
+        if (*code != RX_WOULD_WAIT)
+            return 0;
+        if (rx_hot_wait_more(wait, &slice_ns) < 0)
+            return -1;
+        give_up_lock = true;
+    }
+}
+
+static int store(struct hot_door *self, store_call call, PyObject *key_object, PyObject *value_object,
+                 PyObject *timeout, uint64_t *ticket)
+{
+    struct hot_key key;
+    struct hot_value value;
+    struct hot_wait wait;
+    int code = RX_OK, result = -1;
+
+    if (rx_hot_wait_begin(timeout, &wait) < 0 || rx_hot_key_begin(key_object, &key) < 0)
+        return -1;
+    if (rx_hot_value_begin(value_object, &value) == 0) {
+        if (self->handle && self->readonly)
+            result = rx_hot_raise(RX_E_READONLY, NULL);
+        else
+            result = store_until(self, call, &key, &value, &wait, ticket, &code);
+        rx_hot_value_end(&value);
+    }
+    if (result == 0 && code != RX_OK)
+        result = rx_hot_raise(code, key_object);
+    rx_hot_key_end(&key);
+    return result;
+}
+
+static const char *const store_parameter[] = {"key", "value", "timeout"};
+
+static PyObject *door_put(struct hot_door *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names)
+{
+    static const struct hot_signature signature = {"put", 2, 2, 3, store_parameter};
+    PyObject *slot[3];
+    uint64_t ticket = 0;
+    if (rx_hot_parse(&signature, args, nargs, names, slot) < 0)
+        return NULL;
+    int result = store(self, rx_hot->put, slot[0], slot[1], slot[2], &ticket);
+    return result < 0 ? NULL : PyLong_FromUnsignedLongLong(ticket);
+}
+
+static PyObject *door_insert(struct hot_door *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names)
+{
+    static const struct hot_signature signature = {"insert", 2, 2, 3, store_parameter};
+    PyObject *slot[3];
+    uint64_t ticket = 0;
+    if (rx_hot_parse(&signature, args, nargs, names, slot) < 0)
+        return NULL;
+    int result = store(self, rx_hot->insert, slot[0], slot[1], slot[2], &ticket);
+    return result < 0 ? NULL : PyLong_FromUnsignedLongLong(ticket);
+}
+
+/* door[key] = value; `del door[key]` is the subclass's remove(). */
+static int door_set(struct hot_door *self, PyObject *key, PyObject *value)
+{
+    uint64_t ticket;
+    if (value)
+        return store(self, rx_hot->put, key, value, NULL, &ticket);
+    PyObject *name = PyUnicode_FromString("remove");
+    if (!name)
+        return -1;
+    PyObject *nothing = PyObject_CallMethodOneArg((PyObject *)self, name, key);
+    Py_DECREF(name);
+    Py_XDECREF(nothing);
+    return nothing ? 0 : -1;
+}
+
+/* --- life --- */
+
+static int rebind(struct hot_door *self, PyObject *handle, PyObject *thread)
+{
+    if (!PyLong_Check(handle) || (thread && !PyLong_Check(thread))) {
+        PyErr_SetString(PyExc_TypeError, "handle and thread are addresses, as int");
+        return -1;
+    }
+    void *handle_address = PyLong_AsVoidPtr(handle);
+    void *thread_address = thread && !PyErr_Occurred() ? PyLong_AsVoidPtr(thread) : NULL;
+    if (PyErr_Occurred())
+        return -1;
+    if (handle_address && rx_hot == &unbound) {
+        PyErr_SetString(PyExc_RuntimeError, "bind() has not been called");
+        return -1;
+    }
+    self->handle = handle_address;
+    self->thread = thread_address;
+    return 0;
+}
+
+static int door_init(struct hot_door *self, PyObject *args, PyObject *kwargs)
+{
+    static char *parameter[] = {"handle", "thread", "readonly", NULL};
+    PyObject *handle, *thread = NULL;
+    int readonly = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|Op:Door", parameter, &handle, &thread, &readonly))
+        return -1;
+    self->readonly = readonly;
+    return rebind(self, handle, thread);
+}
+
+static PyObject *door_rebind(struct hot_door *self, PyObject *args)
+{
+    PyObject *handle, *thread;
+    if (!PyArg_ParseTuple(args, "OO:_rebind", &handle, &thread) || rebind(self, handle, thread) < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+static int door_traverse(struct hot_door *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    return 0;
+}
+
+static void door_dealloc(struct hot_door *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    type->tp_free((PyObject *)self);
+    Py_DECREF(type);
+}
+
+static PyMethodDef door_methods[] = {
+    {"get", METHOD(door_get), METH_FASTCALL | METH_KEYWORDS,
+     PyDoc_STR("get($self, key, default=None)\n--\n\nThe value of key as bytes, or default where it is absent.")},
+    {"lookup", METHOD(door_lookup), METH_O,
+     PyDoc_STR("lookup($self, key, /)\n--\n\nThe value of key as bytes.  Raises KeyError where it is absent.")},
+    {"exists", METHOD(door_exists), METH_O, PyDoc_STR("exists($self, key, /)\n--\n\nWhether key is present.")},
+    {"put", METHOD(door_put), METH_FASTCALL | METH_KEYWORDS,
+     PyDoc_STR("put($self, key, value, *, timeout=None)\n--\n\n"
+               "Store value under key, replacing what was there; the ticket.")},
+    {"insert", METHOD(door_insert), METH_FASTCALL | METH_KEYWORDS,
+     PyDoc_STR("insert($self, key, value, *, timeout=None)\n--\n\n"
+               "Store value under an absent key; the ticket.  Raises DuplicateKeyError where it is present.")},
+    {"get_many", METHOD(rx_hot_get_many), METH_FASTCALL | METH_KEYWORDS,
+     PyDoc_STR("get_many($self, keys, default=None)\n--\n\n"
+               "The values of keys, in their order, default for each absent one.")},
+    {"put_many", METHOD(rx_hot_put_many), METH_FASTCALL | METH_KEYWORDS,
+     PyDoc_STR("put_many($self, items, *, timeout=None)\n--\n\n"
+               "Store the pairs of a mapping or an iterable; the ticket of the last.\n\n"
+               "Not atomic: what came before an error is applied.")},
+    {"scan", METHOD(rx_hot_scan), METH_METHOD | METH_FASTCALL | METH_KEYWORDS,
+     PyDoc_STR("scan($self, start=None, stop=None, *, prefix=None, reverse=False, limit=None)\n--\n\n"
+               "An iterator of (key, value) with start <= key < stop, in key order.")},
+    {"_scan", METHOD(rx_hot_scan_what), METH_METHOD | METH_FASTCALL | METH_KEYWORDS,
+     PyDoc_STR("_scan($self, start, stop, prefix, reverse, limit, what)\n--\n\n"
+               "As scan(); what: 0 items, 1 keys, 2 values.")},
+    {"_rebind", METHOD(door_rebind), METH_VARARGS,
+     PyDoc_STR("_rebind($self, handle, thread, /)\n--\n\nChange the addresses; handle 0 is closed.")},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot door_slots[] = {
+    {Py_tp_doc, PyDoc_STR("Door(handle, thread=0, readonly=False)\n--\n\nThe frequent calls of an index.")},
+    {Py_tp_new, PyType_GenericNew},
+    {Py_tp_init, door_init},
+    {Py_tp_dealloc, door_dealloc},
+    {Py_tp_traverse, door_traverse},
+    {Py_tp_methods, door_methods},
+    {Py_mp_subscript, door_lookup},
+    {Py_mp_ass_subscript, door_set},
+    {Py_sq_contains, door_contains},
+    {0, NULL},
+};
+
+static PyType_Spec door_spec = {
+    .name = "rowex._hot.Door",
+    .basicsize = sizeof(struct hot_door),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
+    .slots = door_slots,
+};
+
+/* --- module --- */
+
+static PyObject *hot_bind(PyObject *module, PyObject *address)
+{
+    (void)module;
+    const struct rx_hot_api *api = PyLong_Check(address) ? PyLong_AsVoidPtr(address) : NULL;
+    if (PyErr_Occurred())
+        return NULL;
+    if (!api) {
+        PyErr_SetString(PyExc_TypeError, "bind() takes the address of the core's table, as int");
+        return NULL;
+    }
+    if (api->version != RX_HOT_VERSION || api->size < sizeof *api) {
+        PyErr_Format(PyExc_ImportError, "rowex._hot is built for version %u of the core's table, not %u; build it anew",
+                     RX_HOT_VERSION, api->version);
+        return NULL;
+    }
+    rx_hot = api;
+    Py_RETURN_NONE;
+}
+
+static int hot_exec(PyObject *module)
+{
+    struct hot_state *state = PyModule_GetState(module);
+    state->door_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &door_spec, NULL);
+    if (!state->door_type)
+        return -1;
+    state->scan_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &rx_hot_scan_spec, NULL);
+    if (!state->scan_type)
+        return -1;
+    return PyModule_AddType(module, state->door_type);
+}
+
+static int hot_traverse(PyObject *module, visitproc visit, void *arg)
+{
+    struct hot_state *state = PyModule_GetState(module);
+    Py_VISIT(state->door_type);
+    Py_VISIT(state->scan_type);
+    return 0;
+}
+
+static int hot_clear(PyObject *module)
+{
+    struct hot_state *state = PyModule_GetState(module);
+    Py_CLEAR(state->door_type);
+    Py_CLEAR(state->scan_type);
+    return 0;
+}
+
+static PyMethodDef hot_functions[] = {
+    {"bind", hot_bind, METH_O,
+     PyDoc_STR("bind($module, address, /)\n--\n\nTake the core's functions from the table at address.")},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyModuleDef_Slot hot_slots[] = {
+    {Py_mod_exec, hot_exec},
+    {0, NULL},
+};
+
+static struct PyModuleDef hot_module = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "rowex._hot",
+    .m_doc = PyDoc_STR("The short way from Python objects to the core."),
+    .m_size = sizeof(struct hot_state),
+    .m_methods = hot_functions,
+    .m_slots = hot_slots,
+    .m_traverse = hot_traverse,
+    .m_clear = hot_clear,
+};
+
+PyMODINIT_FUNC PyInit__hot(void)
+{
+    return PyModuleDef_Init(&hot_module);
+}

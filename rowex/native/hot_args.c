@@ -1,0 +1,175 @@
+/*
+ * hot_args.c -- arguments in, exceptions out, and waiting in slices.
+ *
+ * Everything here is off the fast path: hot.h has the inline parts that an exact
+ * bytes object takes.
+ */
+#include "hot.h"
+
+#include <math.h>
+#include <time.h>
+
+/* --- exceptions --- */
+
+int rx_hot_raise(int code, PyObject *key)
+{
+    /* A callback of ours has raised already. */
+    if (code == RX_E_INTERRUPTED && PyErr_Occurred())
+        return -1;
+    PyObject *errors = PyImport_ImportModule("rowex.errors");
+    if (!errors)
+        return -1;
+    PyObject *nothing = key ? PyObject_CallMethod(errors, "raise_result", "iO", code, key)
+                            : PyObject_CallMethod(errors, "raise_result", "i", code);
+    Py_DECREF(errors);
+    if (nothing) {
+        Py_DECREF(nothing);
+        PyErr_Format(PyExc_SystemError, "raise_result(%d) returned", code);
+    }
+    return -1;
+}
+
+static int wrong_type(PyObject *object, const char *what)
+{
+    if (PyUnicode_Check(object))
+        PyErr_Format(PyExc_TypeError, "a %s must be bytes-like, not str: encode it, or open with %ss='str'",
+                     what, what);
+    else
+        PyErr_Format(PyExc_TypeError, "a %s must be bytes-like, not %.200s", what, Py_TYPE(object)->tp_name);
+    return -1;
+}
+
+/* --- buffers --- */
+
+static int export(PyObject *object, const char *what, Py_buffer *view)
+{
+    if (!PyObject_CheckBuffer(object))
+        return wrong_type(object, what);
+    if (PyObject_GetBuffer(object, view, PyBUF_SIMPLE) == 0)
+        return 0;
+    if (PyErr_ExceptionMatches(PyExc_BufferError)) {
+        PyErr_Clear();
+        PyErr_Format(PyExc_TypeError, "a %s must be a contiguous buffer, which this %.200s is not", what,
+                     Py_TYPE(object)->tp_name);
+    }
+    return -1;
+}
+
+PyObject *rx_hot_copy(PyObject *object, const char *what)
+{
+    Py_buffer view;
+    if (export(object, what, &view) < 0)
+        return NULL;
+    PyObject *copy = PyBytes_FromStringAndSize(view.buf, view.len);
+    PyBuffer_Release(&view);
+    return copy;
+}
+
+int rx_hot_key_convert(PyObject *object, struct hot_key *key)
+{
+    key->copy = rx_hot_copy(object, "key");
+    if (!key->copy)
+        return -1;
+    key->data = PyBytes_AS_STRING(key->copy);
+    key->size = (size_t)PyBytes_GET_SIZE(key->copy);
+    return 0;
+}
+
+int rx_hot_value_convert(PyObject *object, struct hot_value *value)
+{
+    if (export(object, "value", &value->view) < 0)
+        return -1;
+    value->data = value->view.buf ? value->view.buf : ""; /* NULL is no value in some calls */
+    value->size = (size_t)value->view.len;
+    return 0;
+}
+
+/* --- arguments --- */
+
+static int by_name(const struct hot_signature *signature, PyObject *name, PyObject *value, PyObject **slot)
+{
+    for (int i = 0; i < signature->total; i++) {
+        if (PyUnicode_CompareWithASCIIString(name, signature->parameter[i]) != 0)
+            continue;
+        if (slot[i]) {
+            PyErr_Format(PyExc_TypeError, "%s() got multiple values for argument '%U'", signature->function, name);
+            return -1;
+        }
+        slot[i] = value;
+        return 0;
+    }
+    PyErr_Format(PyExc_TypeError, "%s() got an unexpected keyword argument '%U'", signature->function, name);
+    return -1;
+}
+
+int rx_hot_parse(const struct hot_signature *signature, PyObject *const *args, Py_ssize_t nargs,
+                 PyObject *names, PyObject **slot)
+{
+    if (nargs > signature->positional) {
+        PyErr_Format(PyExc_TypeError, "%s() takes at most %d positional arguments (%zd given)",
+                     signature->function, signature->positional, nargs);
+        return -1;
+    }
+    for (int i = 0; i < signature->total; i++)
+        slot[i] = i < nargs ? args[i] : NULL;
+    Py_ssize_t named = names ? PyTuple_GET_SIZE(names) : 0;
+    for (Py_ssize_t i = 0; i < named; i++)
+        if (by_name(signature, PyTuple_GET_ITEM(names, i), args[nargs + i], slot) < 0)
+            return -1;
+    for (int i = 0; i < signature->required; i++)
+        if (!slot[i]) {
+            PyErr_Format(PyExc_TypeError, "%s() missing required argument: '%s'", signature->function,
+                         signature->parameter[i]);
+            return -1;
+        }
+    return 0;
+}
+
+/* --- waiting --- */
+
+static int64_t now_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+int rx_hot_wait_begin(PyObject *timeout, struct hot_wait *wait)
+{
+    wait->deadline_ns = INT64_MAX;
+    if (!timeout || timeout == Py_None)
+        return 0;
+    double seconds = PyFloat_AsDouble(timeout);
+    if (seconds == -1.0 && PyErr_Occurred()) {
+        if (PyErr_ExceptionMatches(PyExc_OverflowError)) { /* an int beyond any float */
+            PyErr_SetString(PyExc_ValueError, "timeout is out of range");
+        } else if (PyErr_ExceptionMatches(PyExc_TypeError)) {
+            PyErr_Clear();
+            PyErr_Format(PyExc_TypeError, "timeout must be a number of seconds or None, not %.200s",
+                         Py_TYPE(timeout)->tp_name);
+        }
+        return -1;
+    }
+    if (isnan(seconds) || seconds < 0) {
+        PyErr_SetString(PyExc_ValueError, "timeout must not be negative");
+        return -1;
+    }
+    if (seconds < 1e9) /* more than 30 years is for ever, and fits in the sum */
+        wait->deadline_ns = now_ns() + (int64_t)(seconds * 1e9);
+    return 0;
+}
+
+int rx_hot_wait_more(const struct hot_wait *wait, int64_t *slice_ns)
+{
+    if (PyErr_CheckSignals() < 0)
+        return -1;
+    *slice_ns = HOT_SLICE_NS;
+    if (wait->deadline_ns == INT64_MAX)
+        return 0;
+    int64_t left = wait->deadline_ns - now_ns();
+    if (left <= 0)
+        return rx_hot_raise(RX_E_TIMEOUT, NULL);
+    if (left < *slice_ns)
+        *slice_ns = left;
+    return 0;
+}

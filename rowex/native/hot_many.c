@@ -1,0 +1,317 @@
+/*
+ * hot_many.c -- get_many and put_many: loops in C over chunks of keys.
+ *
+ * A chunk is handed to the core whole.  From HOT_SHARE_ITEMS keys on the
+ * interpreter lock is given up for it; the chunk holds references to all that the
+ * core sees then (H3).  Signals are looked at after each chunk.
+ */
+#include "hot.h"
+
+#define ROOM_BYTES 65536
+#define COPIED_BYTES 4194304 /* a chunk of copies ends here, so that large buffers are not all held twice */
+
+/* --- get_many --- */
+
+struct get_chunk {
+    const void *key[HOT_CHUNK_ITEMS];
+    size_t key_size[HOT_CHUNK_ITEMS];
+    uint64_t value_size[HOT_CHUNK_ITEMS];
+    char room[ROOM_BYTES];
+};
+
+/* Our own list of the keys, each an exact bytes object: later it becomes the list of the values. */
+static PyObject *key_list(PyObject *keys)
+{
+    PyObject *list = PySequence_List(keys);
+    if (!list)
+        return NULL;
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(list); i++) {
+        if (PyBytes_CheckExact(PyList_GET_ITEM(list, i)))
+            continue;
+        PyObject *copy = rx_hot_copy(PyList_GET_ITEM(list, i), "key");
+        if (!copy || PyList_SetItem(list, i, copy) < 0) {
+            Py_DECREF(list);
+            return NULL;
+        }
+    }
+    return list;
+}
+
+static int get_call(struct hot_door *self, struct get_chunk *chunk, size_t at, size_t n, size_t *done)
+{
+    rx_index *handle = self->handle;
+    rx_thread *thread = self->thread;
+    size_t need = 0;
+    int code = RX_E_CLOSED;
+    *done = 0;
+    if (handle && n < HOT_SHARE_ITEMS) {
+        code = rx_hot->get_many(handle, thread, n, chunk->key + at, chunk->key_size + at, chunk->room, ROOM_BYTES,
+                                chunk->value_size + at, done, &need);
+    } else if (handle) {
+        Py_BEGIN_ALLOW_THREADS
+        code = rx_hot->get_many(handle, thread, n, chunk->key + at, chunk->key_size + at, chunk->room, ROOM_BYTES,
+                                chunk->value_size + at, done, &need);
+        Py_END_ALLOW_THREADS
+    }
+    return code;
+}
+
+/* Replace the keys at list[from ..] by the n values that lie packed in chunk->room. */
+static int take_values(PyObject *list, Py_ssize_t from, struct get_chunk *chunk, size_t at, size_t n,
+                       PyObject *missing)
+{
+    const char *value = chunk->room;
+    for (size_t i = 0; i < n; i++) {
+        uint64_t size = chunk->value_size[at + i];
+        PyObject *item = Py_NewRef(missing);
+        if (size != UINT64_MAX) {
+            Py_SETREF(item, PyBytes_FromStringAndSize(value, (Py_ssize_t)size));
+            value += size;
+        }
+        if (!item || PyList_SetItem(list, from + (Py_ssize_t)i, item) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+/* A value that does not fit into the room is fetched by itself. */
+static int take_large(struct hot_door *self, PyObject *list, Py_ssize_t i, PyObject *missing)
+{
+    PyObject *item;
+    int found = rx_hot_fetch(self, PyList_GET_ITEM(list, i), &item);
+    if (found < 0)
+        return -1;
+    return PyList_SetItem(list, i, found ? item : Py_NewRef(missing));
+}
+
+static int get_chunk(struct hot_door *self, PyObject *list, Py_ssize_t from, size_t n, struct get_chunk *chunk,
+                     PyObject *missing)
+{
+    for (size_t i = 0; i < n; i++) {
+        PyObject *key = PyList_GET_ITEM(list, from + (Py_ssize_t)i);
+        chunk->key[i] = PyBytes_AS_STRING(key);
+        chunk->key_size[i] = (size_t)PyBytes_GET_SIZE(key);
+    }
+    for (size_t at = 0, done; at < n; at += done) {
+        int code = get_call(self, chunk, at, n - at, &done);
+        if (code != RX_OK && code != RX_TOO_SMALL)
+            return rx_hot_raise(code, PyList_GET_ITEM(list, from + (Py_ssize_t)(at + done < n ? at + done : at)));
+        if (take_values(list, from + (Py_ssize_t)at, chunk, at, done, missing) < 0)
+            return -1;
+        if (done)
+            continue;
+        if (take_large(self, list, from + (Py_ssize_t)at, missing) < 0)
+            return -1;
+        done = 1;
+    }
+    return 0;
+}
+
+PyObject *rx_hot_get_many(struct hot_door *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names)
+{
+    static const char *const parameter[] = {"keys", "default"};
+    static const struct hot_signature signature = {"get_many", 1, 2, 2, parameter};
+    PyObject *slot[2];
+    if (rx_hot_parse(&signature, args, nargs, names, slot) < 0)
+        return NULL;
+    if (!self->handle) {
+        rx_hot_raise(RX_E_CLOSED, NULL);
+        return NULL;
+    }
+    PyObject *list = key_list(slot[0]);
+    struct get_chunk *chunk = list ? PyMem_Malloc(sizeof *chunk) : NULL;
+    if (list && !chunk) {
+        PyErr_NoMemory();
+        Py_CLEAR(list);
+    }
+    for (Py_ssize_t from = 0; list && from < PyList_GET_SIZE(list); from += HOT_CHUNK_ITEMS) {
+        Py_ssize_t n = Py_MIN(PyList_GET_SIZE(list) - from, HOT_CHUNK_ITEMS);
+        if (get_chunk(self, list, from, (size_t)n, chunk, slot[1] ? slot[1] : Py_None) < 0 || PyErr_CheckSignals() < 0)
+            Py_CLEAR(list);
+    }
+    PyMem_Free(chunk);
+    return list;
+}
+
+/* --- put_many --- */
+
+struct put_chunk {
+    size_t n, copied_bytes, value_bytes;
+    uint64_t ticket;
+    struct hot_wait wait;
+    PyObject *key_object[HOT_CHUNK_ITEMS], *value_object[HOT_CHUNK_ITEMS]; /* owned, exact bytes */
+    const void *key[HOT_CHUNK_ITEMS], *value[HOT_CHUNK_ITEMS];
+    size_t key_size[HOT_CHUNK_ITEMS], value_size[HOT_CHUNK_ITEMS];
+};
+
+static void put_clear(struct put_chunk *chunk)
+{
+    for (size_t i = 0; i < chunk->n; i++) {
+        Py_DECREF(chunk->key_object[i]);
+        Py_DECREF(chunk->value_object[i]);
+    }
+    chunk->n = chunk->copied_bytes = chunk->value_bytes = 0;
+}
+
+static int put_call(struct hot_door *self, struct put_chunk *chunk, size_t at, int64_t slice_ns, size_t *done)
+{
+    rx_index *handle = self->handle;
+    rx_thread *thread = self->thread;
+    size_t n = chunk->n - at;
+    int code = RX_E_CLOSED;
+    *done = 0;
+    if (handle && n < HOT_SHARE_ITEMS && chunk->value_bytes <= HOT_LARGE_BYTES && slice_ns == 0) {
+        code = rx_hot->put_many(handle, thread, n, chunk->key + at, chunk->key_size + at, chunk->value + at,
+                                chunk->value_size + at, slice_ns, done, &chunk->ticket);
+    } else if (handle) {
+        Py_BEGIN_ALLOW_THREADS
+        code = rx_hot->put_many(handle, thread, n, chunk->key + at, chunk->key_size + at, chunk->value + at,
+                                chunk->value_size + at, slice_ns, done, &chunk->ticket);
+        Py_END_ALLOW_THREADS
+    }
+    return code;
+}
+
+/* Apply what the chunk holds, and empty it. */
+static int put_flush(struct hot_door *self, struct put_chunk *chunk)
+{
+    int64_t slice_ns = 0;
+    int result = 0;
+    for (size_t at = 0, done; result == 0 && at < chunk->n;) {
+        int code = put_call(self, chunk, at, slice_ns, &done);
+        at += done;
+        if (code == RX_OK)
+            break;
+        if (code == RX_WOULD_WAIT)
+            result = rx_hot_wait_more(&chunk->wait, &slice_ns);
+        else
+            result = rx_hot_raise(code, at < chunk->n ? chunk->key_object[at] : NULL);
+    }
+    put_clear(chunk);
+    return result < 0 ? -1 : PyErr_CheckSignals();
+}
+
+/* A new reference to object where it is exact bytes, else to a copy that is. */
+static PyObject *exact(struct put_chunk *chunk, PyObject *object, const char *what)
+{
+    if (PyBytes_CheckExact(object))
+        return Py_NewRef(object);
+    PyObject *copy = rx_hot_copy(object, what);
+    if (copy)
+        chunk->copied_bytes += (size_t)PyBytes_GET_SIZE(copy);
+    return copy;
+}
+
+static int put_add(struct put_chunk *chunk, PyObject *key_object, PyObject *value_object)
+{
+    PyObject *key = exact(chunk, key_object, "key");
+    PyObject *value = key ? exact(chunk, value_object, "value") : NULL;
+    if (!value) {
+        Py_XDECREF(key);
+        return -1;
+    }
+    size_t i = chunk->n++;
+    chunk->key_object[i] = key;
+    chunk->key[i] = PyBytes_AS_STRING(key);
+    chunk->key_size[i] = (size_t)PyBytes_GET_SIZE(key);
+    chunk->value_object[i] = value;
+    chunk->value[i] = PyBytes_AS_STRING(value);
+    chunk->value_size[i] = (size_t)PyBytes_GET_SIZE(value);
+    chunk->value_bytes += chunk->value_size[i];
+    return 0;
+}
+
+static int put_pair(struct put_chunk *chunk, PyObject *item)
+{
+    PyObject *pair = PySequence_Fast(item, "put_many() takes pairs (key, value)");
+    if (!pair)
+        return -1;
+    int result = -1;
+    if (PySequence_Fast_GET_SIZE(pair) == 2) {
+        /* Converting the key may run code that changes a list: hold both first. */
+        PyObject *key = Py_NewRef(PySequence_Fast_GET_ITEM(pair, 0));
+        PyObject *value = Py_NewRef(PySequence_Fast_GET_ITEM(pair, 1));
+        result = put_add(chunk, key, value);
+        Py_DECREF(key);
+        Py_DECREF(value);
+    } else {
+        PyErr_Format(PyExc_ValueError, "put_many() takes pairs (key, value), not %zd items",
+                     PySequence_Fast_GET_SIZE(pair));
+    }
+    Py_DECREF(pair);
+    return result;
+}
+
+/* An iterator over the pairs of a mapping (it has items()) or of an iterable. */
+static PyObject *pairs_of(PyObject *items)
+{
+    PyObject *method = PyObject_GetAttrString(items, "items");
+    if (!method) {
+        if (!PyErr_ExceptionMatches(PyExc_AttributeError))
+            return NULL;
+        PyErr_Clear();
+        return PyObject_GetIter(items);
+    }
+    PyObject *view = PyObject_CallNoArgs(method);
+    Py_DECREF(method);
+    PyObject *iterator = view ? PyObject_GetIter(view) : NULL;
+    Py_XDECREF(view);
+    return iterator;
+}
+
+/* What came before an error of the iterable is applied; if that fails too, its error is the one told. */
+static int put_rest(struct hot_door *self, struct put_chunk *chunk)
+{
+    if (!PyErr_Occurred())
+        return put_flush(self, chunk);
+    PyObject *type, *error, *traceback;
+    PyErr_Fetch(&type, &error, &traceback);
+    if (put_flush(self, chunk) == 0) {
+        PyErr_Restore(type, error, traceback);
+    } else {
+        Py_XDECREF(type);
+        Py_XDECREF(error);
+        Py_XDECREF(traceback);
+    }
+    return -1;
+}
+
+static int put_all(struct hot_door *self, PyObject *iterator, struct put_chunk *chunk)
+{
+    PyObject *item;
+    while ((item = PyIter_Next(iterator))) {
+        int result = put_pair(chunk, item);
+        Py_DECREF(item);
+        if (result < 0)
+            break;
+        if (chunk->n < HOT_CHUNK_ITEMS && chunk->copied_bytes < COPIED_BYTES)
+            continue;
+        if (put_flush(self, chunk) < 0)
+            return -1;
+    }
+    return put_rest(self, chunk);
+}
+
+PyObject *rx_hot_put_many(struct hot_door *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names)
+{
+    static const char *const parameter[] = {"items", "timeout"};
+    static const struct hot_signature signature = {"put_many", 1, 1, 2, parameter};
+    PyObject *slot[2];
+    if (rx_hot_parse(&signature, args, nargs, names, slot) < 0)
+        return NULL;
+    if (!self->handle || self->readonly) {
+        rx_hot_raise(self->handle ? RX_E_READONLY : RX_E_CLOSED, NULL);
+        return NULL;
+    }
+    struct put_chunk *chunk = PyMem_Malloc(sizeof *chunk);
+    if (!chunk)
+        return PyErr_NoMemory();
+    chunk->n = chunk->copied_bytes = chunk->value_bytes = 0;
+    chunk->ticket = 0;
+    PyObject *iterator = rx_hot_wait_begin(slot[1], &chunk->wait) < 0 ? NULL : pairs_of(slot[0]);
+    int result = iterator ? put_all(self, iterator, chunk) : -1;
+    Py_XDECREF(iterator);
+    uint64_t ticket = chunk->ticket;
+    PyMem_Free(chunk);
+    return result < 0 ? NULL : PyLong_FromUnsignedLongLong(ticket);
+}

@@ -1,0 +1,381 @@
+/*
+ * index.c -- the C API: handles, and the calls for one key.  Each call is: begin
+ * (guard.h), an epoch around the work, recheck, end.  Many at once and scans are in
+ * batch.c.
+ */
+#include <sched.h>
+#include <stdlib.h>
+#include <time.h>
+#include "batch.h"
+#include "change.h"
+#include "file.h"
+#include "guard.h"
+#include "hot_api.h"
+
+/* h->db of a closed handle: equals no thread's db. */
+static struct rx_db rx_db_closed;
+
+/* ---- handles -------------------------------------------------------------------- */
+
+static int rx_closed(void) { return rx_fail(RX_E_CLOSED, 0, "this handle was closed"); }
+
+static void rx_options_free(struct rx_options *o)
+{
+    if (o)
+        free((char *)(uintptr_t)o->path);
+    free(o);
+}
+
+/* For reopening in a forked child: an existing file, as it is now. */
+static struct rx_options *rx_options_keep(const struct rx_options *options)
+{
+    struct rx_options *o = malloc(sizeof *o);
+    if (o == NULL)
+        return NULL;
+    *o = *options;
+    o->mode = options->mode == 'r' ? 'r' : 'w';
+    if (options->path && (o->path = realpath(options->path, NULL)) == NULL) {
+        free(o);
+        return NULL;
+    }
+    return o;
+}
+
+int rx_open(const struct rx_options *options, rx_index **out)
+{
+    struct rx_index *h = calloc(1, sizeof *h);
+    if (h == NULL)
+        return rx_fail(RX_E_MEMORY, 0, "for a handle");
+    int rc = rx_db_open(options, &h->db);
+    if (rc == RX_OK && (h->options = rx_options_keep(options)) == NULL) {
+        rx_db_close(h->db);
+        rc = rx_fail(RX_E_REPLACED, 0, "%s vanished while it was opened", options->path ? options->path : "memory");
+    }
+    if (rc) {
+        free(h);
+        return rc;
+    }
+    h->readonly = options->mode == 'r';
+    *out = h;
+    return RX_OK;
+}
+
+int rx_is_closed(rx_index *h) { return (int)__atomic_load_n(&h->closed, __ATOMIC_ACQUIRE); }
+
+int rx_close(rx_index *h)
+{
+    struct rx_thread *own = rx_thread_cached; /* a listener called from inside a call: it would wait for itself */
+    if (own->db == h->db && __atomic_load_n(&own->busy, __ATOMIC_RELAXED))
+        return rx_fail(RX_E_BUSY, 0, "this thread is inside a call on the index");
+    if (__atomic_exchange_n(&h->closed, 1, __ATOMIC_SEQ_CST))
+        return RX_OK;
+    while (__atomic_load_n(&h->entering, __ATOMIC_SEQ_CST))
+        sched_yield();
+    struct rx_db *db = h->db;
+    /* An inherited db is the parent's: its descriptors are closed, its maps harmless. */
+    int rc = db->broken_fork ? RX_OK : rx_db_close(db);
+    h->db = &rx_db_closed;
+    return rc;
+}
+
+void rx_free(rx_index *h)
+{
+    rx_options_free(h->options);
+    free(h);
+}
+
+/* A handle inherited through fork gets a db of this process on its first call. */
+static int rx_reopen(rx_index *h)
+{
+    static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+    /* Not a plain lock: the one inside may be waiting for Python's lock, which we may hold. */
+    for (int tries = 0; pthread_mutex_trylock(&mutex); tries++) {
+        if (tries > 5000)
+            return rx_fail(RX_E_BUSY, 0, "another thread is reopening the inherited index");
+        nanosleep(&(struct timespec){0, 1000000}, NULL);
+    }
+    int rc = RX_OK;
+    if (h->db->broken_fork) {
+        struct rx_db *fresh;
+        rc = rx_db_reopen(h->db, h->options, &fresh);
+        if (rc == RX_OK)
+            __atomic_store_n(&h->db, fresh, __ATOMIC_RELEASE);
+    }
+    pthread_mutex_unlock(&mutex);
+    return rc;
+}
+
+/* An explicit uid: opened here, on this index, and used by one thread at a time. */
+static int rx_take_given(rx_index *h, struct rx_thread *given, struct rx_thread **out)
+{
+    uint32_t idle = 0;
+    if (given->db != h->db)
+        return rx_fail(RX_E_CLOSED, 0, "this reader or writer was closed, or belongs to the parent process");
+    if (!__atomic_compare_exchange_n(&given->busy, &idle, 1, false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED))
+        return rx_fail(RX_E_BUSY, 0, "a reader or writer serves one thread at a time");
+    *out = given;
+    return RX_OK;
+}
+
+int rx_call_begin_slow(rx_index *h, struct rx_thread *given, struct rx_thread **out)
+{
+    int rc = RX_OK;
+    __atomic_fetch_add(&h->entering, 1, __ATOMIC_SEQ_CST); /* before the look at closed: see rx_close() */
+    if (__atomic_load_n(&h->closed, __ATOMIC_SEQ_CST))
+        rc = rx_closed();
+    if (rc == RX_OK && h->db->broken_fork)
+        rc = rx_reopen(h);
+    if (rc == RX_OK)
+        rc = given ? rx_take_given(h, given, out) : rx_thread_find(h->db, out);
+    if (rc == RX_OK) {
+        __atomic_store_n(&(*out)->busy, 1, __ATOMIC_SEQ_CST);
+        rx_full_fence(); /* for dbs without membarrier; cheap beside the rest */
+    }
+    __atomic_fetch_sub(&h->entering, 1, __ATOMIC_SEQ_CST);
+    return rc;
+}
+
+int rx_thread_open(rx_index *h, int kind, rx_thread **out)
+{
+    struct rx_thread *t;
+    int rc = rx_call_begin(h, NULL, &t);
+    if (rc)
+        return rc;
+    rc = rx_thread_new(t->db, (uint32_t)kind, out);
+    rx_call_end(t);
+    return rc;
+}
+
+void rx_thread_close(rx_index *h, rx_thread *t)
+{
+    (void)h;
+    if (t == NULL)
+        return;
+    /* Another thread's call with it finishes first: they are slices of 50 ms at most. */
+    for (uint32_t idle = 0;
+         !__atomic_compare_exchange_n(&t->busy, &idle, 1, false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED); idle = 0)
+        sched_yield();
+    rx_thread_drop(t);
+}
+
+uint64_t rx_thread_uid(rx_index *h, rx_thread *given)
+{
+    struct rx_thread *t;
+    if (rx_call_begin(h, given, &t))
+        return 0;
+    uint64_t uid = t->uid;
+    rx_call_end(t);
+    return uid;
+}
+
+int rx_count(rx_index *h, uint64_t *count)
+{
+    struct rx_thread *t;
+    int rc = rx_call_begin(h, NULL, &t);
+    if (rc)
+        return rc;
+    *count = rx_db_count(t->db);
+    rx_call_end(t);
+    return RX_OK;
+}
+
+/* Keys: what this generation began with, and what each arena has changed since. */
+uint64_t rx_db_count(struct rx_db *db)
+{
+    for (;;) {
+        uint64_t generation = rx_load(&db->hdr->generation);
+        int64_t sum = (int64_t)rx_load(&db->hdr->base_count);
+        uint32_t high = rx_load32(&db->hdr->arena_high);
+        for (uint32_t i = 0; i < high && i < RX_ARENAS; i++)
+            if (rx_load(&db->arenas[i].generation) == generation)
+                sum += rx_load_i64(&db->arenas[i].count);
+        rx_acquire_fence();
+        if (rx_load(&db->hdr->generation) == generation)
+            return sum < 0 ? 0 : (uint64_t)sum;
+    }
+}
+
+/* ---- reading one key --------------------------------------------------------------- */
+
+/* In pieces of a MiB, so that an observer sees that we move (R9). */
+void rx_copy_out(struct rx_thread *t, void *out, const uint8_t *from, uint64_t size)
+{
+    uint8_t *to = out;
+    while (RX_UNLIKELY(size > 1u << 20)) {
+        rx_copy_racy(to, from, 1u << 20);
+        rx_store(&t->slot->progress, rx_load_rlx(&t->slot->progress) + 1);
+        to += 1u << 20;
+        from += 1u << 20;
+        size -= 1u << 20;
+    }
+    rx_copy_racy(to, from, size);
+}
+
+/* One look-up inside the epoch. */
+static inline int rx_get_inside(struct rx_thread *t, const void *key, size_t key_len, void *out, size_t capacity,
+                                size_t *value_len)
+{
+    struct rx_leaf_view view;
+    int rc = rx_find(t->map, key, key_len, &view);
+    if (rc)
+        return rc;
+    *value_len = view.value_len;
+    if (view.value_len > capacity)
+        return RX_TOO_SMALL;
+    rx_copy_out(t, out, view.value, view.value_len);
+    return RX_OK;
+}
+
+int rx_get(rx_index *h, rx_thread *given, const void *key, size_t key_len, void *out, size_t capacity,
+           size_t *value_len)
+{
+    struct rx_thread *t;
+    int rc = rx_call_begin(h, given, &t), left;
+    if (RX_UNLIKELY(rc))
+        return rc;
+    do {
+        left = RX_OK;
+        rc = rx_enter_read(t);
+        if (RX_UNLIKELY(rc))
+            break;
+        rc = rx_get_inside(t, key, key_len, out, capacity, value_len);
+        left = rx_leave_read(t);
+    } while (RX_UNLIKELY(left == RX_I_EVICTED));
+    rx_call_end(t);
+    return RX_UNLIKELY(left) ? left : rc;
+}
+
+int rx_exists(rx_index *h, rx_thread *given, const void *key, size_t key_len)
+{
+    struct rx_thread *t;
+    int rc = rx_call_begin(h, given, &t), left;
+    if (RX_UNLIKELY(rc))
+        return rc;
+    do {
+        struct rx_leaf_view leaf;
+        left = RX_OK;
+        rc = rx_enter_read(t);
+        if (RX_UNLIKELY(rc))
+            break;
+        rc = rx_find(t->map, key, key_len, &leaf);
+        left = rx_leave_read(t);
+    } while (RX_UNLIKELY(left == RX_I_EVICTED));
+    rx_call_end(t);
+    return RX_UNLIKELY(left) ? left : rc;
+}
+
+/* ---- changing one key ---------------------------------------------------------------- */
+
+int rx_sizes_allowed(size_t key_len, size_t value_len)
+{
+    if (RX_UNLIKELY(key_len > RX_KEY_MAX))
+        return rx_fail(RX_E_KEY_SIZE, 0, "the key has %zu bytes, the limit is %u", key_len, RX_KEY_MAX);
+    if (RX_UNLIKELY(value_len > RX_VALUE_MAX))
+        return rx_fail(RX_E_KEY_SIZE, 0, "the value has %zu bytes, the limit is %llu", value_len,
+                       (unsigned long long)RX_VALUE_MAX);
+    return RX_OK;
+}
+
+int64_t rx_deadline(int64_t wait_ns)
+{
+    return wait_ns == 0 ? 0 : rx_now_ns() + (wait_ns < 0 ? 50000000ll : wait_ns);
+}
+
+static int rx_change_one(rx_index *h, rx_thread *given, struct rx_op *op, int64_t wait_ns, uint64_t *ticket)
+{
+    struct rx_thread *t;
+    int rc = rx_sizes_allowed(op->key_len, op->value_len);
+    if (RX_UNLIKELY(rc))
+        return rc;
+    if (RX_UNLIKELY(h->readonly))
+        return rx_fail(RX_E_READONLY, 0, "nothing was changed");
+    rc = rx_call_begin(h, given, &t);
+    if (RX_UNLIKELY(rc))
+        return rc;
+    t->deadline_ns = rx_deadline(wait_ns);
+    rc = rx_change(t, op);
+    rx_call_end(t);
+    if (ticket)
+        *ticket = 0; /* a file without a log has none (design, section 7) */
+    return rc;
+}
+
+static const uint8_t rx_empty[1]; /* a value of no bytes is a value */
+#define RX_BYTES(p) ((const uint8_t *)(p) ? (const uint8_t *)(p) : rx_empty)
+
+int rx_put(rx_index *h, rx_thread *t, const void *key, size_t key_len, const void *value, size_t value_len,
+           int64_t wait_ns, uint64_t *ticket)
+{
+    struct rx_op op = {.change = RX_PUT, .key = RX_BYTES(key), .key_len = key_len, .value = RX_BYTES(value),
+                       .value_len = value_len};
+    return rx_change_one(h, t, &op, wait_ns, ticket);
+}
+
+int rx_insert(rx_index *h, rx_thread *t, const void *key, size_t key_len, const void *value, size_t value_len,
+              int64_t wait_ns, uint64_t *ticket)
+{
+    struct rx_op op = {.change = RX_INSERT, .key = RX_BYTES(key), .key_len = key_len, .value = RX_BYTES(value),
+                       .value_len = value_len};
+    return rx_change_one(h, t, &op, wait_ns, ticket);
+}
+
+int rx_remove(rx_index *h, rx_thread *t, const void *key, size_t key_len, int64_t wait_ns, uint64_t *ticket)
+{
+    struct rx_op op = {.change = RX_REMOVE, .key = RX_BYTES(key), .key_len = key_len};
+    return rx_change_one(h, t, &op, wait_ns, ticket);
+}
+
+int rx_compare_and_set(rx_index *h, rx_thread *t, const void *key, size_t key_len, const void *expected,
+                       size_t expected_len, const void *value, size_t value_len, int64_t wait_ns, uint64_t *ticket)
+{
+    struct rx_op op = {.change = RX_CAS, .key = RX_BYTES(key), .key_len = key_len, .value = value,
+                       .value_len = value ? value_len : 0, .expected = expected, .expected_len = expected_len};
+    return rx_change_one(h, t, &op, wait_ns, ticket);
+}
+
+int rx_take(rx_index *h, rx_thread *t, const void *key, size_t key_len, void *out, size_t capacity,
+            size_t *value_len, int64_t wait_ns, uint64_t *ticket)
+{
+    struct rx_op op = {.change = RX_TAKE, .key = RX_BYTES(key), .key_len = key_len, .out = out,
+                       .out_capacity = capacity};
+    int rc = rx_change_one(h, t, &op, wait_ns, ticket);
+    *value_len = op.out_len;
+    return rc;
+}
+
+/* ---- the hot door's table ----------------------------------------------------------------- */
+
+static const struct rx_hot_api rx_hot_table = {
+    .version = RX_HOT_VERSION,
+    .size = sizeof(struct rx_hot_api),
+    .get = rx_get,
+    .exists = rx_exists,
+    .put = rx_put,
+    .insert = rx_insert,
+    .get_many = rx_get_many,
+    .put_many = rx_put_many,
+    .scan_open = rx_scan_open,
+    .scan_next = rx_scan_next,
+    .scan_close = rx_scan_close,
+    .error_text = rx_error_text,
+    .error_errno = rx_error_errno,
+    .error_offset = rx_error_offset,
+    .result_name = rx_result_name,
+    .result_hint = rx_result_hint,
+};
+const void *rx_hot_api(void) { return &rx_hot_table; }
+
+const char *rx_build_info(void)
+{
+    return "rowex core, C" __VERSION__
+#ifdef ROWEX_CRASHPOINTS
+           ", crash points"
+#endif
+#ifdef ROWEX_POISON
+           ", poisoned free cells"
+#endif
+#ifdef ROWEX_NO_SIMD
+           ", no SIMD"
+#endif
+        ;
+}

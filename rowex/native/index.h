@@ -1,0 +1,150 @@
+/*
+ * index.h -- the C API: the one thing that bindings see.  The part between the
+ * two markers is what build.py hands to cffi.
+ *
+ * Every function returns an enum rx_result (errors.h): >= 0 an answer, < 0 an
+ * error whose text rx_error_text() gives (per thread).  `t` is NULL for the
+ * calling thread's own uid, or one from rx_thread_open().  wait_ns: how long the
+ * call may wait for others; 0 = answer RX_WOULD_WAIT instead (nothing changed);
+ * < 0 = 50 ms slices are the caller's business: treated as 50 ms.
+ */
+#ifndef ROWEX_INDEX_H
+#define ROWEX_INDEX_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifndef RX_CFFI
+struct rx_index;
+struct rx_thread;
+#endif
+/* <cffi> */
+typedef struct rx_index rx_index;
+typedef struct rx_thread rx_thread;
+
+struct rx_options {
+    const char *path;       /* NULL: memory() */
+    int mode;               /* 'c' 'r' 'w' 'n' */
+    int durability;         /* enum rx_durability, 0 = as the file says / process */
+    int key_codec;          /* enum rx_codec, 0 = as the file says / bytes */
+    int value_codec;
+    int checksum;           /* -1 = as the file says / on, 0, 1 */
+    uint64_t initial_size;  /* bytes, 0 = 1 MiB */
+    uint64_t capacity;      /* bytes, 0 = default */
+    uint64_t max_size;      /* bytes, 0 = none; UINT64_MAX = as the file says */
+    int fences;             /* -1 = by itself (DAX), 0, 1: forced, for tests */
+    uint32_t umask_mode;    /* permission bits for new files before the umask: 0666 */
+};
+
+struct rx_info { /* what rx_index_info() tells; constant for a handle but for the sizes */
+    uint64_t generation, capacity, file_size, max_size, session;
+    uint8_t uuid[16];
+    int durability, key_codec, value_codec, checksum, readonly, lockless, clean, light, fences;
+    uint32_t version;
+    uint64_t brk, allocated;
+};
+
+struct rx_stats {
+    uint64_t keys;              /* rx_count() */
+    uint64_t nodes[4];          /* Node4, 16, 48, 256 */
+    uint64_t leaves;
+    uint64_t used_bytes, free_bytes, retired_bytes, unused_bytes, file_size, capacity;
+    uint64_t depth[32];         /* leaves by number of nodes above them; the last: 31 and more */
+    uint64_t locked_nodes, dead_slots;
+    uint64_t generation, epoch;
+    uint64_t growths, copies, takeovers, evictions, reclaimed_bytes, reclaimed_cells, scans;
+    uint64_t uids;              /* live slots */
+};
+struct rx_uid_info { uint64_t uid; uint32_t pid, tid; int kind; int inside; uint64_t age_ns; };
+
+struct rx_scan; /* a scan in progress */
+typedef struct rx_scan rx_scan;
+
+int rx_open(const struct rx_options *options, rx_index **out);
+int rx_close(rx_index *h);        /* idempotent; running calls finish, later ones get RX_E_CLOSED */
+void rx_free(rx_index *h);        /* after rx_close(), when no call can come any more */
+int rx_is_closed(rx_index *h);
+
+int rx_thread_open(rx_index *h, int kind, rx_thread **out); /* kind: 2 reader, 3 writer */
+void rx_thread_close(rx_index *h, rx_thread *t);
+uint64_t rx_thread_uid(rx_index *h, rx_thread *t);          /* NULL t: this thread's; 0 on error */
+
+/* Value copied to out when *value_len <= capacity, else RX_TOO_SMALL with *value_len. */
+int rx_get(rx_index *h, rx_thread *t, const void *key, size_t key_len,
+           void *out, size_t capacity, size_t *value_len);
+int rx_exists(rx_index *h, rx_thread *t, const void *key, size_t key_len);
+int rx_put(rx_index *h, rx_thread *t, const void *key, size_t key_len,
+           const void *value, size_t value_len, int64_t wait_ns, uint64_t *ticket);
+int rx_insert(rx_index *h, rx_thread *t, const void *key, size_t key_len,
+              const void *value, size_t value_len, int64_t wait_ns, uint64_t *ticket); /* RX_PRESENT */
+int rx_remove(rx_index *h, rx_thread *t, const void *key, size_t key_len,
+              int64_t wait_ns, uint64_t *ticket);                                      /* RX_ABSENT */
+/* expected NULL: the key must be absent; value NULL: remove it. RX_MISMATCH. */
+int rx_compare_and_set(rx_index *h, rx_thread *t, const void *key, size_t key_len,
+                       const void *expected, size_t expected_len,
+                       const void *value, size_t value_len, int64_t wait_ns, uint64_t *ticket);
+/* Remove and give the value: RX_ABSENT, or RX_TOO_SMALL with nothing changed. */
+int rx_take(rx_index *h, rx_thread *t, const void *key, size_t key_len,
+            void *out, size_t capacity, size_t *value_len, int64_t wait_ns, uint64_t *ticket);
+
+/*
+ * Many at once.  Keys are given as n (pointer, length) pairs.  get: values are packed
+ * into out back to back, value_len[i] = length or UINT64_MAX when absent; *done keys were
+ * answered (RX_TOO_SMALL: the next value needs *need bytes of room; call again from there).
+ * put/remove: *done were applied when it returns; RX_WOULD_WAIT: call again from there.
+ */
+int rx_get_many(rx_index *h, rx_thread *t, size_t n, const void *const *keys, const size_t *key_len,
+                void *out, size_t capacity, uint64_t *value_len, size_t *done, size_t *need);
+int rx_put_many(rx_index *h, rx_thread *t, size_t n, const void *const *keys, const size_t *key_len,
+                const void *const *values, const size_t *value_len, int64_t wait_ns, size_t *done, uint64_t *ticket);
+int rx_remove_many(rx_index *h, rx_thread *t, size_t n, const void *const *keys, const size_t *key_len,
+                   int64_t wait_ns, size_t *done, size_t *removed, uint64_t *ticket);
+
+/* start <= key < stop, in either direction; NULL start / stop: open; limit < 0: none. */
+int rx_scan_open(rx_index *h, const void *start, size_t start_len, const void *stop, size_t stop_len,
+                 int reverse, int64_t limit, rx_scan **out);
+/*
+ * The next items, as records {u32 key_len, u32 zero, u64 value_len, key, value, 0..7 bytes of pad to 8}
+ * packed into buffer; *items of them.  RX_END when the scan is over (items 0), RX_TOO_SMALL
+ * with *need when not even one item fits.  One batch = one epoch.  values 0: value_len is told, bytes left out.
+ */
+int rx_scan_next(rx_index *h, rx_thread *t, rx_scan *scan, void *buffer, size_t capacity,
+                 size_t max_items, int values, size_t *items, size_t *need);
+void rx_scan_close(rx_scan *scan);
+/* The n-th edge: which: 0 first, 1 last, 2 floor (<= key), 3 ceiling (>= key). One record as above. RX_ABSENT. */
+int rx_edge(rx_index *h, rx_thread *t, int which, const void *key, size_t key_len,
+            void *buffer, size_t capacity, size_t *need);
+
+int rx_count(rx_index *h, uint64_t *count);
+int rx_index_info(rx_index *h, struct rx_info *info);
+int rx_index_stats(rx_index *h, struct rx_stats *stats);                 /* walks the tree weakly */
+int rx_index_uids(rx_index *h, struct rx_uid_info *out, size_t capacity, size_t *n);
+int rx_compact(rx_index *h, int64_t wait_ns);
+/* Behind the gate where the handle may write; each fault to `fault`; *faults counts them. RX_OK even with faults. */
+int rx_check(rx_index *h, int64_t wait_ns, void (*fault)(void *ctx, uint64_t offset, const char *text),
+             void *ctx, uint64_t *faults);
+/* One node as JSON-free text lines, for `inspect`: offset 0 = the root; or by key path. */
+struct rx_node_info {
+    uint64_t offset, lock, term; int kind; uint32_t level, prefix_len; int given, live;
+    uint8_t prefix[256]; int children; uint8_t child_byte[256]; uint64_t child_ref[256];
+};
+int rx_inspect(rx_index *h, uint64_t offset, struct rx_node_info *out);
+int rx_inspect_path(rx_index *h, const void *key, size_t key_len, uint64_t *offsets, size_t capacity, size_t *n);
+
+int rx_destroy(const char *path);                       /* NAME and sidecars; RX_E_BUSY while somebody has it open */
+int rx_rename(const char *from, const char *to);        /* likewise */
+int rx_copy_file(const char *from, const struct rx_options *to); /* dense copy under a new uuid; from may be in use */
+
+const char *rx_error_text(void);    /* of this thread's last error */
+int rx_error_errno(void);
+uint64_t rx_error_offset(void);     /* RX_E_CORRUPT: where; else 0 */
+const char *rx_result_name(int code);
+const char *rx_result_hint(int code);
+void rx_set_interrupt(int (*check)(void)); /* called about every 20 ms by long loops; non-zero stops them */
+/* Events worth telling (growth, takeover, scan, eviction, copy): called outside locks and epochs. */
+void rx_set_event(void (*event)(const char *name, uint64_t a, uint64_t b));
+const void *rx_hot_api(void);       /* table of function addresses for hot.c, see hot_api.h */
+const char *rx_build_info(void);
+/* </cffi> */
+
+#endif

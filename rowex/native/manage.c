@@ -1,0 +1,334 @@
+/*
+ * manage.c -- whole files: destroying and renaming an index that nobody uses, and
+ * looking at what NAME names.  duplicate.c copies one.
+ */
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+#include "manage.h"
+
+#define RX_OPENING_TRIES 1000 /* of a millisecond each: another's opening or closing */
+
+static int rx_os(const char *what, const char *path)
+{
+    int code = errno == ENOENT ? RX_E_NOT_FOUND : errno == EACCES || errno == EPERM || errno == EROFS
+                   ? RX_E_PERMISSION : errno == ENOSPC || errno == EDQUOT ? RX_E_FULL : RX_E_OS;
+    return rx_fail(code, errno, "cannot %s %s", what, path);
+}
+
+/* ---- what a name names ------------------------------------------------------------ */
+
+int rx_fd_identity(int fd, uint64_t *dev, uint64_t *ino)
+{
+    struct stat st;
+    if (fstat(fd, &st) != 0)
+        return rx_os("look at", "the file");
+    *dev = (uint64_t)st.st_dev;
+    *ino = (uint64_t)st.st_ino;
+    return RX_OK;
+}
+
+static int rx_peek_fd(struct rx_db *db, int fd, struct rx_peek *out)
+{
+    struct rx_super super;
+    struct stat st;
+    if (fstat(fd, &st) != 0)
+        return rx_os("look at", db->path);
+    ssize_t have = pread(fd, &super, sizeof super, 0);
+    if (have < 0)
+        return rx_os("read", db->path);
+    if (have != (ssize_t)sizeof super || rx_super_check(&super, (uint64_t)st.st_size) != RX_OK ||
+        memcmp(super.uuid, db->uuid, sizeof super.uuid) != 0)
+        return RX_ABSENT;
+    *out = (struct rx_peek){super.generation, (uint64_t)st.st_dev, (uint64_t)st.st_ino, super.brk, super.count};
+    return RX_OK;
+}
+
+int rx_name_peek(struct rx_db *db, struct rx_peek *out)
+{
+    int fd = openat(db->dir_fd, db->name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
+    if (fd < 0)
+        return errno == ENOENT || errno == ELOOP ? RX_ABSENT : rx_os("open", db->path);
+    int rc = rx_peek_fd(db, fd, out);
+    close(fd);
+    return rc;
+}
+
+int rx_copy_rename_to(struct rx_db *db, const char *made, const char *name)
+{
+    return renameat(db->dir_fd, made, db->dir_fd, name) == 0 ? RX_OK : rx_os("rename", made);
+}
+
+/* ---- alone with a file ---------------------------------------------------------------- */
+
+/* RX_E_BUSY when another description holds the byte. */
+static int rx_lock_byte(int fd, uint64_t byte, const char *path)
+{
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = (off_t)byte, .l_len = 1};
+    if (fcntl(fd, F_OFD_SETLK, &lock) == 0)
+        return RX_OK;
+    if (errno == EAGAIN || errno == EACCES)
+        return rx_fail(RX_E_BUSY, 0, "%s is open, here or in another process", path);
+    return rx_os("lock", path);
+}
+
+/* Opening and closing hold this byte briefly, a startup scan longer. */
+static int rx_lock_opening(int fd, const char *path)
+{
+    int rc = RX_E_BUSY;
+    for (int i = 0; i < RX_OPENING_TRIES && rc == RX_E_BUSY; i++) {
+        if (i)
+            nanosleep(&(struct timespec){0, 1000000}, NULL);
+        rc = rx_lock_byte(fd, RX_LOCK_OPENING, path);
+        if (rc == RX_E_BUSY && rx_poll_interrupt() != RX_OK)
+            return RX_E_INTERRUPTED;
+    }
+    return rc;
+}
+
+static bool rx_names_fd(int dir_fd, const char *name, int fd)
+{
+    struct stat named, held;
+    return fstatat(dir_fd, name, &named, AT_SYMLINK_NOFOLLOW) == 0 && fstat(fd, &held) == 0 &&
+           named.st_dev == held.st_dev && named.st_ino == held.st_ino;
+}
+
+/* Splits at the last slash; the folder of a bare name is ".". */
+static int rx_open_folder(const char *path, int *dir_fd, char **name)
+{
+    const char *slash = strrchr(path, '/');
+    char *folder = slash == NULL ? strdup(".") : slash == path ? strdup("/") : strndup(path, (size_t)(slash - path));
+    *name = strdup(slash ? slash + 1 : path);
+    int rc = RX_OK;
+    if (folder == NULL || *name == NULL)
+        rc = rx_fail(RX_E_MEMORY, 0, "for a path");
+    else if ((*dir_fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0)
+        rc = rx_os("open the folder", folder);
+    free(folder);
+    return rc;
+}
+
+static void rx_side_name(const char *name, const char *suffix, char out[300])
+{
+    snprintf(out, 300, "%s%s", name, suffix);
+}
+
+static int rx_exclusive_open(const char *path, struct rx_exclusive *x)
+{
+    char side[300], magic[8];
+    struct stat st;
+    x->data_fd = openat(x->dir_fd, x->name, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
+    if (x->data_fd < 0 || fstat(x->data_fd, &st) != 0)
+        return rx_os("open", path);
+    if (!S_ISREG(st.st_mode) || pread(x->data_fd, magic, 8, 0) != 8 || memcmp(magic, RX_MAGIC, 8) != 0)
+        return rx_fail(RX_E_FORMAT, 0, "%s does not begin as a Rowex file does; it was left alone", path);
+    rx_side_name(x->name, "-lock", side);
+    x->lock_fd = openat(x->dir_fd, side, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, st.st_mode & 0666);
+    return x->lock_fd < 0 ? rx_os("open the -lock file of", path) : RX_OK;
+}
+
+int rx_exclusive_begin(const char *path, struct rx_exclusive *x)
+{
+    *x = (struct rx_exclusive){-1, NULL, -1, -1};
+    char side[300], *full = realpath(path, NULL);
+    if (full == NULL)
+        return rx_os("find", path);
+    int rc = rx_open_folder(full, &x->dir_fd, &x->name);
+    free(full);
+    if (rc == RX_OK)
+        rc = rx_exclusive_open(path, x);
+    if (rc == RX_OK)
+        rc = rx_lock_opening(x->lock_fd, path);
+    if (rc == RX_OK)
+        rc = rx_lock_byte(x->lock_fd, RX_LOCK_USERS, path);
+    if (rc == RX_OK)
+        rc = rx_lock_byte(x->data_fd, RX_LOCK_USERS, path);
+    if (rc == RX_OK) {
+        rx_side_name(x->name, "-lock", side);
+        if (!rx_names_fd(x->dir_fd, x->name, x->data_fd) || !rx_names_fd(x->dir_fd, side, x->lock_fd))
+            rc = rx_fail(RX_E_BUSY, 0, "%s was just replaced or removed by another process", path);
+    }
+    if (rc)
+        rx_exclusive_end(x);
+    return rc;
+}
+
+/* Closing the descriptors lets go of the locks: nobody else has these descriptions. */
+void rx_exclusive_end(struct rx_exclusive *x)
+{
+    if (x->data_fd >= 0)
+        close(x->data_fd);
+    if (x->lock_fd >= 0)
+        close(x->lock_fd);
+    if (x->dir_fd >= 0)
+        close(x->dir_fd);
+    free(x->name);
+    *x = (struct rx_exclusive){-1, NULL, -1, -1};
+}
+
+/* ---- destroying ------------------------------------------------------------------------- */
+
+static int rx_unlink_side(const struct rx_exclusive *x, const char *suffix)
+{
+    char side[300];
+    rx_side_name(x->name, suffix, side);
+    return unlinkat(x->dir_fd, side, 0) == 0 || errno == ENOENT ? RX_OK : rx_os("remove", side);
+}
+
+/* NAME-log and the files in it. */
+static int rx_unlink_log(const struct rx_exclusive *x)
+{
+    char side[300];
+    rx_side_name(x->name, "-log", side);
+    int fd = openat(x->dir_fd, side, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    DIR *folder = fd < 0 ? NULL : fdopendir(fd);
+    if (folder == NULL) {
+        int rc = fd < 0 && errno == ENOENT ? RX_OK : rx_os("open", side);
+        if (fd >= 0)
+            close(fd);
+        return rc;
+    }
+    for (struct dirent *e; (e = readdir(folder)) != NULL;)
+        if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
+            unlinkat(fd, e->d_name, 0); /* what stays is told by the folder that cannot be removed */
+    closedir(folder);
+    return unlinkat(x->dir_fd, side, AT_REMOVEDIR) == 0 ? RX_OK : rx_os("remove", side);
+}
+
+/* Copies that their makers left behind: named after this file and its uuid (gate.c). */
+static void rx_unlink_copies(const struct rx_exclusive *x, const uint8_t uuid[16])
+{
+    char prefix[256];
+    int fd = openat(x->dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *folder = fd < 0 ? NULL : fdopendir(fd);
+    if (folder == NULL) {
+        if (fd >= 0)
+            close(fd);
+        return;
+    }
+    size_t len = (size_t)snprintf(prefix, sizeof prefix, "%.200s-copy-%08x-", x->name, rx_crc32c(0, uuid, 16));
+    for (struct dirent *e; (e = readdir(folder)) != NULL;)
+        if (strncmp(e->d_name, prefix, len) == 0 && strspn(e->d_name + len, "0123456789abcdef") == strlen(e->d_name + len))
+            unlinkat(x->dir_fd, e->d_name, 0);
+    closedir(folder);
+}
+
+/*
+ * The data file goes first: sidecars without it mean nothing (R6), while a data file that
+ * lost its log could not be recovered.  NAME-lock, whose locks keep others out, goes last.
+ */
+int rx_destroy(const char *path)
+{
+    struct rx_exclusive x;
+    uint8_t uuid[16] = {0};
+    int rc = rx_exclusive_begin(path, &x);
+    if (rc)
+        return rc;
+    bool known = pread(x.data_fd, uuid, sizeof uuid, offsetof(struct rx_super, uuid)) == (ssize_t)sizeof uuid;
+    rc = unlinkat(x.dir_fd, x.name, 0) == 0 ? RX_OK : rx_os("remove", path);
+    if (rc == RX_OK && known)
+        rx_unlink_copies(&x, uuid);
+    if (rc == RX_OK)
+        rc = rx_unlink_side(&x, "-checkpoint");
+    if (rc == RX_OK)
+        rc = rx_unlink_log(&x);
+    if (rc == RX_OK)
+        rc = rx_unlink_side(&x, "-lock");
+    if (rc == RX_OK && fsync(x.dir_fd) != 0 && errno != EINVAL)
+        rc = rx_os("sync the folder of", path);
+    rx_exclusive_end(&x);
+    return rc;
+}
+
+/* ---- renaming ----------------------------------------------------------------------------- */
+
+int rx_rename_new(int from_dir, const char *from, int to_dir, const char *to)
+{
+    if (syscall(SYS_renameat2, from_dir, from, to_dir, to, 1u /* RENAME_NOREPLACE */) == 0)
+        return RX_OK;
+    if (errno != ENOSYS && errno != EINVAL)
+        return rx_os("rename to", to);
+    if (linkat(from_dir, from, to_dir, to, 0) != 0)
+        return rx_os("link as", to);
+    return unlinkat(from_dir, from, 0) == 0 ? RX_OK : rx_os("remove", from);
+}
+
+static int rx_rename_side(const struct rx_exclusive *x, int to_dir, const char *to, const char *suffix)
+{
+    char before[300], after[300];
+    rx_side_name(x->name, suffix, before);
+    rx_side_name(to, suffix, after);
+    return renameat(x->dir_fd, before, to_dir, after) == 0 || errno == ENOENT ? RX_OK : rx_os("rename", before);
+}
+
+/*
+ * A file that was not closed cleanly keeps its inode, so it stays usable on this boot.
+ * NAME-lock is not moved: the next opener makes a new one.
+ */
+int rx_rename(const char *from, const char *to)
+{
+    struct rx_exclusive x;
+    int to_dir = -1;
+    char *name = NULL;
+    int rc = rx_exclusive_begin(from, &x);
+    if (rc)
+        return rc;
+    rc = rx_open_folder(to, &to_dir, &name);
+    if (rc == RX_OK)
+        rc = rx_rename_new(x.dir_fd, x.name, to_dir, name);
+    if (rc == RX_OK)
+        rc = rx_rename_side(&x, to_dir, name, "-log");
+    if (rc == RX_OK)
+        rc = rx_rename_side(&x, to_dir, name, "-checkpoint");
+    if (rc == RX_OK)
+        rc = rx_unlink_side(&x, "-lock");
+    if (rc == RX_OK && ((fsync(to_dir) != 0 && errno != EINVAL) || (fsync(x.dir_fd) != 0 && errno != EINVAL)))
+        rc = rx_os("sync the folder of", to);
+    if (to_dir >= 0)
+        close(to_dir);
+    free(name);
+    rx_exclusive_end(&x);
+    return rc;
+}
+
+/* ---- for duplicate.c ------------------------------------------------------------------------ */
+
+int rx_target_folder(const char *path, int *dir_fd, char **name)
+{
+    char *full = realpath(path, NULL); /* an existing target is reached through links, as on opening */
+    int rc = rx_open_folder(full ? full : path, dir_fd, name);
+    free(full);
+    return rc;
+}
+
+bool rx_target_exists(int dir_fd, const char *name)
+{
+    struct stat st;
+    return fstatat(dir_fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
+int rx_remove_lock(const struct rx_exclusive *x) { return rx_unlink_side(x, "-lock"); }
+
+void rx_close_fd(int fd)
+{
+    if (fd >= 0)
+        close(fd);
+}
+
+void rx_random_bytes(void *to, size_t size)
+{
+    if (syscall(SYS_getrandom, to, size, 0) == (long)size)
+        return;
+    uint64_t seed[3] = {(uint64_t)rx_now_ns(), (uint64_t)getpid(), (uint64_t)(uintptr_t)to};
+    for (size_t i = 0; i < size; i++) { /* no getrandom: unlike others made here is all we need */
+        seed[0] += i + 1;
+        ((uint8_t *)to)[i] = (uint8_t)rx_crc32c(seed[0] & 0xffffffffu, seed, sizeof seed);
+    }
+}

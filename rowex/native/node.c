@@ -1,0 +1,347 @@
+/*
+ * node.c -- the four node kinds and the leaves: layouts, search, iteration,
+ * building.  format.h has the pictures.
+ *
+ * I1  A slot belongs to one key byte while its node is reachable.  Node4/16: the
+ *     byte is stored before the count that makes it visible; searches load the
+ *     count (acquire) first and ignore what lies beyond.  Node48: the count, then
+ *     the index byte; free slots lie only beyond the count.
+ * I2  A null slot is an absent child, also when its giver died before filling it.
+ * I3  Prefix, level and kind of a reachable node never change.
+ */
+#include "node.h"
+#if defined(__SSE2__) && !defined(ROWEX_NO_SIMD)
+#include <emmintrin.h>
+#elif defined(__ARM_NEON) && !defined(ROWEX_NO_SIMD)
+#include <arm_neon.h>
+#endif
+
+static inline uint8_t *rx_n4_keys(struct rx_node *n) { return (uint8_t *)n + RX_N4_KEYS; }
+static inline uint8_t *rx_n16_keys(struct rx_node *n) { return (uint8_t *)n + RX_N16_KEYS; }
+static inline uint8_t *rx_n48_index(struct rx_node *n) { return (uint8_t *)n + RX_N48_INDEX; }
+
+/* Given slots; acquire, so that the key bytes below the count are there (I1). */
+static inline unsigned rx_given(struct rx_node *n, unsigned capacity)
+{
+    unsigned count = rx_load8(&n->count);
+    return count > capacity ? capacity : count; /* a damaged count must not lead outside */
+}
+
+/*
+ * Positions (a bit each) of `byte` among the 16 keys.  The two relaxed loads may
+ * mix bytes of different ages; those below the acquired count are final.
+ */
+static inline uint32_t rx_match16(const uint8_t *keys, uint8_t byte)
+{
+    uint64_t low = rx_load_rlx((const uint64_t *)(const void *)keys);
+    uint64_t high = rx_load_rlx((const uint64_t *)(const void *)(keys + 8));
+#if defined(__SSE2__) && !defined(ROWEX_NO_SIMD)
+    __m128i have = _mm_set_epi64x((long long)high, (long long)low);
+    return (uint32_t)_mm_movemask_epi8(_mm_cmpeq_epi8(have, _mm_set1_epi8((char)byte)));
+#elif defined(__ARM_NEON) && !defined(ROWEX_NO_SIMD)
+    static const uint8_t weights[16] = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
+    uint8x16_t have = vcombine_u8(vcreate_u8(low), vcreate_u8(high));
+    uint8x16_t bits = vandq_u8(vceqq_u8(have, vdupq_n_u8(byte)), vld1q_u8(weights));
+    return (uint32_t)vaddv_u8(vget_low_u8(bits)) | (uint32_t)vaddv_u8(vget_high_u8(bits)) << 8;
+#else
+    uint32_t mask = 0;
+    for (unsigned i = 0; i < 8; i++) {
+        mask |= (uint32_t)((uint8_t)(low >> (8 * i)) == byte) << i;
+        mask |= (uint32_t)((uint8_t)(high >> (8 * i)) == byte) << (8 + i);
+    }
+    return mask;
+#endif
+}
+
+rx_ref *rx_node_find(struct rx_node *n, unsigned kind, uint8_t byte)
+{
+    switch (kind) {
+    case RX_K_N4: {
+        unsigned count = rx_given(n, 4);
+        uint8_t *keys = rx_n4_keys(n);
+        for (unsigned i = 0; i < count; i++)
+            if (rx_load8_rlx(keys + i) == byte)
+                return &n->slot[i];
+        return NULL;
+    }
+    case RX_K_N16: {
+        unsigned count = rx_given(n, 16);
+        uint32_t mask = rx_match16(rx_n16_keys(n), byte) & ((1u << count) - 1);
+        return mask ? &n->slot[__builtin_ctz(mask)] : NULL;
+    }
+    case RX_K_N48: {
+        unsigned at = rx_load8(rx_n48_index(n) + byte);
+        return at != 0 && at <= 48 ? &n->slot[at - 1] : NULL;
+    }
+    default:
+        return &n->slot[byte];
+    }
+}
+
+/* ---- iteration ------------------------------------------------------------- */
+
+/* Node4/16: the smallest (or largest) live key at or after (before) `byte`. */
+static int rx_small_next(struct rx_node *n, const uint8_t *keys, unsigned count, int byte, rx_ref *child)
+{
+    int best = 256;
+    for (unsigned i = 0; i < count; i++) {
+        int key = rx_load8_rlx(keys + i);
+        if (key >= byte && key < best) {
+            rx_ref ref = rx_load(&n->slot[i]);
+            if (ref) {
+                best = key;
+                *child = ref;
+            }
+        }
+    }
+    return best < 256 ? best : -1;
+}
+static int rx_small_prev(struct rx_node *n, const uint8_t *keys, unsigned count, int byte, rx_ref *child)
+{
+    int best = -1;
+    for (unsigned i = 0; i < count; i++) {
+        int key = rx_load8_rlx(keys + i);
+        if (key <= byte && key > best) {
+            rx_ref ref = rx_load(&n->slot[i]);
+            if (ref) {
+                best = key;
+                *child = ref;
+            }
+        }
+    }
+    return best;
+}
+
+int rx_node_next(struct rx_node *n, unsigned kind, int byte, rx_ref *child)
+{
+    switch (kind) {
+    case RX_K_N4: return rx_small_next(n, rx_n4_keys(n), rx_given(n, 4), byte, child);
+    case RX_K_N16: return rx_small_next(n, rx_n16_keys(n), rx_given(n, 16), byte, child);
+    case RX_K_N48:
+        for (; byte < 256; byte++) {
+            unsigned at = rx_load8(rx_n48_index(n) + byte);
+            if (at != 0 && at <= 48 && (*child = rx_load(&n->slot[at - 1])) != 0)
+                return byte;
+        }
+        return -1;
+    default:
+        for (; byte < 256; byte++)
+            if ((*child = rx_load(&n->slot[byte])) != 0)
+                return byte;
+        return -1;
+    }
+}
+
+int rx_node_prev(struct rx_node *n, unsigned kind, int byte, rx_ref *child)
+{
+    switch (kind) {
+    case RX_K_N4: return rx_small_prev(n, rx_n4_keys(n), rx_given(n, 4), byte, child);
+    case RX_K_N16: return rx_small_prev(n, rx_n16_keys(n), rx_given(n, 16), byte, child);
+    case RX_K_N48:
+        for (; byte >= 0; byte--) {
+            unsigned at = rx_load8(rx_n48_index(n) + byte);
+            if (at != 0 && at <= 48 && (*child = rx_load(&n->slot[at - 1])) != 0)
+                return byte;
+        }
+        return -1;
+    default:
+        for (; byte >= 0; byte--)
+            if ((*child = rx_load(&n->slot[byte])) != 0)
+                return byte;
+        return -1;
+    }
+}
+
+int rx_node_children(struct rx_node *n, unsigned kind, uint8_t *bytes, rx_ref *refs)
+{
+    int count = 0;
+    for (int byte = 0; byte < 256; byte++) {
+        rx_ref child;
+        byte = rx_node_next(n, kind, byte, &child);
+        if (byte < 0)
+            break;
+        bytes[count] = (uint8_t)byte;
+        refs[count++] = child;
+    }
+    return count;
+}
+
+int rx_node_live(struct rx_node *n, unsigned kind)
+{
+    unsigned given = kind == RX_K_N256 ? 256 : rx_given(n, rx_kind_slots(kind));
+    int live = 0;
+    for (unsigned i = 0; i < given; i++)
+        live += rx_load_rlx(&n->slot[i]) != 0; /* stale: the caller holds the lock, or only plans */
+    return live;
+}
+
+/* ---- change ------------------------------------------------------------------ */
+
+/*
+ * Requires  n's write lock; no slot was given to `byte`.
+ * Commit    none: the slot stays null, so nothing changes for any reader (I2).
+ * Ordering  byte before count (Node4/16), count before index byte (Node48); the
+ *           count is a release and pairs with rx_given().
+ * Crash     between the stores: a slot that nobody uses, or one that belongs to
+ *           `byte` and is null; both go when the node is copied.
+ */
+rx_ref *rx_node_give(struct rx_node *n, unsigned kind, uint8_t byte, bool fences)
+{
+    if (kind == RX_K_N256)
+        return &n->slot[byte];
+    unsigned given = rx_given(n, rx_kind_slots(kind));
+    if (given == rx_kind_slots(kind))
+        return NULL;
+    if (kind == RX_K_N48) {
+        rx_store8(&n->count, (uint8_t)(given + 1));
+        rx_store8(rx_n48_index(n) + byte, (uint8_t)(given + 1));
+        rx_flush(fences, rx_n48_index(n) + byte, 1);
+    } else {
+        uint8_t *keys = kind == RX_K_N4 ? rx_n4_keys(n) : rx_n16_keys(n);
+        rx_store8_rlx(keys + given, byte);
+        rx_store8(&n->count, (uint8_t)(given + 1));
+        rx_flush(fences, keys + given, 1);
+    }
+    rx_flush(fences, n, 8);
+    return &n->slot[given];
+}
+
+/*
+ * Requires  a reserved cell of rx_node_size(kind, prefix_len) bytes that nobody reaches.
+ * Ordering  the header last, so that the heap can be walked at every store; readers
+ *           see the node through the commit's release.
+ */
+void rx_node_build(struct rx_node *n, unsigned kind, uint32_t level, const uint8_t *prefix, unsigned prefix_len,
+                   rx_ref term, const uint8_t *bytes, const rx_ref *refs, unsigned count, bool fences)
+{
+    uint8_t *at = (uint8_t *)n;
+    rx_store_rlx(&n->lock, 0);
+    rx_store_rlx(&n->term, term);
+    if (kind == RX_K_N4 || kind == RX_K_N16) {
+        uint8_t keys[16] = {0};
+        rx_ref slots[16] = {0};
+        memcpy(keys, bytes, count);
+        memcpy(slots, refs, count * sizeof(rx_ref));
+        unsigned slot_count = rx_kind_slots(kind);
+        rx_fill(n->slot, slots, slot_count * sizeof(rx_ref));
+        rx_fill(at + (kind == RX_K_N4 ? RX_N4_KEYS : RX_N16_KEYS), keys, slot_count);
+    } else if (kind == RX_K_N48) {
+        struct { rx_ref slots[48]; uint8_t index[256]; } body;
+        memset(&body, 0, sizeof body);
+        memcpy(body.slots, refs, count * sizeof(rx_ref));
+        for (unsigned i = 0; i < count; i++)
+            body.index[bytes[i]] = (uint8_t)(i + 1);
+        _Static_assert(sizeof body == RX_N48_PREFIX - RX_NODE_HEAD, "Node48 body");
+        rx_fill(n->slot, &body, sizeof body);
+    } else {
+        rx_ref slots[256] = {0};
+        for (unsigned i = 0; i < count; i++)
+            slots[bytes[i]] = refs[i];
+        rx_fill(n->slot, slots, sizeof slots);
+    }
+    if (prefix_len)
+        rx_fill(at + rx_node_fixed(kind), prefix, prefix_len);
+    uint64_t header = kind | (uint64_t)(count > 255 ? 255 : count) << 8 | (uint64_t)prefix_len << 16 |
+                      (uint64_t)level << 32;
+    rx_store((uint64_t *)(void *)at, header);
+    rx_flush(fences, n, rx_node_fixed(kind) + prefix_len);
+}
+
+/* ---- leaves ------------------------------------------------------------------- */
+
+static uint32_t rx_crc_of(const void *key, uint64_t key_len, const void *value, uint64_t value_len)
+{
+    uint64_t lengths[2] = {key_len, value_len};
+    uint32_t crc = rx_crc32c(0, lengths, sizeof lengths);
+    if (value == (const uint8_t *)key + key_len) /* as in every leaf */
+        return rx_crc32c(crc, key, key_len + value_len);
+    return rx_crc32c(rx_crc32c(crc, key, key_len), value, value_len);
+}
+
+/*
+ * The checksum is taken of the copy: the caller's buffer may change under us.
+ * Ordering  the header last, as for nodes.
+ */
+rx_ref rx_leaf_build(uint8_t *base, rx_off off, const void *key, uint64_t key_len, const void *value,
+                     uint64_t value_len, bool checksum, bool fences)
+{
+    uint8_t *at = base + off;
+    bool small = rx_leaf_is_small(key_len, value_len);
+    uint8_t *bytes = at + (small ? RX_LEAF_HEAD : sizeof(struct rx_big));
+    if (key_len)
+        rx_fill_new(fences, bytes, key, key_len);
+    if (value_len)
+        rx_fill_new(fences, bytes + key_len, value, value_len);
+    uint32_t crc = checksum ? rx_crc_of(bytes, key_len, bytes + key_len, value_len) : 0;
+    if (small) {
+        rx_store((uint64_t *)(void *)at, rx_head_leaf(key_len, value_len, crc));
+        rx_flush(fences, at, 8);
+        return rx_ref_make(off, RX_K_LEAF, 0);
+    }
+    struct rx_big *big = (struct rx_big *)(void *)at;
+    rx_store(&big->value_len, value_len);
+    rx_store32(&big->crc, crc);
+    rx_store32(&big->key_len, (uint32_t)key_len);
+    rx_store(&big->header, rx_head_sized(RX_K_BIG, rx_big_size(key_len, value_len)));
+    rx_flush(fences, big, sizeof *big);
+    return rx_ref_make(off, RX_K_BIG, 0);
+}
+
+int rx_leaf_view_any(struct rx_map *map, rx_ref ref, struct rx_leaf_view *view)
+{
+    rx_off off = rx_ref_off(ref);
+    if (RX_UNLIKELY(!rx_in_file(map, off, RX_CELL_MIN)))
+        return rx_corrupt(off, "a reference leads outside the file");
+    const uint8_t *at = map->base + off;
+    uint64_t header = rx_load((const uint64_t *)(const void *)at);
+    uint64_t size = rx_cell_size(header);
+    if (RX_UNLIKELY(rx_head_kind(header) != rx_ref_kind(ref) || size == 0 || !rx_in_file(map, off, size)))
+        return rx_corrupt(off, "expected a leaf, found header %016llx", (unsigned long long)header);
+    view->cell_size = size;
+    if (rx_head_kind(header) == RX_K_LEAF) {
+        view->key_len = rx_leaf_key_len(header);
+        view->value_len = rx_leaf_value_len(header);
+        view->key = at + RX_LEAF_HEAD;
+        view->crc = (uint32_t)(header >> 32);
+    } else if (rx_head_kind(header) == RX_K_BIG) {
+        const struct rx_big *big = (const struct rx_big *)(const void *)at;
+        view->key_len = rx_load32(&big->key_len);
+        view->value_len = rx_load(&big->value_len);
+        view->key = big->bytes;
+        view->crc = rx_load32(&big->crc);
+        uint64_t room = size < sizeof *big ? 0 : size - sizeof *big;
+        if (RX_UNLIKELY(size < sizeof *big || view->key_len > room || view->value_len > room - view->key_len))
+            return rx_corrupt(off, "a leaf's lengths exceed its cell");
+    } else {
+        return rx_corrupt(off, "the reference %016llx is no leaf", (unsigned long long)ref);
+    }
+    view->value = view->key + view->key_len;
+    return RX_OK;
+}
+
+uint32_t rx_leaf_crc(const struct rx_leaf_view *view)
+{
+    return rx_crc_of(view->key, view->key_len, view->value, view->value_len);
+}
+
+int rx_node_check(struct rx_map *map, rx_ref ref, uint32_t level, struct rx_node **out)
+{
+    rx_off off = rx_ref_off(ref);
+    unsigned kind = rx_ref_kind(ref);
+    uint32_t fixed = rx_node_fixed(kind);
+    if (RX_UNLIKELY(fixed == 0))
+        return rx_corrupt(off, "the reference %016llx is no node", (unsigned long long)ref);
+    if (RX_UNLIKELY(!rx_in_file(map, off, fixed)))
+        return rx_corrupt(off, "a reference leads outside the file");
+    struct rx_node *n = rx_node_at(map->base, off);
+    uint64_t header = rx_load((const uint64_t *)(const void *)n);
+    unsigned prefix_len = (unsigned)(header >> 16) & 0xffff;
+    if (RX_UNLIKELY(rx_head_kind(header) != kind || (header & 0xf0) || (uint32_t)(header >> 32) != level ||
+                    (prefix_len > 255 ? 255 : prefix_len) != ref >> 56))
+        return rx_corrupt(off, "expected a node of kind %u at level %u, found header %016llx", kind, level,
+                          (unsigned long long)header);
+    if (RX_UNLIKELY(!rx_in_file(map, off, fixed + (uint64_t)prefix_len)))
+        return rx_corrupt(off, "a node's prefix leads outside the file");
+    *out = n;
+    return RX_OK;
+}

@@ -1,0 +1,88 @@
+/*
+ * node.h -- the four node kinds: find, add, iterate, copy.  The only file that
+ * knows their layouts is node.c (and the inline lookup below).
+ */
+#ifndef ROWEX_NODE_H
+#define ROWEX_NODE_H
+
+#include "cell.h"
+
+static inline struct rx_node *rx_node_at(uint8_t *base, rx_off off) { return (struct rx_node *)(void *)(base + off); }
+static inline const uint8_t *rx_node_prefix(const struct rx_node *n, unsigned kind)
+{
+    return (const uint8_t *)n + rx_node_fixed(kind);
+}
+
+/*
+ * The slot that belongs to `byte`, or NULL when none was given.  A slot whose
+ * value is 0 is an absent child.
+ * Ordering: count (acquire) before key bytes; the caller loads the slot with acquire.
+ */
+rx_ref *rx_node_find(struct rx_node *n, unsigned kind, uint8_t byte);
+
+/* Iteration in byte order over a snapshot of given slots with a live child.
+ * first/next at or after `byte` (0..255); returns the byte or -1; *child loaded (acquire). */
+int rx_node_next(struct rx_node *n, unsigned kind, int byte, rx_ref *child);
+/* The same downwards, at or before `byte`. */
+int rx_node_prev(struct rx_node *n, unsigned kind, int byte, rx_ref *child);
+/* All live children in byte order: bytes[256], refs[256]; returns how many. */
+int rx_node_children(struct rx_node *n, unsigned kind, uint8_t *bytes, rx_ref *refs);
+/* Live children (null slots not counted), term not counted. */
+int rx_node_live(struct rx_node *n, unsigned kind);
+/* Slots given (Node256: 256). */
+static inline unsigned rx_kind_slots(unsigned kind)
+{
+    return kind == RX_K_N4 ? 4 : kind == RX_K_N16 ? 16 : kind == RX_K_N48 ? 48 : 256;
+}
+/* The smallest kind with room for `children`. */
+static inline unsigned rx_kind_for(unsigned children)
+{
+    return children <= 4 ? RX_K_N4 : children <= 16 ? RX_K_N16 : children <= 48 ? RX_K_N48 : RX_K_N256;
+}
+
+/*
+ * Give `byte` a slot (under the node's lock) without committing a child: writes the
+ * byte, raises the count (release); NULL when the node has no slot left.
+ * Crash: a slot given and never filled stays absent and belongs to its byte.
+ */
+rx_ref *rx_node_give(struct rx_node *n, unsigned kind, uint8_t byte, bool fences);
+
+/*
+ * Build a node in private memory (a reserved cell): `kind`, level, prefix, term and
+ * `count` children in byte order.  The header is stored last.
+ */
+void rx_node_build(struct rx_node *n, unsigned kind, uint32_t level, const uint8_t *prefix, unsigned prefix_len,
+                   rx_ref term, const uint8_t *bytes, const rx_ref *refs, unsigned count, bool fences);
+
+/* Build a leaf in a reserved cell; returns its reference. */
+rx_ref rx_leaf_build(uint8_t *base, rx_off off, const void *key, uint64_t key_len, const void *value,
+                     uint64_t value_len, bool checksum, bool fences);
+struct rx_leaf_view { const uint8_t *key, *value; uint64_t key_len, value_len, cell_size; uint32_t crc; };
+/* Bounds-checked view of the leaf at ref; RX_E_CORRUPT (with text) when it is none. */
+int rx_leaf_view_any(struct rx_map *map, rx_ref ref, struct rx_leaf_view *view);
+/* The same, the common case inline. */
+static inline int rx_leaf_view(struct rx_map *map, rx_ref ref, struct rx_leaf_view *view)
+{
+    rx_off off = rx_ref_off(ref);
+    if (RX_LIKELY(rx_ref_kind(ref) == RX_K_LEAF && rx_in_file(map, off, RX_CELL_MIN))) {
+        const uint8_t *at = map->base + off;
+        uint64_t header = rx_load((const uint64_t *)(const void *)at);
+        uint64_t size = rx_leaf_bytes(header), key_len = rx_leaf_key_len(header);
+        uint64_t used = RX_LEAF_HEAD + key_len + (header >> 4 & 7u);
+        if (RX_LIKELY(rx_head_kind(header) == RX_K_LEAF && used <= size && rx_in_file(map, off, size))) {
+            view->key = at + RX_LEAF_HEAD;
+            view->key_len = key_len;
+            view->value = view->key + key_len;
+            view->value_len = size - used;
+            view->cell_size = size;
+            view->crc = (uint32_t)(header >> 32);
+            return RX_OK;
+        }
+    }
+    return rx_leaf_view_any(map, ref, view);
+}
+uint32_t rx_leaf_crc(const struct rx_leaf_view *view); /* what crc should be */
+/* Bounds-checked node: header's kind, level and prefix agree with ref and level. */
+int rx_node_check(struct rx_map *map, rx_ref ref, uint32_t level, struct rx_node **out);
+
+#endif

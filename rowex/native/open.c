@@ -1,0 +1,272 @@
+/*
+ * open.c -- opening: who is first, who joins, and in what state the file is found.
+ *
+ * The order of locks is: the registry's mutex (this process), the OPENING byte of
+ * NAME-lock (everybody), then the users' bytes, which are only tried.  Under OPENING
+ * nobody else opens, closes or marks.
+ *
+ * Users' bytes, exclusively obtained:  both       we are the first opener
+ *                                      neither    we join
+ *                                      data only  the users are on another inode: a copy
+ *                                                 was renamed and its step is to be taken,
+ *                                                 or it was while we looked
+ *                                      lock only  the file is in use with a -lock file
+ *                                                 that is gone: refused
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/membarrier.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+#include "attach.h"
+#include "../gc/alloc.h"
+#include "../gc/gate.h"
+#include "../gc/scan.h"
+#include "../gc/uid.h"
+
+static bool rx_membarrier_ready(void)
+{
+    static int ready = -1; /* registered once for the process; a child inherits it */
+    if (ready < 0) {
+        const char *off = getenv("ROWEX_NO_MEMBARRIER");
+        ready = !(off && *off && *off != '0') &&
+                syscall(__NR_membarrier, MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED, 0, 0) == 0;
+    }
+    return ready;
+}
+
+/* ---- NAME-lock ------------------------------------------------------------------ */
+
+static void rx_lock_pointers(struct rx_db *db, uint8_t *base)
+{
+    db->lock_base = base;
+    db->hdr = (struct rx_lockhdr *)(void *)base;
+    db->processes = (struct rx_process *)(void *)(base + RX_LOCKFILE_PROCESSES);
+    db->slots = (struct rx_slot *)(void *)(base + RX_LOCKFILE_SLOTS);
+    db->arenas = (struct rx_arena *)(void *)(base + RX_LOCKFILE_ARENAS);
+}
+
+static int rx_lock_map(struct rx_db *db)
+{
+    int flags = db->lock_fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE : MAP_SHARED;
+    void *base = mmap(NULL, RX_LOCKFILE_SIZE, PROT_READ | PROT_WRITE, flags, db->lock_fd, 0);
+    if (base == MAP_FAILED)
+        return rx_fail(RX_E_MEMORY, errno, "cannot map the -lock file of %s", db->path);
+    rx_lock_pointers(db, base);
+    return db->lock_fd < 0 ? RX_OK : rx_guard_add(base, RX_LOCKFILE_SIZE, &db->map->poison);
+}
+
+/* The first opener empties it in place: whatever it held is of users that are no more. */
+static int rx_lock_reset(struct rx_db *db)
+{
+    if (db->lock_fd < 0)
+        return RX_OK;
+    if (ftruncate(db->lock_fd, 0) != 0 || rx_allocate_fd(db->lock_fd, 0, RX_LOCKFILE_SLOTS) != 0 ||
+        ftruncate(db->lock_fd, (off_t)RX_LOCKFILE_SIZE) != 0)
+        return rx_os_error("set up the -lock file of", db->path);
+    if (!db->memory)
+        rx_copy_attributes(db->map->fd, db->lock_fd);
+    return RX_OK;
+}
+
+/* ---- our process's entry ----------------------------------------------------------- */
+
+/*
+ * Whose byte can be locked is nobody's, or a dead process's: then it is reaped first, and
+ * the byte that we hold is the proof (R7).
+ */
+static int rx_process_take(struct rx_db *db)
+{
+    for (uint32_t i = 0; i < RX_PROCESSES; i++) {
+        struct rx_process *p = &db->processes[i];
+        int rc = db->lock_fd < 0 ? RX_OK : rx_byte_lock(db->lock_fd, F_WRLCK, RX_LOCK_PROCESS + i);
+        if (rc == RX_E_BUSY)
+            continue;
+        if (rc)
+            return rx_os_error("lock", db->path);
+        if (rx_load(&p->token))
+            rx_reap_process(db, db->map, i);
+        uint64_t random;
+        rx_random_bytes(&random, sizeof random);
+        db->process = i;
+        rx_store32(&p->pid, (uint32_t)getpid());
+        rx_store32(&p->flags, db->light ? RX_P_MEMBARRIER : 0);
+        rx_store(&p->opened_ns, (uint64_t)rx_now_ns());
+        rx_store(&p->token, random | 1);
+        return RX_OK;
+    }
+    return rx_fail(RX_E_TABLE_FULL, 0, "%u processes have %s open", RX_PROCESSES, db->path);
+}
+
+/* ---- the state of the file ------------------------------------------------------------ */
+
+static int rx_super_read(struct rx_db *db, int fd, struct rx_super *super, struct stat *st)
+{
+    if (fstat(fd, st) != 0)
+        return rx_os_error("look at", db->path);
+    if (!S_ISREG(st->st_mode))
+        return rx_fail(RX_E_FORMAT, 0, "%s is no regular file", db->path);
+    memset(super, 0, sizeof *super);
+    if (pread(fd, super, sizeof *super, 0) < 0)
+        return rx_os_error("read", db->path);
+    return rx_super_check(super, (uint64_t)st->st_size);
+}
+
+/* Not closed cleanly: is the page cache still the truth? */
+static int rx_judge_unclean(const struct rx_db *db, const struct rx_super *super, const struct stat *st)
+{
+    if (memcmp(super->boot_id, db->boot_id, 16) != 0)
+        return rx_fail(RX_E_POWER, 0, "%s was open when the machine stopped, and it has no log", db->path);
+    if (!db->memory && (super->dev != (uint64_t)st->st_dev || super->ino != (uint64_t)st->st_ino))
+        return rx_fail(RX_E_POWER, 0, "%s is a copy that was made while the original was open; use `rowex cp`", db->path);
+    if (db->readonly)
+        return rx_fail(RX_E_PERMISSION, 0, "%s was not closed cleanly and must once be opened for writing", db->path);
+    return RX_OK;
+}
+
+static int rx_agree(const char *what, uint64_t asked, uint64_t nothing, uint64_t file)
+{
+    if (asked == nothing || asked == file)
+        return RX_OK;
+    return rx_fail(RX_E_CONFLICT, 0, "%s is %llu in the file, %llu was asked for", what, (unsigned long long)file,
+                   (unsigned long long)asked);
+}
+
+int rx_options_agree(const struct rx_db *db, const struct rx_options *o)
+{
+    int rc = rx_agree("durability", (uint64_t)o->durability, 0, db->durability);
+    if (rc == RX_OK)
+        rc = rx_agree("the key codec", (uint64_t)o->key_codec, 0, db->key_codec);
+    if (rc == RX_OK)
+        rc = rx_agree("the value codec", (uint64_t)o->value_codec, 0, db->value_codec);
+    if (rc == RX_OK && o->checksum >= 0)
+        rc = rx_agree("checksum", (uint64_t)o->checksum, 2, db->map->checksum);
+    return rc ? rc : rx_agree("max_size", o->max_size, UINT64_MAX, db->max_size);
+}
+
+static void rx_adopt_super(struct rx_db *db, const struct rx_super *super)
+{
+    memcpy(db->uuid, super->uuid, 16);
+    db->durability = super->durability;
+    db->key_codec = super->key_codec;
+    db->value_codec = super->value_codec;
+    db->max_size = super->max_size;
+    db->session_seen = super->session;
+    db->map->generation = super->generation;
+    db->map->checksum = super->checksum != 0;
+}
+
+/* ---- first and joiner ------------------------------------------------------------------- */
+
+static void rx_hdr_fill(struct rx_db *db, const struct rx_super *super, const struct stat *st)
+{
+    struct rx_lockhdr *hdr = db->hdr;
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    uint64_t serial = ((uint64_t)now.tv_sec * 1000000000ull + (uint64_t)now.tv_nsec) >> 10;
+    rx_fill(hdr->uuid, super->uuid, 16);
+    rx_store32(&hdr->version, RX_VERSION);
+    rx_store(&hdr->session, super->session);
+    rx_store(&hdr->generation, super->generation);
+    rx_store(&hdr->epoch, 1);
+    rx_store(&hdr->dev, (uint64_t)st->st_dev);
+    rx_store(&hdr->ino, (uint64_t)st->st_ino);
+    rx_store(&hdr->allocated, (uint64_t)st->st_size / RX_EXTENT * RX_EXTENT);
+    rx_store(&hdr->next_serial, serial & ((1ull << 50) - 1));
+    rx_fill(hdr->magic, RX_LOCK_MAGIC, 8);
+}
+
+/* Nobody else has it open. */
+static int rx_be_first(struct rx_db *db, const struct rx_super *super, const struct stat *st)
+{
+    bool clean = super->state == RX_STATE_CLEAN;
+    int rc = clean ? RX_OK : rx_judge_unclean(db, super, st);
+    if (rc == RX_OK)
+        rc = rx_lock_reset(db);
+    if (rc == RX_OK)
+        rc = rx_lock_map(db);
+    if (rc)
+        return rc;
+    rx_hdr_fill(db, super, st);
+    const struct rx_node *root = (const struct rx_node *)(const void *)(db->map->base + RX_ROOT_OFF);
+    if (root->kind != RX_K_N256 || root->prefix_len != 0 || root->level != 0)
+        return rx_corrupt(RX_ROOT_OFF, "the root is not a root");
+    if ((rc = rx_process_take(db)) != RX_OK)
+        return rc;
+    if (clean) {
+        rx_store(&db->hdr->brk, super->brk / RX_EXTENT);
+        rx_store(&db->hdr->base_count, super->count);
+        rc = rx_arenas_from_super(db, db->map, super);
+    } else {
+        struct rx_scan_report report = {0};
+        rc = rx_scan_repair(db, db->map, &report);
+        db->scan_reclaimed = report.reclaimed_cells + 1;
+        rx_store(&db->hdr->marked, 1); /* the mark is in the file since the last session */
+    }
+    if (rc == RX_OK)
+        rx_store32(&db->hdr->ready, 1);
+    return rc;
+}
+
+static int rx_join(struct rx_db *db, const struct rx_super *super, const struct stat *st)
+{
+    int rc = rx_lock_map(db);
+    if (rc)
+        return rc;
+    struct rx_lockhdr *hdr = db->hdr;
+    if (memcmp(hdr->magic, RX_LOCK_MAGIC, 8) != 0 || hdr->version != RX_VERSION || !rx_load32(&hdr->ready))
+        return rx_fail(RX_E_FORMAT, 0, "the -lock file of %s is foreign, or in use by another version", db->path);
+    if (memcmp(hdr->uuid, super->uuid, 16) != 0) {
+        if (rx_load(&hdr->generation) == RX_GENERATION_REPLACED)
+            return RX_I_RESTART;
+        return rx_fail(RX_E_REPLACED, 0, "%s is another file than the one in use under this name", db->path);
+    }
+    if (rx_load(&hdr->dev) != (uint64_t)st->st_dev || rx_load(&hdr->ino) != (uint64_t)st->st_ino) {
+        rc = rx_gate_finish_step(db); /* a copier died between its rename and the step */
+        if (rc < 0)
+            return rc;
+        return RX_I_RESTART;
+    }
+    return rx_load(&hdr->generation) == super->generation ? rx_process_take(db) : RX_I_RESTART;
+}
+
+/*
+ * With both files open under OPENING.  Takes over data_fd (into db->map).
+ */
+int rx_attach(struct rx_db *db, int data_fd, const struct rx_options *o)
+{
+    struct rx_super super;
+    struct stat st;
+    int rc = rx_super_read(db, data_fd, &super, &st);
+    if (rc == RX_OK)
+        rc = rx_map_new(data_fd, super.capacity, db->readonly, o->fences, &db->map);
+    if (rc) {
+        close(data_fd);
+        return rc;
+    }
+    rx_adopt_super(db, &super);
+    if ((rc = rx_options_agree(db, o)) != RX_OK)
+        return rc;
+    db->light = rx_membarrier_ready();
+    rx_boot_id(db->boot_id);
+    if (db->lock_fd < 0) /* a read-only medium */
+        return super.state == RX_STATE_CLEAN ? rx_be_first(db, &super, &st)
+                                             : rx_fail(RX_E_PERMISSION, 0, "%s was not closed cleanly, and the medium is read-only", db->path);
+    bool lock_free = rx_byte_lock(db->lock_fd, F_WRLCK, RX_LOCK_USERS) == RX_OK;
+    /* A description that may not write cannot ask for an exclusive lock: the -lock file decides. */
+    bool data_free = db->readonly ? lock_free : rx_byte_lock(data_fd, F_WRLCK, RX_LOCK_USERS) == RX_OK;
+    if (lock_free && !data_free)
+        return rx_fail(RX_E_BUSY, 0, "%s is in use, but its -lock file was removed or replaced", db->path);
+    rc = lock_free ? rx_be_first(db, &super, &st) : rx_join(db, &super, &st);
+    if (rc == RX_OK && (rx_byte_lock(db->lock_fd, F_RDLCK, RX_LOCK_USERS) != RX_OK ||
+                        rx_byte_lock(data_fd, F_RDLCK, RX_LOCK_USERS) != RX_OK))
+        rc = rx_os_error("lock", db->path);
+    return rc;
+}

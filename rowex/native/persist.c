@@ -1,0 +1,133 @@
+/*
+ * persist.c -- choosing cache-line flush instructions at run time, and the
+ * crash-point counter of the test build.
+ */
+#include "persist.h"
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+#include <immintrin.h>
+
+#define RX_LINE 64u
+
+static void rx_flush_none(const void *p, size_t size) { (void)p; (void)size; }
+
+__attribute__((target("clwb"))) static void rx_flush_clwb(const void *p, size_t size)
+{
+    for (uintptr_t at = (uintptr_t)p & ~(uintptr_t)(RX_LINE - 1); at < (uintptr_t)p + size; at += RX_LINE)
+        _mm_clwb((void *)at);
+}
+__attribute__((target("clflushopt"))) static void rx_flush_clflushopt(const void *p, size_t size)
+{
+    for (uintptr_t at = (uintptr_t)p & ~(uintptr_t)(RX_LINE - 1); at < (uintptr_t)p + size; at += RX_LINE)
+        _mm_clflushopt((void *)at);
+}
+static void rx_flush_clflush(const void *p, size_t size)
+{
+    for (uintptr_t at = (uintptr_t)p & ~(uintptr_t)(RX_LINE - 1); at < (uintptr_t)p + size; at += RX_LINE)
+        _mm_clflush((void *)at);
+}
+
+/* movnt for the aligned middle; head and tail by ordinary stores and a flush. */
+static void rx_copy_nt(void *to, const void *from, size_t size)
+{
+    uint8_t *d = to;
+    const uint8_t *s = from;
+    size_t head = (16 - ((uintptr_t)d & 15)) & 15;
+    if (head > size)
+        head = size;
+    memcpy(d, s, head);
+    size_t middle = (size - head) & ~(size_t)15;
+    for (size_t i = head; i < head + middle; i += 16)
+        _mm_stream_si128((__m128i *)(void *)(d + i), _mm_loadu_si128((const __m128i *)(const void *)(s + i)));
+    memcpy(d + head + middle, s + head + middle, size - head - middle);
+    rx_flush_lines(d, head);
+    rx_flush_lines(d + head + middle, size - head - middle);
+}
+
+void (*rx_flush_lines)(const void *p, size_t size) = rx_flush_none;
+void (*rx_copy_nt_impl)(void *to, const void *from, size_t size) = rx_copy_nt;
+
+void rx_persist_setup(void)
+{
+    unsigned a, b = 0, c, d;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d))
+        b = 0;
+    rx_flush_lines = b & (1u << 24) ? rx_flush_clwb : b & (1u << 23) ? rx_flush_clflushopt : rx_flush_clflush;
+}
+void rx_store_fence(void)
+{
+    RX_POINT();
+    _mm_sfence();
+}
+
+#elif defined(__aarch64__)
+
+static void rx_flush_none(const void *p, size_t size) { (void)p; (void)size; }
+static uintptr_t rx_line = 64;
+
+static void rx_flush_cvac(const void *p, size_t size)
+{
+    for (uintptr_t at = (uintptr_t)p & ~(rx_line - 1); at < (uintptr_t)p + size; at += rx_line)
+        __asm__ volatile("dc cvac, %0" : : "r"(at) : "memory");
+}
+static void rx_copy_plain(void *to, const void *from, size_t size)
+{
+    memcpy(to, from, size);
+    rx_flush_lines(to, size);
+}
+void (*rx_flush_lines)(const void *p, size_t size) = rx_flush_none;
+void (*rx_copy_nt_impl)(void *to, const void *from, size_t size) = rx_copy_plain;
+
+void rx_persist_setup(void)
+{
+    uint64_t ctr;
+    __asm__("mrs %0, ctr_el0" : "=r"(ctr));
+    rx_line = (uintptr_t)4 << ((ctr >> 16) & 15);
+    rx_flush_lines = rx_flush_cvac;
+}
+void rx_store_fence(void)
+{
+    RX_POINT();
+    __asm__ volatile("dmb ishst" : : : "memory");
+}
+
+#else
+
+static void rx_flush_none(const void *p, size_t size) { (void)p; (void)size; }
+static void rx_copy_plain(void *to, const void *from, size_t size) { memcpy(to, from, size); }
+void (*rx_flush_lines)(const void *p, size_t size) = rx_flush_none;
+void (*rx_copy_nt_impl)(void *to, const void *from, size_t size) = rx_copy_plain;
+void rx_persist_setup(void) {}
+void rx_store_fence(void) { rx_full_fence(); }
+
+#endif
+
+#ifdef ROWEX_CRASHPOINTS
+#include <signal.h>
+#include <unistd.h>
+#include "crash.h"
+
+static uint64_t rx_points;     /* stores since rx_crash_arm() */
+static uint64_t rx_die_at;     /* 0: never */
+static int rx_counting;
+
+void rx_crashpoint(void)
+{
+    if (!rx_counting)
+        return;
+    uint64_t n = __atomic_add_fetch(&rx_points, 1, __ATOMIC_RELAXED);
+    if (n == rx_die_at) {
+        kill(getpid(), SIGKILL);
+        for (;;)
+            pause();
+    }
+}
+void rx_crash_arm(uint64_t n)
+{
+    __atomic_store_n(&rx_points, 0, __ATOMIC_RELAXED);
+    rx_die_at = n;
+    rx_counting = 1;
+}
+uint64_t rx_crash_count(void) { return __atomic_load_n(&rx_points, __ATOMIC_RELAXED); }
+#endif

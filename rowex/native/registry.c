@@ -1,0 +1,391 @@
+/*
+ * registry.c -- what this process has open, by device and inode of the current data
+ * file: two handles share one map and one uid table.  And what fork does to it.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <libgen.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+#include "attach.h"
+#include "../gc/uid.h"
+
+/* Never held by a thread that holds Python's lock and never taken in fork(), so that an
+ * opener may call for interrupts while it waits. */
+static pthread_mutex_t rx_registry_mutex = PTHREAD_MUTEX_INITIALIZER;
+static struct rx_db *rx_registry;
+static pthread_once_t rx_fork_once = PTHREAD_ONCE_INIT;
+
+/* ---- fork ------------------------------------------------------------------------- */
+
+static void rx_close_and_forget(int *fd)
+{
+    if (*fd >= 0)
+        close(*fd);
+    *fd = -1;
+}
+
+/*
+ * The child closes the descriptions that it shares with its parent, or the locks on them
+ * would outlive the parent (R7).  The maps stay: a call that was under way in another
+ * thread of the parent is not under way here.
+ */
+static void rx_fork_child(void)
+{
+    for (struct rx_db *db = rx_registry; db; db = db->next) {
+        db->broken_fork = true;
+        rx_close_and_forget(&db->lock_fd);
+        rx_close_and_forget(&db->probe_fd);
+        for (struct rx_map *map = db->map; map; map = map->older)
+            if (!map->unmapped)
+                rx_close_and_forget(&map->fd);
+        rx_close_and_forget(&db->dir_fd);
+    }
+    rx_registry = NULL;
+    pthread_mutex_init(&rx_registry_mutex, NULL);
+}
+static void rx_fork_setup(void) { pthread_atfork(NULL, NULL, rx_fork_child); }
+
+/* ---- dbs ------------------------------------------------------------------------------ */
+
+static struct rx_db *rx_db_new(void)
+{
+    struct rx_db *db = calloc(1, sizeof *db);
+    if (db == NULL)
+        return NULL;
+    pthread_mutex_init(&db->mutex, NULL);
+    pthread_mutex_init(&db->probe_mutex, NULL);
+    db->lock_fd = db->probe_fd = db->dir_fd = db->memory_fd[0] = db->memory_fd[1] = -1;
+    return db;
+}
+
+void rx_db_discard(struct rx_db *db)
+{
+    if (db->lock_base) {
+        rx_guard_remove(db->lock_base);
+        munmap(db->lock_base, RX_LOCKFILE_SIZE);
+    }
+    for (struct rx_map *map = db->map, *older; map; map = older) {
+        older = map->older;
+        rx_map_unmap(map);
+        free(map);
+    }
+    rx_close_and_forget(&db->lock_fd);
+    rx_close_and_forget(&db->probe_fd);
+    rx_close_and_forget(&db->dir_fd);
+    rx_close_and_forget(&db->memory_fd[0]);
+    rx_close_and_forget(&db->memory_fd[1]);
+    free(db->name);
+    free(db->path);
+    free(db);
+}
+
+/* Folder and name of a path whose last part need not exist; symbolic links resolved. */
+static int rx_db_place(struct rx_db *db, const char *path)
+{
+    char whole[PATH_MAX], folder[PATH_MAX], last[PATH_MAX];
+    if (realpath(path, whole) == NULL) {
+        if (errno != ENOENT)
+            return rx_os_error("resolve", path);
+        if (strlen(path) + 1 > PATH_MAX)
+            return rx_fail(RX_E_OS, ENAMETOOLONG, "%.100s...", path);
+        strcpy(folder, path);
+        strcpy(last, path);
+        const char *base = basename(last);
+        char real[PATH_MAX];
+        if (realpath(dirname(folder), real) == NULL)
+            return rx_os_error("find the folder of", path);
+        int n = snprintf(whole, sizeof whole, "%.4000s/%.255s", strcmp(real, "/") ? real : "", base);
+        if (n < 0 || (size_t)n >= sizeof whole)
+            return rx_fail(RX_E_OS, ENAMETOOLONG, "%.100s...", path);
+    }
+    char *slash = strrchr(whole, '/');
+    db->path = strdup(whole);
+    db->name = strdup(slash + 1);
+    *slash = 0;
+    if (db->path == NULL || db->name == NULL)
+        return rx_fail(RX_E_MEMORY, 0, "for a path");
+    db->dir_fd = open(*whole ? whole : "/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    return db->dir_fd < 0 ? rx_os_error("open the folder of", path) : RX_OK;
+}
+
+/* The open db whose current data file NAME is; NULL. */
+static struct rx_db *rx_registered(const struct stat *st)
+{
+    for (struct rx_db *db = rx_registry; db; db = db->next)
+        if (!db->broken_fork && rx_load(&db->hdr->ino) == (uint64_t)st->st_ino &&
+            rx_load(&db->hdr->dev) == (uint64_t)st->st_dev &&
+            rx_load(&db->hdr->generation) != RX_GENERATION_REPLACED)
+            return db;
+    return NULL;
+}
+
+static int rx_share(struct rx_db *db, const struct rx_options *o, struct rx_db **out)
+{
+    int rc = rx_options_agree(db, o);
+    if (rc)
+        return rc;
+    if (db->readonly && o->mode != 'r')
+        return rx_fail(RX_E_BUSY, 0, "this process has %s open read-only; close that handle first", db->path);
+    db->handles++;
+    *out = db;
+    return RX_OK;
+}
+
+static void rx_register(struct rx_db *db)
+{
+    db->handles = 1;
+    db->next = rx_registry;
+    rx_registry = db;
+}
+
+/* ---- opening by path --------------------------------------------------------------------- */
+
+/* Our own description of NAME-lock, and a second one for proving deaths. */
+static int rx_lock_open(struct rx_db *db, const struct rx_options *o)
+{
+    char name[300];
+    const char *lockless = getenv("ROWEX_FORCE_LOCKLESS");
+    snprintf(name, sizeof name, "%s-lock", db->name);
+    bool forced = o->mode == 'r' && lockless && *lockless && *lockless != '0';
+    db->lock_fd = forced ? -1 : openat(db->dir_fd, name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
+    if (db->lock_fd < 0 && (forced || errno == EROFS) && o->mode == 'r') {
+        db->lockless = db->readonly = true;
+        return RX_OK;
+    }
+    if (db->lock_fd < 0 && (errno == EACCES || errno == EPERM))
+        return rx_fail(RX_E_PERMISSION, errno, "readers too need to write %s-lock, where they say that they read", db->path);
+    if (db->lock_fd < 0)
+        return rx_os_error("open the -lock file of", db->path);
+    db->probe_fd = openat(db->dir_fd, name, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+    return db->probe_fd < 0 ? errno == ENOENT ? RX_I_RESTART : rx_os_error("open the -lock file of", db->path) : RX_OK;
+}
+
+static bool rx_same_file(int fd, int dir_fd, const char *name)
+{
+    struct stat a, b;
+    return fstat(fd, &a) == 0 && fstatat(dir_fd, name, &b, AT_SYMLINK_NOFOLLOW) == 0 && a.st_ino == b.st_ino &&
+           a.st_dev == b.st_dev;
+}
+
+/* Does NAME-lock still name what we have locked?  destroy() and mode "n" unlink it under OPENING. */
+static bool rx_lock_current(struct rx_db *db)
+{
+    char name[300];
+    snprintf(name, sizeof name, "%s-lock", db->name);
+    return db->lock_fd < 0 || (rx_same_file(db->lock_fd, db->dir_fd, name) && rx_same_file(db->probe_fd, db->dir_fd, name));
+}
+
+/*
+ * Mode "n" over a file that others have open: they are told through their -lock file that
+ * NAME is no longer theirs, and lose it; newcomers make a new one.
+ */
+static int rx_oust(struct rx_db *db)
+{
+    char name[300];
+    if (rx_byte_lock(db->lock_fd, F_WRLCK, RX_LOCK_USERS) == RX_OK)
+        return RX_OK; /* nobody: the same -lock file will do */
+    void *base = mmap(NULL, sizeof(struct rx_lockhdr), PROT_READ | PROT_WRITE, MAP_SHARED, db->lock_fd, 0);
+    if (base == MAP_FAILED)
+        return rx_fail(RX_E_MEMORY, errno, "cannot map the -lock file of %s", db->path);
+    rx_store(&((struct rx_lockhdr *)base)->generation, RX_GENERATION_REPLACED);
+    munmap(base, sizeof(struct rx_lockhdr));
+    snprintf(name, sizeof name, "%s-lock", db->name);
+    (void)unlinkat(db->dir_fd, name, 0);
+    return RX_I_RESTART;
+}
+
+static int rx_data_open(struct rx_db *db, const struct rx_options *o, int *fd)
+{
+    int flags = O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY;
+    *fd = db->lockless ? -1 : openat(db->dir_fd, db->name, O_RDWR | flags);
+    if (*fd < 0 && o->mode == 'r' && (db->lockless || errno == EACCES || errno == EROFS || errno == EPERM)) {
+        db->readonly = true;
+        *fd = openat(db->dir_fd, db->name, O_RDONLY | flags);
+    }
+    if (*fd < 0)
+        return rx_os_error("open", db->path);
+    int rc = rx_filesystem_allowed(db, *fd);
+    if (rc)
+        close(*fd);
+    return rc;
+}
+
+/* Under OPENING: create if asked, then attach.  *created: mode "n" has done its part. */
+static int rx_open_locked(struct rx_db *db, const struct rx_options *o, bool *created)
+{
+    struct stat st;
+    bool exists = fstatat(db->dir_fd, db->name, &st, AT_SYMLINK_NOFOLLOW) == 0;
+    if (!exists && (o->mode == 'r' || o->mode == 'w'))
+        return rx_fail(RX_E_NOT_FOUND, 0, "%s", db->path);
+    int fd, rc = RX_OK;
+    if (!*created && (!exists || o->mode == 'n')) {
+        rc = rx_create(db, o);
+        *created = rc == RX_OK;
+        if (rc == RX_OK && o->mode == 'n')
+            rc = rx_oust(db);
+    }
+    if (rc == RX_OK)
+        rc = rx_data_open(db, o, &fd);
+    return rc ? rc : rx_attach(db, fd, o);
+}
+
+static int rx_open_once(const struct rx_options *o, bool *created, struct rx_db **out)
+{
+    struct stat st;
+    struct rx_db *db = rx_db_new();
+    if (db == NULL)
+        return rx_fail(RX_E_MEMORY, 0, "for an index");
+    int rc = rx_db_place(db, o->path);
+    bool exists = rc == RX_OK && fstatat(db->dir_fd, db->name, &st, AT_SYMLINK_NOFOLLOW) == 0;
+    struct rx_db *shared = exists && (o->mode != 'n' || *created) ? rx_registered(&st) : NULL;
+    if (shared) {
+        rx_db_discard(db);
+        return rx_share(shared, o, out);
+    }
+    if (rc == RX_OK && !exists && (o->mode == 'r' || o->mode == 'w'))
+        rc = rx_fail(RX_E_NOT_FOUND, 0, "%s", db->path); /* and no -lock file is left behind */
+    if (rc == RX_OK)
+        rc = rx_lock_open(db, o);
+    if (rc == RX_OK)
+        rc = rx_opening_lock(db->lock_fd, db->path);
+    if (rc == RX_OK) {
+        rc = rx_lock_current(db) ? rx_open_locked(db, o, created) : RX_I_RESTART;
+        rx_opening_unlock(db->lock_fd);
+    }
+    if (rc) {
+        rx_db_discard(db);
+        return rc;
+    }
+    rx_register(db);
+    *out = db;
+    return RX_OK;
+}
+
+/* ---- memory() --------------------------------------------------------------------------------- */
+
+/* A description of its own on an inherited or own memfd. */
+static int rx_memory_reopen(int fd)
+{
+    char name[64];
+    snprintf(name, sizeof name, "/proc/self/fd/%d", fd);
+    return open(name, O_RDWR | O_CLOEXEC);
+}
+
+static int rx_memory_attach(struct rx_db *db, const struct rx_options *o, struct rx_db **out)
+{
+    int fd = rx_memory_reopen(db->memory_fd[0]), rc;
+    db->memory = true;
+    db->lock_fd = rx_memory_reopen(db->memory_fd[1]);
+    db->probe_fd = rx_memory_reopen(db->memory_fd[1]);
+    db->name = strdup("memory");
+    db->path = strdup("memory");
+    if (fd < 0 || db->lock_fd < 0 || db->probe_fd < 0 || !db->name || !db->path) {
+        rc = rx_os_error("open", "memory");
+        rx_close_and_forget(&fd);
+    } else {
+        rc = rx_opening_lock(db->lock_fd, "memory");
+        if (rc == RX_OK) {
+            rc = rx_attach(db, fd, o);
+            rx_opening_unlock(db->lock_fd);
+        }
+    }
+    if (rc) {
+        rx_db_discard(db);
+        return rc;
+    }
+    rx_register(db);
+    *out = db;
+    return RX_OK;
+}
+
+static int rx_memory_open(const struct rx_options *o, struct rx_db **out)
+{
+    struct rx_db *db = rx_db_new();
+    if (db == NULL)
+        return rx_fail(RX_E_MEMORY, 0, "for an index");
+    db->memory = true;
+    db->memory_fd[0] = memfd_create("rowex", MFD_CLOEXEC);
+    db->memory_fd[1] = memfd_create("rowex-lock", MFD_CLOEXEC);
+    int rc = db->memory_fd[0] < 0 || db->memory_fd[1] < 0 ? rx_os_error("create", "memory")
+                                                          : rx_format(db, db->memory_fd[0], o);
+    if (rc) {
+        rx_db_discard(db);
+        return rc;
+    }
+    return rx_memory_attach(db, o, out);
+}
+
+/* In a forked child: the parent's memfds are ours too, their descriptions must not be. */
+static int rx_memory_join(const struct rx_db *inherited, const struct rx_options *o, struct rx_db **out)
+{
+    struct stat st;
+    if (fstat(inherited->memory_fd[0], &st) == 0) {
+        struct rx_db *shared = rx_registered(&st);
+        if (shared)
+            return rx_share(shared, o, out);
+    }
+    struct rx_db *db = rx_db_new();
+    if (db == NULL)
+        return rx_fail(RX_E_MEMORY, 0, "for an index");
+    for (int i = 0; i < 2; i++)
+        db->memory_fd[i] = fcntl(inherited->memory_fd[i], F_DUPFD_CLOEXEC, 0);
+    return rx_memory_attach(db, o, out);
+}
+
+/* ---- the doors ------------------------------------------------------------------------------------ */
+
+int rx_db_open(const struct rx_options *o, struct rx_db **out)
+{
+    bool created = false;
+    int rc = RX_I_RESTART;
+    pthread_once(&rx_fork_once, rx_fork_setup);
+    pthread_mutex_lock(&rx_registry_mutex);
+    if (o->path == NULL)
+        rc = rx_memory_open(o, out);
+    /* NAME or NAME-lock moved while we looked: a copy was renamed, or it was destroyed. */
+    for (int tries = 0; rc == RX_I_RESTART && tries < 1000; tries++) {
+        rc = rx_open_once(o, &created, out);
+        if (rc == RX_I_RESTART && tries > 8)
+            nanosleep(&(struct timespec){0, 1000000}, NULL);
+    }
+    uint64_t scanned = rc == RX_OK ? (*out)->scan_reclaimed : 0;
+    if (scanned)
+        (*out)->scan_reclaimed = 0;
+    pthread_mutex_unlock(&rx_registry_mutex);
+    if (scanned) /* outside the mutex: the listener may open an index */
+        rx_event("scan", scanned - 1, 0);
+    return rc == RX_I_RESTART ? rx_fail(RX_E_REPLACED, 0, "%s does not hold still", o->path) : rc;
+}
+
+int rx_db_reopen(struct rx_db *inherited, const struct rx_options *o, struct rx_db **out)
+{
+    if (!inherited->memory)
+        return rx_db_open(o, out);
+    pthread_mutex_lock(&rx_registry_mutex);
+    int rc = rx_memory_join(inherited, o, out);
+    pthread_mutex_unlock(&rx_registry_mutex);
+    return rc;
+}
+
+int rx_db_close(struct rx_db *db)
+{
+    int rc = RX_OK;
+    pthread_mutex_lock(&rx_registry_mutex);
+    if (--db->handles == 0) {
+        for (struct rx_db **at = &rx_registry; *at; at = &(*at)->next)
+            if (*at == db) {
+                *at = db->next;
+                break;
+            }
+        rc = rx_detach(db);
+    }
+    pthread_mutex_unlock(&rx_registry_mutex);
+    return rc;
+}

@@ -1,0 +1,48 @@
+/*
+ * super.c -- the superblock: sealing, checking, and the image of an empty file.
+ */
+#include "file.h"
+
+void rx_super_seal_fixed(struct rx_super *super)
+{
+    rx_store32(&super->fixed_crc, rx_crc32c(0, super, offsetof(struct rx_super, fixed_crc)));
+}
+
+/* The clean state vouches for the free lists too; in use they are nobody's. */
+static uint32_t rx_state_crc(const struct rx_super *super)
+{
+    size_t from = offsetof(struct rx_super, session);
+    size_t to = super->state == RX_STATE_CLEAN ? offsetof(struct rx_super, reserved) : offsetof(struct rx_super, head);
+    return rx_crc32c(super->state, (const uint8_t *)super + from, to - from);
+}
+
+void rx_super_seal_state(struct rx_super *super) { rx_store32(&super->state_crc, rx_state_crc(super)); }
+
+int rx_super_check(const struct rx_super *s, uint64_t file_size)
+{
+    if (file_size < RX_HEAP)
+        return rx_fail(RX_E_FORMAT, 0, "%llu bytes are too few for a Rowex file", (unsigned long long)file_size);
+    if (memcmp(s->magic, RX_MAGIC, 8) != 0)
+        return rx_fail(RX_E_FORMAT, 0, "it does not begin with Rowex's magic bytes");
+    if (s->endian != RX_ENDIAN_MARK)
+        return rx_fail(RX_E_FORMAT, 0, "it was written by a machine of the other byte order");
+    if (s->version != RX_VERSION)
+        return rx_fail(RX_E_FORMAT, 0, "its format has version %u, this library knows version %u", s->version, RX_VERSION);
+    if (rx_crc32c(0, s, offsetof(struct rx_super, fixed_crc)) != s->fixed_crc)
+        return rx_corrupt(0, "the superblock's checksum does not match");
+    if (s->word_bytes != 8 || s->header_size != RX_SUPER_SIZE || s->capacity < RX_HEAP || s->capacity >= RX_OFF_MAX ||
+        s->capacity % RX_EXTENT || s->checksum > 1 || s->generation == 0 || s->generation == RX_GENERATION_REPLACED)
+        return rx_corrupt(0, "the superblock holds impossible values");
+    if (s->durability != RX_D_PROCESS)
+        return rx_fail(RX_E_FORMAT, 0, "its durability level %u is not known to this version", s->durability);
+    if (s->state != RX_STATE_CLEAN && s->state != RX_STATE_IN_USE)
+        return rx_corrupt(offsetof(struct rx_super, state), "the state is %u", s->state);
+    if (rx_state_crc(s) != s->state_crc)
+        return rx_corrupt(offsetof(struct rx_super, state_crc), "the state's checksum does not match");
+    if (s->state == RX_STATE_CLEAN && (s->brk < RX_HEAP || s->brk > file_size || s->brk % RX_EXTENT))
+        return rx_corrupt(offsetof(struct rx_super, brk), "the heap ends at %llu in a file of %llu bytes",
+                          (unsigned long long)s->brk, (unsigned long long)file_size);
+    if (file_size > s->capacity)
+        return rx_corrupt(offsetof(struct rx_super, capacity), "the file is larger than its capacity");
+    return RX_OK;
+}

@@ -1,0 +1,195 @@
+/*
+ * tree.c -- finding the leaf of a key.  Readers hold no lock and may run between
+ * any two stores of any writer.
+ */
+#include "tree.h"
+
+#if defined(__x86_64__) || defined(__i386__)
+#define RX_UNALIGNED64(p) (*(const uint64_t __attribute__((aligned(1), may_alias)) *)(p))
+#else
+static inline uint64_t rx_unaligned64(const void *p) { uint64_t v; memcpy(&v, p, 8); return v; }
+#define RX_UNALIGNED64(p) rx_unaligned64(p)
+#endif
+
+static inline bool rx_bytes_equal(const uint8_t *a, const uint8_t *b, uint64_t size)
+{
+    if (size == 8)
+        return RX_UNALIGNED64(a) == RX_UNALIGNED64(b);
+    return memcmp(a, b, size) == 0;
+}
+
+/*
+ * The leaf at ref against key; its first `depth` bytes were matched on the way, so a
+ * leaf that differs there does not belong here.
+ */
+static inline int rx_leaf_is(struct rx_map *map, rx_ref ref, const uint8_t *key, uint64_t key_len, uint64_t depth,
+                             struct rx_leaf_view *view)
+{
+    int rc = rx_leaf_view(map, ref, view);
+    if (RX_UNLIKELY(rc))
+        return rc;
+    if (RX_LIKELY(view->key_len == key_len && rx_bytes_equal(view->key, key, key_len)))
+        return RX_OK;
+    if (RX_UNLIKELY(view->key_len < depth || memcmp(view->key, key, depth) != 0))
+        return rx_corrupt(rx_ref_off(ref), "a leaf's key does not belong where it hangs");
+    return RX_ABSENT;
+}
+
+/* The prefix of node n (its length as the reference tells, 255: read the header). */
+static inline int rx_prefix_is(struct rx_map *map, rx_ref ref, const uint8_t *key, uint64_t rest, uint64_t *depth)
+{
+    rx_off off = rx_ref_off(ref);
+    struct rx_node *n = rx_node_at(map->base, off);
+    uint64_t prefix_len = ref >> 56;
+    if (RX_UNLIKELY(prefix_len == 255))
+        prefix_len = n->prefix_len;
+    uint32_t fixed = rx_node_fixed(rx_ref_kind(ref));
+    if (RX_UNLIKELY(!rx_in_file(map, off, fixed + prefix_len)))
+        return rx_corrupt(off, "a node's prefix leads outside the file");
+    if (rest < prefix_len || memcmp((const uint8_t *)n + fixed, key + *depth, prefix_len) != 0)
+        return RX_ABSENT;
+    *depth += prefix_len;
+    return RX_OK;
+}
+
+/*
+ * The slot in the node at ref that continues (or ends) the key; *depth moves behind the
+ * byte.  RX_ABSENT: none.  The header of a Node256 or 48 without a prefix is not touched:
+ * it would cost a cache line.
+ */
+static inline int rx_hop_slot(struct rx_map *map, rx_ref ref, const uint8_t *key, uint64_t key_len, uint64_t *depth,
+                              rx_ref **slot)
+{
+    unsigned kind = rx_ref_kind(ref);
+    struct rx_node *n = rx_node_at(map->base, rx_ref_off(ref));
+    if (RX_UNLIKELY(ref >> 56)) {
+        int rc = rx_prefix_is(map, ref, key, key_len - *depth, depth);
+        if (rc)
+            return rc;
+    }
+    if (RX_UNLIKELY(*depth == key_len)) {
+        *slot = &n->term;
+        return RX_OK;
+    }
+    if (kind <= RX_K_N16 && RX_UNLIKELY(n->kind != kind))
+        return rx_corrupt(rx_ref_off(ref), "expected a node of kind %u, found %u", kind, n->kind);
+    *slot = rx_node_find(n, kind, key[*depth]);
+    if (!*slot)
+        return RX_ABSENT;
+    *depth += 1;
+    return RX_OK;
+}
+
+/*
+ * What the slot refers to: RX_OK a node, RX_END a leaf, RX_ABSENT.
+ * Ordering  acquire; pairs with the release of the commit that stored it, so all that
+ *           it reaches is complete.
+ */
+static inline int rx_hop_child(struct rx_map *map, rx_ref *slot, rx_ref *ref)
+{
+    rx_off node = rx_ref_off(*ref);
+    bool ends = slot == &rx_node_at(map->base, node)->term;
+    *ref = rx_load(slot);
+    if (*ref == 0)
+        return RX_ABSENT;
+    if (rx_ref_is_leaf(*ref))
+        return RX_END;
+    uint32_t fixed = rx_node_fixed(rx_ref_kind(*ref));
+    if (RX_UNLIKELY(ends || fixed == 0 || !rx_in_file(map, rx_ref_off(*ref), fixed)))
+        return rx_corrupt(node, "a slot holds the impossible reference %016llx", (unsigned long long)*ref);
+    return RX_OK;
+}
+
+/*
+ * Bounds    every hop is checked and takes at least one byte of the key, so a damaged
+ *           file (or memory reused under an evicted reader) ends the walk after at
+ *           most key_len hops.
+ */
+int rx_find(struct rx_map *map, const uint8_t *key, uint64_t key_len, struct rx_leaf_view *leaf)
+{
+    rx_ref ref = RX_ROOT_OFF | RX_K_N256;
+    uint64_t depth = 0;
+    for (;;) {
+        rx_ref *slot = NULL;
+        int rc = rx_hop_slot(map, ref, key, key_len, &depth, &slot);
+        if (rc == RX_OK)
+            rc = rx_hop_child(map, slot, &ref);
+        if (RX_LIKELY(rc == RX_OK))
+            continue;
+        if (rc != RX_END)
+            return rc;
+        return rx_leaf_is(map, ref, key, key_len, depth, leaf);
+    }
+}
+
+/* What the next hop from ref will read first, so that it is on its way meanwhile. */
+static inline void rx_prefetch(const struct rx_map *map, rx_ref ref, uint8_t byte)
+{
+    const uint8_t *at = map->base + rx_ref_off(ref);
+    switch (rx_ref_kind(ref)) {
+    case RX_K_N4:
+        __builtin_prefetch(at);
+        __builtin_prefetch(at + RX_N4_KEYS);
+        break;
+    case RX_K_N16:
+        __builtin_prefetch(at);
+        __builtin_prefetch(at + RX_N16_KEYS);
+        break;
+    case RX_K_N48:
+        __builtin_prefetch(at + RX_N48_INDEX + byte);
+        break;
+    case RX_K_N256:
+        __builtin_prefetch(at + RX_NODE_HEAD + 8u * byte);
+        break;
+    default:
+        __builtin_prefetch(at);
+        break;
+    }
+    if (ref >> 56 && !rx_ref_is_leaf(ref)) {
+        __builtin_prefetch(at);
+        __builtin_prefetch(at + rx_node_fixed(rx_ref_kind(ref)));
+    }
+}
+
+/*
+ * Group walk: all keys take one hop, then all the next, so that their cache misses
+ * overlap; between the two halves of a hop the slots are on their way.
+ */
+void rx_find_group(struct rx_map *map, unsigned n, const void *const *keys, const size_t *key_len,
+                   struct rx_leaf_view *leaf, int *result)
+{
+    uint64_t depth[RX_GROUP];
+    rx_ref ref[RX_GROUP];
+    rx_ref *slot[RX_GROUP];
+    unsigned active[RX_GROUP], count = n;
+    for (unsigned i = 0; i < n; i++) {
+        ref[i] = RX_ROOT_OFF | RX_K_N256;
+        depth[i] = 0;
+        active[i] = i;
+    }
+    while (count) {
+        unsigned left = 0;
+        for (unsigned k = 0; k < count; k++) {
+            unsigned i = active[k];
+            result[i] = rx_hop_slot(map, ref[i], keys[i], key_len[i], &depth[i], &slot[i]);
+            if (result[i])
+                continue;
+            __builtin_prefetch(slot[i]);
+            active[left++] = i;
+        }
+        count = left;
+        left = 0;
+        for (unsigned k = 0; k < count; k++) {
+            unsigned i = active[k];
+            result[i] = rx_hop_child(map, slot[i], &ref[i]);
+            if (result[i] == RX_OK || result[i] == RX_END)
+                rx_prefetch(map, ref[i], depth[i] < key_len[i] ? ((const uint8_t *)keys[i])[depth[i]] : 0);
+            if (result[i] == RX_OK)
+                active[left++] = i;
+        }
+        count = left;
+    }
+    for (unsigned i = 0; i < n; i++)
+        if (result[i] == RX_END)
+            result[i] = rx_leaf_is(map, ref[i], keys[i], key_len[i], depth[i], &leaf[i]);
+}

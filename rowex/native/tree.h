@@ -1,0 +1,32 @@
+/*
+ * tree.h -- lookups and changes of one key.  Each change has one commit point,
+ * made by rx_commit() (gc/intent.h).
+ */
+#ifndef ROWEX_TREE_H
+#define ROWEX_TREE_H
+
+#include "node.h"
+
+/*
+ * Inside an epoch: a view of the leaf of key, or RX_ABSENT.  Waits for nobody.
+ * Ordering: every reference is loaded with acquire; pairs with the release of its commit.
+ */
+int rx_find(struct rx_map *map, const uint8_t *key, uint64_t key_len, struct rx_leaf_view *leaf);
+
+/* The same for n <= RX_GROUP keys at once; result[i] as rx_find() would return. */
+#define RX_GROUP 32u
+void rx_find_group(struct rx_map *map, unsigned n, const void *const *keys, const size_t *key_len,
+                   struct rx_leaf_view *leaf, int *result);
+
+enum rx_change { RX_PUT, RX_INSERT, RX_REMOVE, RX_CAS, RX_TAKE };
+struct rx_op {
+    enum rx_change change;
+    const uint8_t *key; uint64_t key_len;
+    const uint8_t *value; uint64_t value_len;       /* NULL: remove (RX_CAS with new=None) */
+    const uint8_t *expected; uint64_t expected_len; /* RX_CAS; NULL: expected absent */
+    uint8_t *out; uint64_t out_capacity; uint64_t out_len; /* RX_TAKE: the value removed */
+};
+/* A whole write: enters, descends, reserves, locks, commits, waits as t->deadline_ns allows. */
+int rx_change(struct rx_thread *t, struct rx_op *op);
+
+#endif

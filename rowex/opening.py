@@ -1,0 +1,244 @@
+"""
+Opening an index: options and codecs in, a handle out.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any, Literal, TypeVar, overload
+
+from rowex._native import ffi, lib
+from rowex.admin import raw_info
+from rowex.codecs import BYTES, CUSTOM, Codec, codec_name, key_codec, value_codec
+from rowex.coded import CodedIndex
+from rowex.errors import raise_result
+from rowex.index import Index
+from rowex.options import as_path, core_options
+
+__all__ = ["memory", "open", "open_raw"]
+
+K = TypeVar("K")
+V = TypeVar("V")
+Path = str | bytes | os.PathLike[str] | os.PathLike[bytes]
+Mode = Literal["c", "r", "w", "n"]
+Pair = tuple[Callable[[K], bytes], Callable[[bytes], K]]
+AnyPair = tuple[Callable[[Any], bytes], Callable[[bytes], Any]]
+KeyCodec = Literal["bytes", "str", "int", "tuple"] | AnyPair
+ValueCodec = Literal["bytes", "str", "int", "msgpack"] | AnyPair
+
+
+@overload
+def open(
+    path: Path,
+    mode: Mode = ...,
+    *,
+    durability: str | None = ...,
+    flush_interval: float = ...,
+    initial_size: int | None = ...,
+    capacity: int | None = ...,
+    max_size: int | None = ...,
+    keys: Literal["bytes"] | None = ...,
+    values: Literal["bytes"] | None = ...,
+    checksum: bool | None = ...,
+) -> Index: ...
+@overload
+def open(
+    path: Path,
+    mode: Mode = ...,
+    *,
+    durability: str | None = ...,
+    flush_interval: float = ...,
+    initial_size: int | None = ...,
+    capacity: int | None = ...,
+    max_size: int | None = ...,
+    keys: Pair[K],
+    values: Pair[V],
+    checksum: bool | None = ...,
+) -> CodedIndex[K, V]: ...
+@overload
+def open(
+    path: Path,
+    mode: Mode = ...,
+    *,
+    durability: str | None = ...,
+    flush_interval: float = ...,
+    initial_size: int | None = ...,
+    capacity: int | None = ...,
+    max_size: int | None = ...,
+    keys: KeyCodec | None = ...,
+    values: ValueCodec | None = ...,
+    checksum: bool | None = ...,
+) -> CodedIndex[Any, Any]: ...
+def open(
+    path: Path,
+    mode: str = "c",
+    *,
+    durability: str | None = None,
+    flush_interval: float = 0.010,
+    initial_size: int | None = None,
+    capacity: int | None = None,
+    max_size: int | None = None,
+    keys: Any = None,
+    values: Any = None,
+    checksum: bool | None = None,
+) -> Any:
+    """
+    Open an index, or create one.
+
+    Args:
+        path: Of the data file; NAME-lock beside it is made as needed.
+        mode: "c" create it if missing, "w" it must exist, "r" read only, "n" replace it by a new one.
+        durability: "process": what returned survives the death of any process, but not a power cut.
+            This version has no other level.  None: as the file says.
+        flush_interval: Seconds between flushes of a log, > 0; without effect on a file without one.
+        initial_size: Bytes that a new file has; None: 1 MiB.
+        capacity: Bytes to which the file grows in place, before it is copied and renamed; None: as
+            the file says, or the larger of 1 GiB and 16 times the size for a new one.
+        max_size: Bytes that the file never exceeds; None: as the file says, or no limit for a new one.
+        keys: Codec of the keys: "bytes", "str", "int" (signed, of any size), "tuple" (nested, of
+            these), or a pair of functions (encode, decode); None: as the file says, or "bytes".
+        values: Codec of the values: "bytes", "str", "int", "msgpack", or a pair of functions; None:
+            as the file says, or "bytes".
+        checksum: Whether values carry checksums; None: as the file says, or True.
+
+    Returns:
+        An `Index` where keys and values are bytes, else a `CodedIndex`.  Close it, or use `with`.
+
+    Raises:
+        FileNotFoundError: Mode "r" or "w", and there is no such file.
+        PermissionError: The file, or its lock file, may not be opened.
+        CorruptionError: The file is damaged, or was in use when the machine stopped.
+        FormatError: Not a Rowex file, or one of a newer version.
+        ValueError: An option that disagrees with the file, both named; or is out of range.
+        DurabilityError: A level that this version cannot give.
+        DiskFullError: No room for a new file.
+
+    A file that was closed cleanly opens in constant time, whatever its size; after a kill its first
+    opener scans it.  Any number of processes and handles may have it open.
+    """
+    full_path = as_path(path)
+    options: dict[str, Any] = {
+        "durability": durability,
+        "flush_interval": flush_interval,
+        "max_size": max_size,
+        "keys": keys,
+        "values": values,
+        "checksum": checksum,
+    }
+    recipe = (_reopen, (full_path, {"mode": "r" if mode == "r" else "w", **options}))
+    return _open(full_path, mode, recipe, initial_size=initial_size, capacity=capacity, **options)
+
+
+def _reopen(path: str, options: dict[str, Any]) -> Any:
+    return open(path, **options)
+
+
+def memory(
+    *,
+    initial_size: int | None = None,
+    capacity: int | None = None,
+    max_size: int | None = None,
+    keys: Any = None,
+    values: Any = None,
+    checksum: bool | None = None,
+) -> Any:
+    """
+    An index on anonymous memory, shared with forked children; it goes with the last of them.
+
+    Args:
+        initial_size: Bytes to begin with; None: 1 MiB.
+        capacity: Bytes to which it can grow; it is never copied to a larger one.
+        max_size: Bytes that it never exceeds; None: none but the capacity.
+        keys: Codec of the keys, as for `open`.
+        values: Codec of the values, as for `open`.
+        checksum: Whether values carry checksums; None: True.
+
+    Returns:
+        An `Index` where keys and values are bytes, else a `CodedIndex`.  It cannot be pickled.
+
+    Raises:
+        ValueError: An option out of range.
+        MemoryError: There is none.
+    """
+    return _open(
+        None,
+        "c",
+        None,
+        initial_size=initial_size,
+        capacity=capacity,
+        max_size=max_size,
+        keys=keys,
+        values=values,
+        checksum=checksum,
+    )
+
+
+def open_raw(path: Path, mode: str = "w") -> Index:
+    """
+    Open an index as bytes, whatever codecs its file names.
+
+    Args:
+        path: Of the data file.
+        mode: As for `open`.
+
+    Returns:
+        The index of the stored bytes; `info()` names the codecs.
+
+    Raises:
+        Exception: As `open`.
+
+    For tools.  What is written must be what the codecs would have written.
+    """
+    full_path = as_path(path)
+    handle = _open_handle(full_path, mode)
+    return Index(handle, full_path, mode, (open_raw, (full_path, "r" if mode == "r" else "w")))
+
+
+def _open_handle(path: str | None, mode: str, **options: Any) -> Any:
+    struct, path_memory = core_options(path, mode, **options)
+    out = ffi.new("rx_index **")
+    code = lib.rx_open(struct, out)
+    del path_memory
+    if code < 0:
+        raise_result(code)
+    return out[0]
+
+
+def _open(
+    path: str | None, mode: str, recipe: tuple[Any, ...] | None, *, keys: Any, values: Any, **options: Any
+) -> Any:
+    key = None if keys is None else key_codec(keys)
+    value = None if values is None else value_codec(values)
+    handle = _open_handle(
+        path,
+        mode,
+        key_code=key.code if key else 0,
+        value_code=value.code if value else 0,
+        **options,
+    )
+    index = Index(handle, path, mode, recipe)
+    try:
+        told = raw_info(handle)
+        key = _agreed("keys", key, told.key_codec, key_codec, path)
+        value = _agreed("values", value, told.value_codec, value_codec, path)
+    except BaseException:
+        index.close()
+        raise
+    return index if key is BYTES and value is BYTES else CodedIndex(index, key, value)
+
+
+def _agreed(
+    what: str, wanted: Codec[Any] | None, stored: int, find: Callable[[str], Codec[Any]], path: str | None
+) -> Codec[Any]:
+    """The codec of the file, which must be the one that was asked for, if one was."""
+    name = codec_name(stored)
+    if wanted is None:
+        if stored == CUSTOM:
+            raise ValueError(
+                f"{what} of {path} were stored with functions of a program's own; give them: {what}=(encode, decode)"
+            )
+        return find(name)
+    if wanted.code != stored:
+        raise ValueError(f"{what}={wanted.name!r} was asked for, but {path} was made with {what}={name!r}")
+    return wanted

@@ -1,0 +1,152 @@
+"""
+What `stats()`, `info()` and `check()` return.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from uuid import UUID
+
+__all__ = ["CheckReport", "Info", "Stats", "UidInfo"]
+
+
+@dataclass(frozen=True)
+class UidInfo:
+    """
+    One live uid: a thread that has worked on the index, or a reader() or writer().
+
+    Attributes:
+        uid: Never used twice.
+        pid: Process, as it sees itself.
+        tid: Thread in it.
+        kind: "thread", "reader" or "writer".
+        inside: Whether an operation is in progress.
+        age_s: How long that operation has been in progress, 0.0 where none is.
+    """
+
+    uid: int
+    pid: int
+    tid: int
+    kind: str
+    inside: bool
+    age_s: float
+
+
+@dataclass(frozen=True)
+class Stats:
+    """
+    An index in numbers.  Taken while others may write: a weak picture, not a snapshot.
+
+    Attributes:
+        keys: As `len()` has it.
+        nodes: Inner nodes by kind: "Node4", "Node16", "Node48", "Node256".
+        leaves: Leaves met on the walk.
+        used_bytes: In nodes and leaves.
+        free_bytes: In free lists.
+        retired_bytes: Unlinked, waiting for readers.
+        unused_bytes: In extents, never given out.
+        file_bytes: Length of the data file.
+        capacity_bytes: To which it can grow before a copy and rename.
+        depths: Leaves by number of nodes above them; the last entry: that many and more.
+        locked_nodes: Nodes that a writer holds.
+        dead_slots: Child slots whose child is gone.
+        generation: 1, and one more for each copy and rename.
+        epoch: The global epoch.
+        growths: Steps by which the file grew, in this session of the file.
+        copies: Copies and renames, likewise.
+        takeovers: Uids of dead processes whose work was finished or voided, likewise.
+        evictions: Stopped readers evicted, likewise.
+        reclaimed_bytes: Retired bytes that were reused, likewise.
+        reclaimed_cells: Retired cells that were reused, likewise.
+        scans: Startup scans, likewise.
+        uids: The live uids.
+    """
+
+    keys: int
+    nodes: dict[str, int]
+    leaves: int
+    used_bytes: int
+    free_bytes: int
+    retired_bytes: int
+    unused_bytes: int
+    file_bytes: int
+    capacity_bytes: int
+    depths: tuple[int, ...]
+    locked_nodes: int
+    dead_slots: int
+    generation: int
+    epoch: int
+    growths: int
+    copies: int
+    takeovers: int
+    evictions: int
+    reclaimed_bytes: int
+    reclaimed_cells: int
+    scans: int
+    uids: tuple[UidInfo, ...]
+
+
+@dataclass(frozen=True)
+class Info:
+    """
+    What an index is: what its superblock says and what the handle knows.
+
+    Attributes:
+        path: Of the data file; None in memory.
+        mode: As the handle was opened.
+        version: Of the file format.
+        uuid: Of the file; its sidecars carry it too.
+        generation: 1, and one more for each copy and rename.
+        session: One more at each first write after an opening.
+        keys_codec: Name of the codec of the keys.
+        values_codec: Name of the codec of the values.
+        durability: Level, as a name.
+        checksum: Whether values carry checksums.
+        readonly: Whether this handle may only read.
+        lockless: Whether it is read without a lock file (a read-only medium).
+        clean: Whether the file is marked as closed cleanly.
+        fences: Whether stores are flushed (files on DAX).
+        file_bytes: Length of the data file.
+        allocated_bytes: Of the data file that have blocks.
+        break_bytes: Where the allocated extents end.
+        capacity_bytes: To which it can grow before a copy and rename.
+        max_size_bytes: Limit set at creation; None: none.
+        door: "hot" or "slow".
+        build: How the core was compiled.
+    """
+
+    path: str | None
+    mode: str
+    version: int
+    uuid: UUID
+    generation: int
+    session: int
+    keys_codec: str
+    values_codec: str
+    durability: str
+    checksum: bool
+    readonly: bool
+    lockless: bool
+    clean: bool
+    fences: bool
+    file_bytes: int
+    allocated_bytes: int
+    break_bytes: int
+    capacity_bytes: int
+    max_size_bytes: int | None
+    door: str
+    build: str
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """
+    A check that found no fault.
+
+    Attributes:
+        keys: As many as were counted.
+        seconds: Time that it took.
+    """
+
+    keys: int
+    seconds: float

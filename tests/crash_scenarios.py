@@ -1,0 +1,145 @@
+"""
+The scenarios of test_crashpoints.py: what the file holds, and the steps in which a process dies.
+
+Plain data, so that both the test, which names them, and the driver, which runs them, can read it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from tools import make_value
+
+State = dict[bytes, bytes]
+Step = tuple[Any, ...]
+
+
+def keys(prefix: bytes, count: int, start: int = 0) -> list[bytes]:
+    """Keys that are children of one node."""
+    return [prefix + bytes([i]) for i in range(start, start + count)]
+
+
+def filled(names: list[bytes], size: int = 24) -> State:
+    """A state with these keys."""
+    return {name: make_value(name, 0, size) for name in names}
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """What the file holds, what the child did before, and the steps in which it dies."""
+
+    base: State
+    steps: list[Step]
+    prelude: list[Step] = field(default_factory=list)
+    options: dict[str, int] = field(default_factory=dict)
+    victim: list[Step] = field(default_factory=list)  # dies first; the child has to reap it
+
+
+def put(key: bytes, number: int = 1, size: int = 24) -> Step:
+    """The step that stores write *number* of a key."""
+    return ("put", key, make_value(key, number, size))
+
+
+MARK = [put(b"mark")]  # the session's first write, so that the scenario is about something else
+DEEP = b"d" * 300
+CHAIN = b"c" * 66000
+N4, N16, N48, N256 = (keys(b"n", count) for count in (4, 16, 48, 200))
+PATH = [b"pathological-aaaa1", b"pathological-aaaa2"]
+FILL = filled([b"fill%06d" % i for i in range(2500)], 200)
+
+SCENARIOS: dict[str, Scenario] = {
+    "insert into an empty index": Scenario({}, [put(b"only")], MARK),
+    "insert the empty key": Scenario({}, [put(b"")], MARK),
+    "insert into Node4": Scenario(filled(N4[:2]), [put(N4[2])], MARK),
+    "insert below the first of a Node4": Scenario(filled(keys(b"n", 2, 7)), [put(b"n\x00")], MARK),
+    "insert into Node16": Scenario(filled(N16[:9]), [put(N16[9])], MARK),
+    "insert into Node48": Scenario(filled(N48[:30]), [put(N48[30])], MARK),
+    "insert into Node256": Scenario(filled(N256), [put(b"n\xfa")], MARK),
+    "insert into the root": Scenario(filled([b"a", b"b"]), [put(b"c")], MARK),
+    "grow 4 to 16": Scenario(filled(N4), [put(b"n\x04")], MARK),
+    "grow 16 to 48": Scenario(filled(N16), [put(b"n\x10")], MARK),
+    "grow 48 to 256": Scenario(filled(N48), [put(b"n\x30")], MARK),
+    "key that ends at a node": Scenario(filled(PATH), [put(b"pathological-aaaa")], MARK),
+    "key that extends a leaf": Scenario(filled([b"leaf"]), [put(b"leaf-more")], MARK),
+    "key that a leaf extends": Scenario(filled([b"leaf-more"]), [put(b"leaf")], MARK),
+    "split a leaf": Scenario(filled([b"leafkey1"]), [put(b"leafkey2")], MARK),
+    "split a path": Scenario(filled(PATH), [put(b"path-b")], MARK),
+    "split a path at its end": Scenario(filled(PATH), [put(b"pathological")], MARK),
+    "split a long path": Scenario(
+        filled([DEEP + b"1", DEEP + b"2"]), [put(DEEP[:150] + b"x"), put(DEEP[:290] + b"y")], MARK
+    ),
+    "split a chain of paths": Scenario(
+        filled([CHAIN + b"1", CHAIN + b"2"]), [put(CHAIN[:70] + b"x"), put(CHAIN[:65900] + b"y")], MARK
+    ),
+    "make a chain of paths": Scenario(filled([CHAIN + b"1"]), [put(CHAIN + b"2")], MARK),
+    "replace": Scenario(filled(N4), [put(N4[1])], MARK),
+    "replace by another size": Scenario(filled(N4), [put(N4[1], 1, 700), put(N4[1], 2, 3000)], MARK),
+    "replace in the root": Scenario(filled([b"a", b"b"]), [put(b"a")], MARK),
+    "replace at a node's end": Scenario(filled([*PATH, PATH[0][:-1]]), [put(PATH[0][:-1])], MARK),
+    "remove": Scenario(filled(N4), [("remove", N4[1])], MARK),
+    "remove from the root": Scenario(filled([b"a", b"b"]), [("remove", b"a"), ("remove", b"b")], MARK),
+    "remove at a node's end": Scenario(filled([*PATH, PATH[0][:-1]]), [("remove", PATH[0][:-1])], MARK),
+    "remove and merge a path": Scenario(filled([*PATH, b"path-b"]), [("remove", b"path-b")], MARK),
+    "remove and merge with a leaf": Scenario(filled(PATH), [("remove", PATH[0])], MARK),
+    "remove what a node hangs on": Scenario(
+        filled([*PATH, b"path-b"]), [("remove", PATH[0]), ("remove", PATH[1])], MARK
+    ),
+    "shrink 16 to 4 to nothing": Scenario(filled(keys(b"n", 6)), [("remove", k) for k in keys(b"n", 6)], MARK),
+    "shrink 48 to 16": Scenario(filled(keys(b"n", 18)), [("remove", k) for k in keys(b"n", 12)], MARK),
+    "shrink 256 to 48": Scenario(filled(keys(b"n", 50)), [("remove", k) for k in keys(b"n", 22)], MARK),
+    "use up dead slots": Scenario(
+        filled(N4), [step for i in range(3) for step in (("remove", N4[i]), put(b"n" + bytes([90 + i])))], MARK
+    ),
+    "compare and set": Scenario(
+        filled([b"k"]),
+        [("cas", b"k", make_value(b"k", 0), make_value(b"k", 1)), ("cas", b"new", None, make_value(b"new", 1))],
+        MARK,
+    ),
+    "compare and remove": Scenario(filled([b"k", b"k2"]), [("cas", b"k", make_value(b"k", 0), None)], MARK),
+    "insert": Scenario(filled(N4[:3]), [("insert", N4[3], make_value(N4[3], 1))], MARK),
+    "take": Scenario(filled(N4), [("pop", N4[0]), ("pop", N4[1])], MARK),
+    "take any": Scenario(filled(N4), [("popitem",)], MARK),
+    "set a default": Scenario(filled(N4), [("setdefault", b"nobody", make_value(b"nobody", 1))], MARK),
+    "big value": Scenario(filled(N4), [put(N4[0], 1, 100_000), put(N4[0], 2, 5000), put(N4[0], 3, 90_000)], MARK),
+    "big value in place of a big one": Scenario(
+        filled([b"big"], 200_000), [put(b"big", 1, 199_000), ("remove", b"big"), put(b"big", 2, 150_000)], MARK
+    ),
+    "extent taken": Scenario({}, [put(b"x%03d" % i, 1, 2000) for i in range(80)], MARK),
+    "freed cells used again": Scenario(
+        filled([b"r%03d" % i for i in range(40)]),
+        [put(b"r%03d" % (i % 40), 1 + i // 40, 24 + i % 5 * 8) for i in range(320)],
+        MARK,
+    ),
+    "many at once": Scenario(
+        filled(N4), [("put_many", [(b"m%02d" % i, make_value(b"m%02d" % i, 1)) for i in range(30)])], MARK
+    ),
+    "remove many at once": Scenario(filled(N48), [("remove_many", N48[3:40])], MARK),
+    "uid taken by a reader": Scenario(filled(N4), [("get", N4[0])]),
+    "first write after a clean open": Scenario(filled(N4), [put(N4[0]), put(b"other")]),
+    "clean close": Scenario(filled(N4), [("close",)], [*MARK, put(N4[0])]),
+    "clean close after only reading": Scenario(filled(N4), [("close",)], [("get", N4[0])]),
+    "clean close with garbage": Scenario(
+        filled(N48), [("close",)], [*MARK, *(("remove", k) for k in N48[:40]), put(b"big", 1, 80_000)]
+    ),
+    "open and first write": Scenario(filled(N4), [("open",), put(b"opened")]),
+    "create": Scenario({}, [("create",)]),
+    "startup scan": Scenario(
+        filled(N48),
+        [("open",), put(b"opened")],
+        MARK,
+        victim=[("remove", N48[5]), put(b"n\x30"), put(b"big", 1, 70_000)],
+    ),
+    "compact": Scenario(filled(N48), [("compact",), put(b"after")], [*MARK, *(("remove", k) for k in N48[:20])]),
+    "grow by copy and rename": Scenario(
+        FILL,
+        [put(b"grow%03d" % i, 1, 3000) for i in range(400)],
+        MARK,
+        {"initial_size": 1 << 20, "capacity": 1 << 20},
+    ),
+    "grow in place": Scenario({}, [put(b"grow%03d" % i, 1, 60_000) for i in range(40)], MARK),
+    "reap an inserter": Scenario(filled(N4), [put(b"n\x04", 2)], MARK, victim=[put(b"n\x04", 1)]),
+    "reap a remover": Scenario(filled(PATH), [put(PATH[0], 2)], MARK, victim=[("remove", PATH[0])]),
+    "reap a splitter": Scenario(filled(PATH), [put(b"path-b", 2)], MARK, victim=[put(b"path-b", 1)]),
+    "reap a compacter": Scenario(filled(N48), [put(N48[0], 2)], MARK, victim=[("compact",)]),
+}

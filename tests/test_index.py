@@ -1,0 +1,636 @@
+"""
+The public interface: what it accepts, what it answers, what it refuses.
+"""
+
+from __future__ import annotations
+
+import array
+import gc
+import mmap
+import pickle
+import subprocess
+import sys
+import warnings
+import weakref
+from collections.abc import Callable, MutableMapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import rowex
+from tools import assert_same, eventually, refusal, uid_count
+
+Opened = Callable[..., Any]
+
+
+# ---- a mapping -----------------------------------------------------------------
+
+
+def test_index_is_a_mutable_mapping_in_key_order(index: Any) -> None:
+    """It behaves as a dict that is sorted by its keys."""
+    assert isinstance(index, MutableMapping)
+    index.update({b"b": b"2", b"a": b"1", b"c": b"3"})
+    index[b""] = b"0"
+    assert list(index) == [b"", b"a", b"b", b"c"]
+    assert list(index.items()) == [(b"", b"0"), (b"a", b"1"), (b"b", b"2"), (b"c", b"3")]
+    assert list(reversed(index.values())) == [b"3", b"2", b"1", b"0"]
+    assert index == {b"": b"0", b"a": b"1", b"b": b"2", b"c": b"3"}
+    assert index != {b"": b"0"}
+    assert b"a" in index.keys()  # noqa: SIM118
+    assert (b"a", b"1") in index.items()
+    assert b"3" in index.values()
+    assert index.keys() & {b"a", b"zz"} == {b"a"}
+    del index[b"a"]
+    assert len(index) == 3
+    index.clear()
+    assert len(index) == 0
+    assert not index
+
+
+def test_missing_key_is_a_key_error_with_the_key(index: Any) -> None:
+    """KeyError carries the key, as a dict's does."""
+    for call in (index.lookup, index.__getitem__, index.remove, index.__delitem__, index.pop):
+        with pytest.raises(KeyError) as caught:
+            call(b"absent")
+        assert caught.value.args == (b"absent",)
+    with pytest.raises(KeyError):
+        index.popitem()
+    assert index.discard(b"absent") is False
+    assert index.get(b"absent") is None
+    assert index.get(b"absent", default=b"x") == b"x"
+
+
+def test_insert_of_a_present_key_changes_nothing(index: Any) -> None:
+    """DuplicateKeyError is a KeyError that knows the key; the old value stays."""
+    index.insert(b"key", b"old")
+    with pytest.raises(rowex.DuplicateKeyError) as caught:
+        index.insert(b"key", b"new")
+    assert isinstance(caught.value, KeyError)
+    assert caught.value.key == b"key"
+    assert index[b"key"] == b"old"
+    assert len(index) == 1
+
+
+def test_compare_and_set_changes_only_what_is_as_expected(index: Any) -> None:
+    """None stands for absent, on either side; b"" is a value."""
+    assert index.compare_and_set(b"k", b"1", b"2") is False
+    assert index.compare_and_set(b"k", None, b"") is True
+    assert index.compare_and_set(b"k", None, b"2") is False
+    assert index.compare_and_set(b"k", b"", b"2") is True
+    assert index.compare_and_set(b"k", b"22", b"3") is False
+    assert index.compare_and_set(b"k", b"2", None) is True
+    assert b"k" not in index
+    assert index.compare_and_set(b"k", None, None) is True
+    assert len(index) == 0
+
+
+def test_writes_return_a_ticket_of_zero_without_a_log(index: Any) -> None:
+    """Tickets are ints; a file without a log has nothing to wait for and says so."""
+    assert index.put(b"a", b"1") == 0
+    assert index.insert(b"b", b"1") == 0
+    assert index.remove(b"a") == 0
+    with pytest.raises(rowex.DurabilityError):
+        index.wait_durable(0)
+    with pytest.raises(rowex.DurabilityError):
+        index.flush()
+
+
+def test_scan_bounds_are_half_open_in_both_directions(index: Any) -> None:
+    """start <= key < stop, also reversed; an empty or inverted range yields nothing."""
+    index.update([(bytes([c]), b"") for c in b"abcde"])
+
+    def found(*bounds: Any, **options: Any) -> bytes:
+        return b"".join(key for key, _ in index.scan(*bounds, **options))
+
+    assert found(b"b", b"d") == b"bc"
+    assert found(b"b", b"d", reverse=True) == b"cb"
+    assert found(b"bb", b"dd") == b"cd"
+    assert found(b"d", b"b") == b""
+    assert found(b"b", b"b") == b""
+    assert found(None, b"c") == b"ab"
+    assert found(b"d", None) == b"de"
+    assert found(limit=2) == b"ab"
+    assert found(limit=2, reverse=True) == b"ed"
+    assert found(limit=0) == b""
+    assert found(b"", b"") == b""
+    assert found(prefix=b"") == b"abcde"
+    assert found(prefix=b"c") == b"c"
+    assert found(prefix=b"cc") == b""
+
+
+def test_scan_of_a_prefix_of_255s_has_no_upper_end(index: Any) -> None:
+    """The keys under b"\\xff\\xff" have no successor to stop at."""
+    names = [b"\xfe", b"\xff", b"\xff\xff", b"\xff\xff\x00", b"\xff\xff\xff"]
+    index.update([(name, b"") for name in names])
+    assert [key for key, _ in index.scan(prefix=b"\xff\xff")] == names[2:]
+    assert [key for key, _ in index.scan(prefix=b"\xff", reverse=True)] == names[:0:-1]
+
+
+def test_changing_while_iterating_is_allowed(index: Any) -> None:
+    """A loop may remove and add; each key comes at most once, in order."""
+    keys = [b"%04d" % i for i in range(3000)]
+    index.update([(key, b"") for key in keys])
+    seen = []
+    for key in index:
+        seen.append(key)
+        del index[key]
+        index[b"!" + key] = b""
+        index[key + b"+"] = b""
+        del index[key + b"+"]
+    assert seen == keys
+    assert list(index) == [b"!" + key for key in keys]
+    index.check()
+
+
+def test_an_abandoned_scan_holds_nothing(index: Any) -> None:
+    """A scan that is not read to its end pins no garbage and stops nobody."""
+    index.update([(b"%04d" % i, bytes(100)) for i in range(5000)])
+    scans = [index.scan() for _ in range(50)]
+    for scan in scans:
+        next(scan)
+    for round_number in range(30):
+        index.update([(b"%04d" % i, bytes([round_number]) * 100) for i in range(5000)])
+    assert index.stats().file_bytes < 40 << 20
+    index.compact()
+    assert all(len(list(scan)) == 4999 for scan in scans)
+
+
+def test_lookups_answer_as_the_docs_say(index: Any) -> None:
+    """The examples of the documentation, word for word."""
+    index[b"alice"] = b"1"
+    assert isinstance(index.put(b"bob", b"2"), int)
+    index.insert(b"carol", b"3")
+    assert index.compare_and_set(b"bob", b"2", b"22")
+    index.remove(b"alice")
+    assert (index.get(b"bob", default=None), index.lookup(b"bob"), index.exists(b"bob")) == (b"22", b"22", True)
+    assert index.floor(b"c") == (b"bob", b"22")
+    assert index.ceiling(b"c") == (b"carol", b"3")
+    assert (index.first(), index.last()) == ((b"bob", b"22"), (b"carol", b"3"))
+
+
+# ---- types ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("wrong", ["text", 1, 1.5, None, ["x"], (b"x",), object()], ids=repr)
+def test_wrong_type_of_key_is_a_type_error_everywhere(index: Any, wrong: Any) -> None:
+    """No call takes a str or a number for bytes; nothing is changed, nothing answered."""
+    index[b"x"] = b"1"
+    calls: list[Callable[[], Any]] = [
+        lambda: index[wrong],
+        lambda: wrong in index,
+        lambda: index.get(wrong),
+        lambda: index.lookup(wrong),
+        lambda: index.exists(wrong),
+        lambda: index.put(wrong, b""),
+        lambda: index.insert(wrong, b""),
+        lambda: index.__setitem__(wrong, b""),
+        lambda: index.remove(wrong),
+        lambda: index.discard(wrong),
+        lambda: index.pop(wrong),
+        lambda: index.pop(wrong, None),
+        lambda: index.setdefault(wrong, b""),
+        lambda: index.compare_and_set(wrong, None, b""),
+        lambda: index.floor(wrong),
+        lambda: index.ceiling(wrong),
+        lambda: index.get_many([wrong]),
+        lambda: index.put_many([(wrong, b"")]),
+        lambda: index.remove_many([wrong]),
+    ]
+    if wrong is not None:
+        calls += [
+            lambda: list(index.scan(wrong)),
+            lambda: list(index.scan(None, wrong)),
+            lambda: list(index.scan(prefix=wrong)),
+        ]
+    for number, call in enumerate(calls):
+        assert refusal(call, TypeError), f"call {number}"
+    assert_same(index, {b"x": b"1"})
+
+
+@pytest.mark.parametrize("wrong", ["text", 1, None, [1]], ids=repr)
+def test_wrong_type_of_value_is_a_type_error_everywhere(index: Any, wrong: Any) -> None:
+    """A value is bytes or another buffer; in compare_and_set None means absent."""
+    index[b"x"] = b"1"
+    calls: list[Callable[[], Any]] = [
+        lambda: index.put(b"x", wrong),
+        lambda: index.insert(b"y", wrong),
+        lambda: index.__setitem__(b"x", wrong),
+        lambda: index.setdefault(b"y", wrong),
+        lambda: index.put_many([(b"x", wrong)]),
+        lambda: index.put_many([(b"x",)]),
+        lambda: index.put_many([b"x"]),
+        lambda: index.put_many(7),
+        lambda: index.get_many(7),
+        lambda: index.remove_many(7),
+    ]
+    if wrong is not None:
+        calls.append(lambda: index.compare_and_set(b"x", wrong, b""))
+        calls.append(lambda: index.compare_and_set(b"x", b"1", wrong))
+    for number, call in enumerate(calls):
+        assert not isinstance(refusal(call, TypeError, ValueError), rowex.RowexError), f"call {number}"
+    assert_same(index, {b"x": b"1"})
+
+
+@pytest.mark.parametrize(
+    "make",
+    [bytes, bytearray, memoryview, lambda b: array.array("B", b), lambda b: memoryview(b + b + b)[len(b) : 2 * len(b)]],
+    ids=["bytes", "bytearray", "memoryview", "array", "slice"],
+)
+def test_any_contiguous_buffer_is_a_key_or_a_value(index: Any, make: Callable[[bytes], Any]) -> None:
+    """Buffers go in, bytes come out."""
+    key, value = make(b"the key"), make(b"the value")
+    index[key] = value
+    assert index[make(b"the key")] == b"the value"
+    assert type(index[key]) is bytes
+    assert key in index
+    assert index.get_many([key]) == [b"the value"]
+    index.put_many([(key, make(b"other"))])
+    assert index.compare_and_set(key, make(b"other"), value)
+    assert [(type(k), type(v)) for k, v in index.scan(key, None, limit=1)] == [(bytes, bytes)]
+    assert index.pop(key) == b"the value"
+    index.insert(key, value)
+    assert index.remove_many([key]) == 1
+
+
+def test_a_map_of_a_file_is_a_value(index: Any) -> None:
+    """A buffer may be as big and as odd as an mmap."""
+    with mmap.mmap(-1, 1 << 20) as data:
+        data[:4] = b"head"
+        index[b"m"] = data
+    assert index[b"m"] == b"head" + bytes((1 << 20) - 4)
+
+
+def test_a_buffer_with_holes_is_refused(index: Any) -> None:
+    """Only contiguous buffers have a meaning as bytes."""
+    holes = memoryview(b"abcdef")[::2]
+    for call in (lambda: index.put(holes, b""), lambda: index.put(b"", holes), lambda: index.get(holes)):
+        with pytest.raises((BufferError, TypeError)):
+            call()
+    assert len(index) == 0
+
+
+# ---- opening ---------------------------------------------------------------------------
+
+
+def test_modes_create_refuse_and_replace_as_dbm_has_it(path: Path, opened: Opened) -> None:
+    """c creates, r and w need a file, n begins anew."""
+    for mode in ("r", "w"):
+        with pytest.raises(FileNotFoundError):
+            opened(path, mode)
+    assert not path.exists()
+    with opened(path, "c") as index:
+        index[b"k"] = b"1"
+    with opened(path, "r") as index:
+        assert index[b"k"] == b"1"
+        for call in (
+            lambda: index.put(b"k", b""),
+            lambda: index.remove(b"k"),
+            lambda: index.pop(b"k", None),
+            lambda: index.put_many([(b"k", b"")]),
+            lambda: index.compare_and_set(b"k", b"1", b""),
+            lambda: index.setdefault(b"k2", b""),
+            lambda: index.popitem(),
+            lambda: index.clear(),
+            lambda: index.compact(),
+            lambda: index.writer(),
+            lambda: index.__setitem__(b"k", b""),
+            lambda: index.insert(b"k3", b""),
+            lambda: index.remove_many([b"k"]),
+            lambda: index.discard(b"k"),
+        ):
+            with pytest.raises(rowex.ReadOnlyError) as caught:
+                call()
+            assert isinstance(caught.value, PermissionError)
+        assert_same(index, {b"k": b"1"})
+    with opened(path, "w") as index:
+        index[b"k"] = b"2"
+    with opened(path, "n") as index:
+        assert len(index) == 0
+    with opened(str(path)) as index:
+        assert len(index) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"mode": "x"}, ValueError),
+        ({"mode": ""}, ValueError),
+        ({"durability": "always"}, ValueError),
+        ({"durability": "batch"}, rowex.DurabilityError),
+        ({"keys": "float"}, ValueError),
+        ({"values": 7}, TypeError),
+        ({"capacity": -1}, ValueError),
+        ({"capacity": "big"}, TypeError),
+        ({"initial_size": 0}, ValueError),
+        ({"max_size": 1.5}, TypeError),
+        ({"checksum": 1}, TypeError),
+        ({"flush_interval": 0}, ValueError),
+        ({"no_such_option": 1}, TypeError),
+    ],
+    ids=str,
+)
+def test_senseless_option_is_refused_before_a_file_is_made(path: Path, options: dict[str, Any], error: Any) -> None:
+    """A wrong option is an error at once, and leaves nothing behind."""
+    with pytest.raises(error):
+        rowex.open(path, **options)
+    assert list(path.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("made", "asked"),
+    [
+        ({"keys": "str"}, {"keys": "int"}),
+        ({"keys": "str"}, {"keys": "bytes"}),
+        ({"values": "msgpack"}, {"values": "str"}),
+        ({"checksum": False}, {"checksum": True}),
+        ({"max_size": 1 << 26}, {"max_size": 1 << 27}),
+    ],
+    ids=str,
+)
+def test_option_that_disagrees_with_the_file_names_both(
+    path: Path, made: dict[str, Any], asked: dict[str, Any]
+) -> None:
+    """A conflicting choice is an error that names what the file has and what was asked for."""
+    rowex.open(path, **made).close()
+    with pytest.raises(ValueError) as caught:
+        rowex.open(path, **asked)
+    text = str(caught.value).lower()
+    for word in [str(value).lower() for value in (*made.values(), *asked.values()) if isinstance(value, str)]:
+        assert word in text
+    rowex.open(path, **made).close()
+    rowex.open(path).close()
+
+
+def test_file_remembers_what_it_was_made_with(path: Path, opened: Opened) -> None:
+    """None means "as the file says"."""
+    opened(path, keys="tuple", values="int", checksum=False, max_size=1 << 26).close()
+    index = opened(path, "w")
+    index[("a", 1)] = 5
+    told = index.info()
+    assert (told.keys_codec, told.values_codec, told.checksum) == ("tuple", "int", False)
+    assert told.max_size_bytes == 1 << 26
+    assert told.durability == "process"
+    assert list(index.items()) == [(("a", 1), 5)]
+
+
+def test_paths_may_be_str_bytes_or_path_and_odd(folder: Path) -> None:
+    """Every way to write a path names the same file; names may hold anything but NUL."""
+    name = folder / "caf\u00e9 \udcff'\n"
+    for form in (name, str(name), bytes(name)):
+        with rowex.open(form) as index:
+            index[b"n"] = b"%d" % (int(index.get(b"n", b"0")) + 1)
+    with rowex.open(name) as index:
+        assert index[b"n"] == b"3"
+    for wrong in ("", "a\0b"):
+        with pytest.raises(ValueError):
+            rowex.open(wrong)
+    with pytest.raises(TypeError):
+        rowex.open(7)
+
+
+def test_folder_or_missing_folder_is_a_clear_error(folder: Path) -> None:
+    """What cannot be opened is an OSError of the right kind."""
+    with pytest.raises(FileNotFoundError):
+        rowex.open(folder / "no" / "index.rowex")
+    with pytest.raises((OSError, rowex.FormatError)):
+        rowex.open(folder)
+
+
+# ---- closing -----------------------------------------------------------------------------
+
+
+def test_closed_index_answers_nothing_but_closed_error(path: Path) -> None:
+    """After close() every call raises ClosedError, and close() itself does nothing."""
+    index = rowex.open(path)
+    index[b"k"] = b"1"
+    scan = index.scan()
+    index.close()
+    index.close()
+    calls: list[Callable[[], Any]] = [
+        lambda: index[b"k"],
+        lambda: b"k" in index,
+        lambda: len(index),
+        lambda: index.get(b"k"),
+        lambda: index.put(b"k", b""),
+        lambda: index.insert(b"k", b""),
+        lambda: index.remove(b"k"),
+        lambda: index.pop(b"k", None),
+        lambda: index.popitem(),
+        lambda: index.setdefault(b"k", b""),
+        lambda: index.compare_and_set(b"k", None, None),
+        lambda: index.get_many([b"k"]),
+        lambda: index.put_many([(b"k", b"")]),
+        lambda: index.remove_many([b"k"]),
+        lambda: list(index.scan()),
+        lambda: list(index),
+        lambda: list(scan),
+        lambda: index.first(),
+        lambda: index.floor(b"k"),
+        lambda: index.stats(),
+        lambda: index.info(),
+        lambda: index.check(),
+        lambda: index.compact(),
+        lambda: index.reader(),
+        lambda: index.writer(),
+        lambda: index.flush(),
+        lambda: index.__enter__(),
+    ]
+    for number, call in enumerate(calls):
+        assert isinstance(refusal(call, rowex.ClosedError), ValueError), f"call {number}"
+    assert index.closed
+
+
+def test_readers_and_writers_have_uids_of_their_own(index: Any) -> None:
+    """reader() and writer() hold a uid, show it, and close with their index."""
+    with index.reader() as reader, index.writer() as writer, index.writer() as second:
+        assert len({reader.uid, writer.uid, second.uid}) == 3
+        writer[b"k"] = b"1"
+        second.put_many([(b"l", b"2")])
+        assert reader[b"k"] == b"1"
+        assert list(reader.scan()) == [(b"k", b"1"), (b"l", b"2")]
+        assert len(reader) == 2
+        uids = {info.uid: info.kind for info in index.stats().uids}
+        assert (uids[reader.uid], uids[writer.uid]) == ("reader", "writer")
+        with pytest.raises(rowex.ReadOnlyError):
+            reader.put(b"k", b"2")
+    with pytest.raises(rowex.ClosedError):
+        reader.get(b"k")
+    left = index.reader()
+    index.close()
+    with pytest.raises(rowex.ClosedError):
+        left.get(b"k")
+    left.close()
+
+
+def test_repr_tells_path_mode_count_and_closed(path: Path) -> None:
+    """repr shows what one wants to know at a prompt, and never raises."""
+    index = rowex.open(path)
+    index[b"k"] = b"1"
+    text = repr(index)
+    assert str(path) in text
+    assert "'c'" in text
+    assert "1" in text.replace(str(path), "")
+    assert "closed" not in text
+    index.close()
+    assert "closed" in repr(index)
+
+
+def test_unclosed_index_gives_a_resource_warning_and_is_closed(path: Path) -> None:
+    """Forgetting close() is told and harmless: the file ends up clean."""
+    index = rowex.open(path)
+    index[b"k"] = b"1"
+    handles = [index]
+    del index
+    with pytest.warns(ResourceWarning, match="unclosed"):
+        handles.clear()
+    with rowex.open(path, "r") as again:
+        assert again[b"k"] == b"1"
+        assert again.stats().scans == 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with rowex.open(path) as index:
+            pass
+        del index
+        gc.collect()
+
+
+def test_weak_references_work_and_do_not_keep_it_open(path: Path) -> None:
+    """A weak reference follows the handle until it is collected."""
+    index = rowex.open(path)
+    reference = weakref.ref(index)
+    assert reference() is index
+    index.close()
+    del index
+    gc.collect()
+    assert reference() is None
+
+
+def test_pickled_handle_opens_the_same_file(path: Path, opened: Opened) -> None:
+    """Path and options travel; "c" and "n" become "w", so that nothing is made or replaced."""
+    for mode, expected in (("n", "w"), ("c", "w"), ("w", "w"), ("r", "r")):
+        index = opened(path, mode)
+        if mode != "r":
+            index[b"k"] = b"1"
+        data = pickle.dumps(index)
+        with pickle.loads(data) as copy:
+            assert copy.mode == expected
+            assert copy.path == index.path
+            assert copy[b"k"] == b"1"
+        index.close()
+    rowex.destroy(path)
+    with pytest.raises(FileNotFoundError):
+        pickle.loads(data)
+
+
+def test_what_has_no_meaning_elsewhere_is_not_pickled(index: Any) -> None:
+    """Readers, writers and memory() say so instead of becoming something else."""
+    with index.reader() as reader, pytest.raises(TypeError):
+        pickle.dumps(reader)
+    with rowex.memory() as memory, pytest.raises(TypeError):
+        pickle.dumps(memory)
+
+
+def test_two_handles_on_one_file_share_everything(path: Path, opened: Opened) -> None:
+    """Two handles in one process see each other's writes at once, and close one by one."""
+    first, second = opened(path), opened(path)
+    reader = opened(path, "r")
+    for i in range(500):
+        first[b"%d" % i] = b"1"
+        second[b"%d" % i] = b"2"
+        assert first[b"%d" % i] == reader[b"%d" % i] == b"2"
+    assert len(first) == len(second) == len(reader) == 500
+    first.close()
+    second[b"more"] = b"3"
+    second.compact()
+    assert reader[b"more"] == b"3"
+    with pytest.raises(rowex.ReadOnlyError):
+        reader[b"no"] = b""
+    second.close()
+    assert len(reader) == 501
+
+
+def test_memory_is_an_index_without_a_file(folder: Path) -> None:
+    """rowex.memory() has the whole interface and leaves nothing on disk."""
+    with rowex.memory() as index:
+        index.update([(b"%d" % i, b"x" * i) for i in range(2000)])
+        assert len(index) == 2000
+        assert index.path is None
+        assert "memory" in repr(index)
+        index.check()
+        index.remove_many([b"%d" % i for i in range(0, 2000, 2)])
+        assert_same(index, {b"%d" % i: b"x" * i for i in range(1, 2000, 2)})
+    with pytest.raises(rowex.ClosedError):
+        index.get(b"1")
+
+
+def test_uids_come_back_when_handles_close(path: Path) -> None:
+    """A thousand readers one after another use one slot."""
+    with rowex.open(path) as index:
+        before = uid_count(index)
+        for _ in range(1000):
+            with index.reader() as reader:
+                reader.get(b"k")
+        assert eventually(lambda: uid_count(index) <= before + 1)
+
+
+# ---- numbers ---------------------------------------------------------------------------------
+
+
+def test_stats_count_what_is_there(index: Any) -> None:
+    """Nodes by kind, leaves, bytes, depths and uids are those of the keys that were put."""
+    index.update([(b"a" + bytes([i]), b"") for i in range(3)])
+    index.update([(b"b" + bytes([i]), b"") for i in range(10)])
+    index.update([(b"c" + bytes([i]), b"") for i in range(40)])
+    index.update([(b"d" + bytes([i]), b"") for i in range(200)])
+    stats = index.stats()
+    assert stats.keys == stats.leaves == len(index) == 253
+    assert stats.nodes == {"Node4": 1, "Node16": 1, "Node48": 1, "Node256": 2}
+    assert sum(stats.depths) == 253
+    assert stats.depths[2] == 253
+    assert stats.locked_nodes == 0
+    assert stats.used_bytes + stats.free_bytes + stats.retired_bytes + stats.unused_bytes <= stats.file_bytes
+    assert stats.used_bytes >= 253 * 16 + 2 * 2072
+    assert stats.capacity_bytes >= stats.file_bytes
+    assert [info.kind for info in stats.uids] == ["thread"]
+    assert index.check().keys == 253
+
+
+def test_version_is_that_of_the_package() -> None:
+    """rowex.__version__ is what the installed package is called."""
+    from importlib.metadata import version
+
+    assert rowex.__version__ == version("rowex")
+
+
+def test_public_names_are_documented() -> None:
+    """Everything in __all__ exists and has a docstring."""
+    for name in rowex.__all__:
+        assert hasattr(rowex, name)
+        if not name.startswith("_"):
+            assert getattr(rowex, name).__doc__, name
+
+
+def test_import_is_silent_and_starts_nothing() -> None:
+    """Importing the package prints nothing, opens nothing and starts no thread."""
+    code = "import threading, os, rowex; print(threading.active_count(), rowex.__name__)"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.stdout, done.stderr) == ("1 rowex\n", "")
+
+
+def test_errors_are_also_builtin_kinds() -> None:
+    """Code that knows nothing of Rowex can catch them."""
+    kinds = {
+        rowex.CorruptionError: ValueError,
+        rowex.FormatError: ValueError,
+        rowex.ClosedError: ValueError,
+        rowex.DiskFullError: OSError,
+        rowex.DurabilityError: OSError,
+        rowex.ReadOnlyError: PermissionError,
+        rowex.DuplicateKeyError: KeyError,
+    }
+    for kind, builtin in kinds.items():
+        assert issubclass(kind, (rowex.RowexError,))
+        assert issubclass(kind, builtin)
