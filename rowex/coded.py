@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, overload
 
+from rowex._native import lib
 from rowex._views import ITEMS, KEYS, OrderedMapping
 from rowex.calls import Calls
 from rowex.codecs import Codec
+from rowex.errors import DuplicateKeyError, raise_result
 from rowex.index import Index, Session
 from rowex.results import CheckReport, Info, Stats
 
@@ -83,7 +85,11 @@ class CodedCalls(OrderedMapping[K, V], Generic[K, V]):
 
     def insert(self, key: K, value: V, *, timeout: float | None = None) -> int:
         """Store *value* under an absent key; the ticket.  DuplicateKeyError where it is present."""
-        return self._raw.insert(self._key(key), self._value(value), timeout=timeout)
+        try:
+            return self._raw.insert(self._key(key), self._value(value), timeout=timeout)
+        except DuplicateKeyError:
+            pass
+        raise_result(lib.RX_PRESENT, key)  # named as the caller gave it, not as it is stored
 
     @overload
     def get_many(self, keys: Iterable[K]) -> list[V | None]: ...

@@ -88,7 +88,7 @@ def copy(
     """
     options: tuple[Any, Any] = core_options(
         as_path(target),
-        "n",
+        "c",
         durability=durability,
         capacity=capacity,
         max_size=max_size,

@@ -57,6 +57,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_unconfigure() -> None:
     faulthandler.cancel_dump_traceback_later()
+    if _stderr is not None:
+        _stderr.close()
 
 
 def pytest_report_header() -> list[str]:

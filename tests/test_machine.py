@@ -237,6 +237,6 @@ def test_any_sequence_of_calls_answers_as_a_dict_does(long_run: bool) -> None:
     run_state_machine_as_test(
         IndexMachine,
         settings=settings(
-            max_examples=3000 if long_run else 60, stateful_step_count=80 if long_run else 40, deadline=None
+            max_examples=5000 if long_run else 200, stateful_step_count=80 if long_run else 40, deadline=None
         ),
     )

@@ -104,7 +104,7 @@ class Child:
             raise AssertionError(f"the child {self.pid} said nothing for {timeout_s} s")
         try:
             thing = self.pipe.recv()
-        except EOFError:
+        except (EOFError, ConnectionResetError):
             raise ChildError(f"the child ended with status {self.wait()} before it answered") from None
         if isinstance(thing, ChildError):
             raise thing
@@ -141,7 +141,7 @@ class Child:
         while self.pipe.poll(0):
             try:
                 thing = self.pipe.recv()
-            except EOFError:
+            except (EOFError, ConnectionResetError):  # the latter: it left something unread
                 break
             if isinstance(thing, ChildError):
                 raise thing

@@ -192,6 +192,8 @@ static uint64_t rx_slack_for(uint64_t need) { return need ? RX_SLACK : 0; }
  */
 static int rx_find_space(struct rx_thread *t, uint64_t need, uint64_t *grown)
 {
+    if (need > RX_EXTENT) /* what was replaced lately may be as large: do not wait for a full block */
+        rx_limbo_shut(t->db, t->map, t->arena);
     /* Whatever was freed is worth another attempt: it may be just the cells that are wanted.
      * Attempts end, for each such return freed something. */
     if (rx_limbo_sweep(t->db, t->map, t->arena) || rx_arena_offers(t->arena, need) || rx_adopt_some(t, need))

@@ -571,6 +571,8 @@ static int rx_prepare(struct rx_thread *t)
     return rc;
 }
 
+#define RX_RESTARTS_MAX 20000u
+
 /*
  * Outside the epoch: the node that we wanted is held by t->waited_uid.  A moment of
  * patience first; then sleep in growing steps and ask whether the holder still lives.
@@ -578,6 +580,8 @@ static int rx_prepare(struct rx_thread *t)
 static int rx_wait_holder(struct rx_thread *t, unsigned tries)
 {
     uint64_t uid = t->waited_uid;
+    if (uid == 0 && tries > RX_RESTARTS_MAX) /* somebody makes progress at each; so this is damage */
+        return rx_corrupt(0, "the tree around a key does not hold still, though nobody holds it");
     if (uid == 0 || tries < 8) {
         for (unsigned i = 0; i < 32u << (tries > 4 ? 4 : tries); i++)
             rx_pause();

@@ -186,6 +186,7 @@ static int rx_write_clean(struct rx_db *db)
     rx_store(&super->count, count);
     rx_store32(&super->state, RX_STATE_CLEAN);
     rx_super_seal_state(super);
+    rx_store32(&db->hdr->ready, 0); /* what the arenas held is in the superblock now */
     return db->memory ? RX_OK : rx_map_sync(map, RX_SUPER_SIZE);
 }
 
@@ -209,6 +210,12 @@ int rx_detach(struct rx_db *db)
             if (current && !db->readonly && rx_load(&db->hdr->marked) && rx_be_last(db) &&
                 rx_name_is_ours(db) == RX_OK)
                 rc = rx_write_clean(db);
+            /* Before OPENING is let go: who comes next must see that we are no user any more,
+             * or it would join an index that nobody keeps, or not be known as the last one. */
+            for (struct rx_map *map = db->map; map; map = map->older)
+                if (!map->unmapped)
+                    (void)rx_byte_lock(map->fd, F_UNLCK, RX_LOCK_USERS);
+            (void)rx_byte_lock(db->lock_fd, F_UNLCK, RX_LOCK_USERS);
             rx_opening_unlock(db->lock_fd);
         }
     }

@@ -93,6 +93,8 @@ struct rx_index {
 /* ---- errors: the last one of this thread ---------------------------------- */
 /* Records code, errno and a formatted text, returns code. */
 int rx_fail(int code, int os_errno, const char *format, ...) __attribute__((format(printf, 3, 4)));
+/* Adds which file it was to the last error's text; returns code. */
+int rx_fail_in(int code, const char *path);
 /* A damaged structure at `offset`; returns RX_E_CORRUPT. */
 int rx_corrupt(uint64_t offset, const char *format, ...) __attribute__((format(printf, 2, 3)));
 

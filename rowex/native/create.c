@@ -2,6 +2,7 @@
  * create.c -- new files, and on which filesystems they may lie.
  */
 #define _GNU_SOURCE
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -132,16 +133,18 @@ int rx_format(struct rx_db *db, int fd, const struct rx_options *o)
     return RX_OK;
 }
 
+void rx_new_name(const struct rx_db *db, char name[300]) { snprintf(name, 300, "%.280s-new", db->name); }
+
 /*
+ * Requires  OPENING: so there is one creator at a time, and one name will do.
  * Commit    the link or rename: before it NAME is as it was, after it the index is whole.
- * Crash     a file NAME-new-* may stay behind; it is nobody's.
+ * Crash     NAME-new may stay behind: the next first opener or creator removes it.
  */
 int rx_create(struct rx_db *db, const struct rx_options *o)
 {
-    char name[256];
-    uint64_t random;
-    rx_random_bytes(&random, sizeof random);
-    snprintf(name, sizeof name, "%.180s-new-%d-%016llx", db->name, (int)getpid(), (unsigned long long)random);
+    char name[300];
+    rx_new_name(db, name);
+    (void)unlinkat(db->dir_fd, name, 0);
     int fd = openat(db->dir_fd, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, o->umask_mode ? o->umask_mode : 0666);
     if (fd < 0)
         return rx_os_error("create", db->path);
@@ -156,4 +159,20 @@ int rx_create(struct rx_db *db, const struct rx_options *o)
     if (rc || o->mode != 'n')
         (void)unlinkat(db->dir_fd, name, 0);
     return rc ? rc : rx_folder_sync(db);
+}
+
+/* NAME-copy-* of the dead.  Caller is alone with the index. */
+void rx_remove_leftovers(struct rx_db *db)
+{
+    size_t length = strlen(db->name);
+    int fd = openat(db->dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *folder = fd < 0 ? NULL : fdopendir(fd);
+    if (folder == NULL)
+        return;
+    for (struct dirent *entry; (entry = readdir(folder)) != NULL;) {
+        const char *rest = entry->d_name + length;
+        if (strncmp(entry->d_name, db->name, length) == 0 && strncmp(rest, "-copy-", 6) == 0)
+            (void)unlinkat(db->dir_fd, entry->d_name, 0);
+    }
+    closedir(folder);
 }

@@ -50,6 +50,13 @@ int rx_corrupt(uint64_t offset, const char *format, ...)
     return RX_E_CORRUPT;
 }
 
+int rx_fail_in(int code, const char *path)
+{
+    size_t n = strlen(rx_text);
+    snprintf(rx_text + n, sizeof rx_text - n, " (%s)", path);
+    return code;
+}
+
 const char *rx_error_text(void) { return rx_text; }
 int rx_error_errno(void) { return rx_errno; }
 uint64_t rx_error_offset(void) { return rx_offset; }

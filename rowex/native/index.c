@@ -168,12 +168,24 @@ uint64_t rx_thread_uid(rx_index *h, rx_thread *given)
     return uid;
 }
 
+/* A change that was committed by somebody who died before it was counted is finished now. */
+static void rx_finish_dead(struct rx_db *db)
+{
+    uint32_t high = rx_load32(&db->hdr->arena_high);
+    for (uint32_t i = 0; i < high && i < RX_ARENAS; i++) {
+        uint64_t owner = rx_load(&db->arenas[i].owner);
+        if (RX_UNLIKELY(owner && rx_load(&db->arenas[i].armed)))
+            (void)rx_uid_gone(db, owner);
+    }
+}
+
 int rx_count(rx_index *h, uint64_t *count)
 {
     struct rx_thread *t;
     int rc = rx_call_begin(h, NULL, &t);
     if (rc)
         return rc;
+    rx_finish_dead(t->db);
     *count = rx_db_count(t->db);
     rx_call_end(t);
     return RX_OK;

@@ -116,7 +116,8 @@ static int rx_super_read(struct rx_db *db, int fd, struct rx_super *super, struc
     memset(super, 0, sizeof *super);
     if (pread(fd, super, sizeof *super, 0) < 0)
         return rx_os_error("read", db->path);
-    return rx_super_check(super, (uint64_t)st->st_size);
+    int rc = rx_super_check(super, (uint64_t)st->st_size);
+    return rc ? rx_fail_in(rc, db->path) : RX_OK;
 }
 
 /* Not closed cleanly: is the page cache still the truth? */
@@ -139,15 +140,30 @@ static int rx_agree(const char *what, uint64_t asked, uint64_t nothing, uint64_t
                    (unsigned long long)asked);
 }
 
+static const char *rx_codec_name(uint32_t codec)
+{
+    static const char *const names[] = {"?", "bytes", "str", "int", "tuple", "msgpack"};
+    return codec == RX_C_CUSTOM ? "a pair of functions" : names[codec < sizeof names / sizeof *names ? codec : 0];
+}
+
+static int rx_codecs_agree(const char *what, int asked, uint32_t file)
+{
+    if (asked == 0 || (uint32_t)asked == file)
+        return RX_OK;
+    return rx_fail(RX_E_CONFLICT, 0, "the file has %s=%s, %s was asked for", what, rx_codec_name(file),
+                   rx_codec_name((uint32_t)asked));
+}
+
 int rx_options_agree(const struct rx_db *db, const struct rx_options *o)
 {
     int rc = rx_agree("durability", (uint64_t)o->durability, 0, db->durability);
     if (rc == RX_OK)
-        rc = rx_agree("the key codec", (uint64_t)o->key_codec, 0, db->key_codec);
+        rc = rx_codecs_agree("keys", o->key_codec, db->key_codec);
     if (rc == RX_OK)
-        rc = rx_agree("the value codec", (uint64_t)o->value_codec, 0, db->value_codec);
-    if (rc == RX_OK && o->checksum >= 0)
-        rc = rx_agree("checksum", (uint64_t)o->checksum, 2, db->map->checksum);
+        rc = rx_codecs_agree("values", o->value_codec, db->value_codec);
+    if (rc == RX_OK && o->checksum >= 0 && (o->checksum != 0) != db->map->checksum)
+        rc = rx_fail(RX_E_CONFLICT, 0, "the file has checksum=%s, %s was asked for", db->map->checksum ? "True" : "False",
+                     o->checksum ? "True" : "False");
     return rc ? rc : rx_agree("max_size", o->max_size, UINT64_MAX, db->max_size);
 }
 
@@ -195,6 +211,10 @@ static int rx_be_first(struct rx_db *db, const struct rx_super *super, const str
     if (rc)
         return rc;
     rx_hdr_fill(db, super, st);
+    char unfinished[300];
+    rx_new_name(db, unfinished);
+    if (!db->memory && !db->lockless)
+        (void)unlinkat(db->dir_fd, unfinished, 0); /* of a creator who died */
     const struct rx_node *root = (const struct rx_node *)(const void *)(db->map->base + RX_ROOT_OFF);
     if (root->kind != RX_K_N256 || root->prefix_len != 0 || root->level != 0)
         return rx_corrupt(RX_ROOT_OFF, "the root is not a root");
@@ -206,6 +226,8 @@ static int rx_be_first(struct rx_db *db, const struct rx_super *super, const str
         rc = rx_arenas_from_super(db, db->map, super);
     } else {
         struct rx_scan_report report = {0};
+        if (!db->memory)
+            rx_remove_leftovers(db);
         rc = rx_scan_repair(db, db->map, &report);
         db->scan_reclaimed = report.reclaimed_cells + 1;
         rx_store(&db->hdr->marked, 1); /* the mark is in the file since the last session */

@@ -86,25 +86,47 @@ void rx_db_discard(struct rx_db *db)
     free(db);
 }
 
-/* Folder and name of a path whose last part need not exist; symbolic links resolved. */
-static int rx_db_place(struct rx_db *db, const char *path)
+/*
+ * The real path of what `path` names; its last part need not exist, and a symbolic link
+ * to nothing leads to what it names.
+ */
+static int rx_real_path(const char *path, char whole[PATH_MAX])
 {
-    char whole[PATH_MAX], folder[PATH_MAX], last[PATH_MAX];
-    if (realpath(path, whole) == NULL) {
+    char at[PATH_MAX], folder[PATH_MAX], last[PATH_MAX], target[PATH_MAX], real[PATH_MAX];
+    if (strlen(path) >= PATH_MAX)
+        return rx_fail(RX_E_OS, ENAMETOOLONG, "%.100s...", path);
+    strcpy(at, path);
+    for (int links = 0; links < 40; links++) {
+        if (realpath(at, whole))
+            return RX_OK;
         if (errno != ENOENT)
             return rx_os_error("resolve", path);
-        if (strlen(path) + 1 > PATH_MAX)
-            return rx_fail(RX_E_OS, ENAMETOOLONG, "%.100s...", path);
-        strcpy(folder, path);
-        strcpy(last, path);
+        strcpy(folder, at);
+        strcpy(last, at);
         const char *base = basename(last);
-        char real[PATH_MAX];
         if (realpath(dirname(folder), real) == NULL)
             return rx_os_error("find the folder of", path);
-        int n = snprintf(whole, sizeof whole, "%.4000s/%.255s", strcmp(real, "/") ? real : "", base);
-        if (n < 0 || (size_t)n >= sizeof whole)
+        ssize_t n = readlink(at, target, sizeof target - 1);
+        if (n >= 0)
+            target[n] = 0;
+        const char *next = n >= 0 ? target : base;
+        char *to = n >= 0 ? at : whole;
+        int length = snprintf(to, PATH_MAX, *next == '/' ? "%.0s%.4000s" : "%.3800s/%.4000s", real, next);
+        if (length < 0 || length >= PATH_MAX)
             return rx_fail(RX_E_OS, ENAMETOOLONG, "%.100s...", path);
+        if (n < 0)
+            return RX_OK;
     }
+    return rx_fail(RX_E_OS, ELOOP, "%s", path);
+}
+
+/* Folder and name, held by descriptor: chdir() and renamed folders do no harm. */
+static int rx_db_place(struct rx_db *db, const char *path)
+{
+    char whole[PATH_MAX];
+    int rc = rx_real_path(path, whole);
+    if (rc)
+        return rc;
     char *slash = strrchr(whole, '/');
     db->path = strdup(whole);
     db->name = strdup(slash + 1);

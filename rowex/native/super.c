@@ -25,12 +25,15 @@ int rx_super_check(const struct rx_super *s, uint64_t file_size)
     if (memcmp(s->magic, RX_MAGIC, 8) != 0)
         return rx_fail(RX_E_FORMAT, 0, "it does not begin with Rowex's magic bytes");
     if (s->endian != RX_ENDIAN_MARK)
-        return rx_fail(RX_E_FORMAT, 0, "it was written by a machine of the other byte order");
+        return rx_fail(RX_E_FORMAT, 0, "it was written by a machine of the other endianness");
     if (s->version != RX_VERSION)
         return rx_fail(RX_E_FORMAT, 0, "its format has version %u, this library knows version %u", s->version, RX_VERSION);
     if (rx_crc32c(0, s, offsetof(struct rx_super, fixed_crc)) != s->fixed_crc)
         return rx_corrupt(0, "the superblock's checksum does not match");
-    if (s->word_bytes != 8 || s->header_size != RX_SUPER_SIZE || s->capacity < RX_HEAP || s->capacity >= RX_OFF_MAX ||
+    if (s->word_bytes != 8 || s->header_size != RX_SUPER_SIZE)
+        return rx_fail(RX_E_FORMAT, 0, "it has %u-byte words and a header of %u bytes, this library 8 and %u",
+                       s->word_bytes, s->header_size, RX_SUPER_SIZE);
+    if (s->capacity < RX_HEAP || s->capacity >= RX_OFF_MAX ||
         s->capacity % RX_EXTENT || s->checksum > 1 || s->generation == 0 || s->generation == RX_GENERATION_REPLACED)
         return rx_corrupt(0, "the superblock holds impossible values");
     if (s->durability != RX_D_PROCESS)
