@@ -8,7 +8,9 @@ inserts, counts that are off by one, creation, lock words of the dead, leaked sp
 from __future__ import annotations
 
 import json
+import os
 import select
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -25,45 +27,65 @@ VARIANTS = ("held", "alone")
 GRANDCHILD = ("insert into Node4", "grow 4 to 16", "split a path", "remove and merge a path", "compact")
 
 
+class Driver:
+    """crash_driver.py, in the test build; started anew when it hung."""
+
+    def __init__(self, build: Path) -> None:
+        self.build = build
+        self.process: subprocess.Popen[str] | None = None
+
+    def start(self) -> subprocess.Popen[str]:
+        """The process that answers."""
+        if self.process is None:
+            self.process = subprocess.Popen(
+                [sys.executable, "-X", "faulthandler", str(TESTS / "crash_driver.py")],
+                env=clean_environment(self.build),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                start_new_session=True,
+            )
+        return self.process
+
+    def stop(self) -> None:
+        """End it and all that it forked."""
+        if self.process is not None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.communicate()
+            self.process = None
+
+    def ask(self, timeout_s: float, **request: Any) -> dict[str, Any]:
+        """Have it run a scenario."""
+        process = self.start()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(json.dumps(request) + "\n")
+        process.stdin.flush()
+        ready = select.select([process.stdout], [], [], timeout_s)[0]
+        line = process.stdout.readline() if ready else ""
+        if not line:
+            self.stop()
+            return {"failed": "the driver is gone" if ready else f"no answer within {timeout_s} s"}
+        return dict(json.loads(line))
+
+
 @pytest.fixture(scope="module")
-def ask(variant: Path) -> Iterator[Callable[..., dict[str, Any]]]:
-    """Asks the driver, which runs in the test build."""
-    driver = subprocess.Popen(
-        [sys.executable, "-X", "faulthandler", str(TESTS / "crash_driver.py")],
-        env=clean_environment(variant),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert driver.stdin is not None
-    assert driver.stdout is not None
-
-    def request(timeout_s: float, **arguments: Any) -> dict[str, Any]:
-        driver.stdin.write(json.dumps(arguments) + "\n")
-        driver.stdin.flush()
-        if not select.select([driver.stdout], [], [], timeout_s)[0]:
-            driver.kill()
-            raise AssertionError(f"no answer within {timeout_s} s: {arguments}")
-        return dict(json.loads(driver.stdout.readline() or '{"failed": "the driver is gone"}'))
-
-    yield request
-    driver.kill()
-    driver.wait()
-    driver.stdin.close()
-    driver.stdout.close()
+def driver(variant: Path) -> Iterator[Driver]:
+    """One driver for all scenarios."""
+    started = Driver(variant)
+    yield started
+    started.stop()
 
 
 @pytest.fixture
-def die(ask: Callable[..., dict[str, Any]], folder: Path, long_run: bool) -> Callable[[str, str], None]:
+def die(driver: Driver, folder: Path, long_run: bool) -> Callable[[str, str], None]:
     """Runs a scenario and fails with the driver's report."""
 
     def run(name: str, variant: str) -> None:
         work = folder / "work"
         work.mkdir()
-        wanted = 0 if long_run else 24
-        reply = ask(
-            3000 if long_run else 60, name=name, variant=variant, folder=str(work), wanted=wanted, seed=str(SEED)
-        )
+        wanted, timeout_s = (0, 3000) if long_run else (24, 40)
+        reply = driver.ask(timeout_s, name=name, variant=variant, folder=str(work), wanted=wanted, seed=str(SEED))
         assert "failed" not in reply, f"ROWEX_SEED={SEED}\n{reply['failed']}"
         assert reply["deaths"] > 0
 

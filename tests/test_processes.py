@@ -5,6 +5,7 @@ Processes: forked, spawned, handed a pickled handle, sharing memory; one file fo
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import multiprocessing
 import os
 import pickle
@@ -19,7 +20,7 @@ import pytest
 
 import rowex
 from churn import Churn, in_processes
-from tools import Child, assert_same, counted, make_value, read_value, uid_count
+from tools import Child, assert_same, counted, eventually, make_value, read_value, uid_count
 
 Start = Callable[..., Child]
 
@@ -199,6 +200,56 @@ def test_fork_in_a_fork_in_a_fork_works(path: Path, child: Start, opened: Any) -
 
     child(descend, 1).finish()
     assert list(index) == [b"%d" % n for n in range(6)]
+
+
+def test_idle_child_that_inherited_a_handle_is_no_user_of_the_file(path: Path, child: Start) -> None:
+    """A child that never uses the handle it inherited keeps neither the file in use nor its parent alive."""
+    index = rowex.open(path)
+    index[b"k"] = b"1"
+
+    def idle(pipe: Any) -> None:
+        pipe.recv()
+        index[b"from the child"] = b"2"
+        index.close()
+
+    process = child(idle)
+    index.close()
+    with rowex.open(path, "r") as again:
+        assert again.info().clean, "its last user closed it"
+        assert again.stats().scans == 0
+    process.send("use it")
+    process.finish()
+    with rowex.open(path, "r") as again:
+        assert dict(again.scan()) == {b"k": b"1", b"from the child": b"2"}
+    rowex.destroy(path)
+
+
+def test_death_of_a_parent_is_noticed_though_its_child_lives(path: Path, child: Start, opened: Any) -> None:
+    """What a process inherits by fork, mappings included, does not make its dead parent look alive."""
+    index = opened(path)
+
+    def parent(pipe: Any) -> None:
+        mine = rowex.open(path)
+        mine[b"k"] = b"1"
+        heir = os.fork()
+        if heir == 0:
+            ctypes.CDLL(None).prctl(1, 0)
+            signal.alarm(60)
+            while True:
+                signal.pause()
+        pipe.send(heir)
+        pipe.recv()
+
+    process = child(parent)
+    heir = process.recv()
+    try:
+        process.kill()
+        index[b"l"] = b"2"
+        index.reader().close()
+        index.compact()
+        assert eventually(lambda: process.pid not in {info.pid for info in index.stats().uids}, 5)
+    finally:
+        os.kill(heir, signal.SIGKILL)
 
 
 def test_readers_and_writers_inherited_by_fork_say_that_they_are_the_parents(

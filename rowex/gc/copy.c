@@ -156,16 +156,11 @@ static int rx_copy_make(struct rx_thread *t, uint64_t asked)
 {
     struct rx_db *db = t->db;
     struct rx_map *from = t->map, *to = NULL;
-    char made[256] = "", name[256];
+    char name[256];
     uint64_t capacity = rx_copy_capacity(db, from, asked);
-    int rc = rx_copy_create(db, capacity, made, &to);
-    if (rc)
-        return rc;
     rx_copy_name(db, t->uid, name);
-    rc = rx_copy_rename_to(db, made, name);
-    if (rc)
-        (void)rx_copy_unlink(db, made);
-    else
+    int rc = rx_copy_create(db, capacity, name, &to);
+    if (rc == RX_OK)
         rc = rx_copy_fill(t, from, to, capacity, name);
     if (rc)
         (void)rx_copy_unlink(db, name);

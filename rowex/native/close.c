@@ -30,12 +30,11 @@ static int rx_mark_locked(struct rx_db *db)
     /* A file that was restored with holes gets its blocks now, where a full disk is an error. */
     if (rx_allocate_fd(map->fd, 0, rx_load(&db->hdr->allocated)) != 0)
         return rx_os_error("give blocks to", db->path);
-    rx_store32(&super->state, RX_STATE_IN_USE);
     rx_store(&super->session, rx_load(&super->session) + 1);
     rx_fill(super->boot_id, db->boot_id, 16);
     rx_store(&super->dev, rx_load(&db->hdr->dev));
     rx_store(&super->ino, rx_load(&db->hdr->ino));
-    rx_super_seal_state(super);
+    rx_super_set_state(super, RX_STATE_IN_USE);
     if (!db->memory && (rc = rx_map_sync(map, RX_SUPER_SIZE)) != RX_OK)
         return rc;
     rx_store(&db->hdr->session, rx_load(&super->session));
@@ -184,8 +183,7 @@ static int rx_write_clean(struct rx_db *db)
         return rc ? rc : rx_fail(RX_E_IO, 0, "while closing %s", db->path);
     rx_store(&super->brk, brk);
     rx_store(&super->count, count);
-    rx_store32(&super->state, RX_STATE_CLEAN);
-    rx_super_seal_state(super);
+    rx_super_set_state(super, RX_STATE_CLEAN);
     rx_store32(&db->hdr->ready, 0); /* what the arenas held is in the superblock now */
     return db->memory ? RX_OK : rx_map_sync(map, RX_SUPER_SIZE);
 }

@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
 #include <unistd.h>
@@ -98,6 +99,12 @@ static int rx_plan(const struct rx_db *db, const struct rx_options *o, struct rx
         s->capacity = *size;
     if (s->capacity >= RX_OFF_MAX)
         return rx_fail(RX_E_CONFLICT, 0, "a capacity of %llu bytes is too large", (unsigned long long)s->capacity);
+    /* Is there so much address space?  Asked before anything is created. */
+    void *room = mmap(NULL, s->capacity, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (room == MAP_FAILED)
+        return rx_fail(RX_E_MEMORY, errno, "cannot map %llu bytes of address space; a smaller capacity may do",
+                       (unsigned long long)s->capacity);
+    munmap(room, s->capacity);
     return RX_OK;
 }
 

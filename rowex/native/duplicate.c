@@ -7,6 +7,7 @@
  * leaf too large for that is written behind the copy's end inside the epoch, again if
  * need be, and linked after it.
  */
+#include <stdio.h>
 #include <errno.h>
 #include <stdlib.h>
 #include "cursor.h"
@@ -248,7 +249,10 @@ static uint64_t rx_duplicate_room(struct rx_map *from)
  */
 static int rx_duplicate_place(struct rx_thread *t, struct rx_db *target, const struct rx_options *o)
 {
-    char made[256] = "";
+    char made[256];
+    uint64_t random;
+    rx_random_bytes(&random, sizeof random);
+    snprintf(made, sizeof made, "%.200s-copy-%016llx", target->name, (unsigned long long)random);
     struct rx_map *to = NULL;
     struct rx_exclusive x = {-1, NULL, -1, -1};
     bool replace = o->mode == 'n' && rx_target_exists(target->dir_fd, target->name);

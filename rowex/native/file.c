@@ -207,6 +207,18 @@ int rx_lockfile_allocate(struct rx_db *db, uint64_t from, uint64_t size)
 
 /* ---- maps ---------------------------------------------------------------------------- */
 
+/*
+ * A second description of the same file.  Maps are made of one of these: a map keeps its
+ * description alive, also in a forked child that closed every descriptor, and the locks
+ * of a dead process would live on with it (R7).
+ */
+int rx_reopen_fd(int fd, int flags)
+{
+    char name[64];
+    snprintf(name, sizeof name, "/proc/self/fd/%d", fd);
+    return open(name, flags | O_CLOEXEC);
+}
+
 /* MAP_SYNC succeeds on DAX only: then flushes and fences mean something. */
 static void *rx_map_bytes(int fd, uint64_t capacity, bool readonly, bool *dax)
 {
@@ -228,8 +240,13 @@ int rx_map_new(int fd, uint64_t capacity, bool readonly, int fences, struct rx_m
     bool dax;
     if (map == NULL)
         return rx_fail(RX_E_MEMORY, 0, "for a map");
-    void *base = rx_map_bytes(fd, capacity, readonly, &dax);
+    int other = rx_reopen_fd(fd, readonly ? O_RDONLY : O_RDWR);
+    void *base = other < 0 ? MAP_FAILED : rx_map_bytes(other, capacity, readonly, &dax);
+    int os_errno = errno;
+    if (other >= 0)
+        close(other);
     if (base == MAP_FAILED) {
+        errno = os_errno;
         free(map);
         return rx_fail(RX_E_MEMORY, errno, "cannot map %llu bytes of address space; a smaller capacity may do",
                        (unsigned long long)capacity);
@@ -300,11 +317,9 @@ void rx_copy_attributes(int from, int to)
         (void)fsetxattr(to, "system.posix_acl_access", acl, (size_t)n, 0);
 }
 
-int rx_copy_create(struct rx_db *db, uint64_t capacity, char name[256], struct rx_map **out)
+int rx_copy_create(struct rx_db *db, uint64_t capacity, const char *name, struct rx_map **out)
 {
-    uint64_t random;
-    rx_random_bytes(&random, sizeof random);
-    snprintf(name, 256, "%.180s-copy-%d-%016llx", db->name, (int)getpid(), (unsigned long long)random);
+    (void)unlinkat(db->dir_fd, name, 0);
     int fd = openat(db->dir_fd, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (fd < 0)
         return rx_os_error("create a copy of", db->path);

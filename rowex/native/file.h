@@ -57,9 +57,9 @@ int rx_file_allocate(struct rx_db *db, struct rx_map *map, uint64_t upto);
 int rx_lockfile_allocate(struct rx_db *db, uint64_t from, uint64_t size);
 
 /* ---- copies for copy-and-rename (file.c) ------------------------------------------- */
-/* Creates NAME-copy-<pid>-<random> (written to name[256]) in the folder with the
- * data file's mode, owner, group and ACL, maps `capacity` of it read-write. */
-int rx_copy_create(struct rx_db *db, uint64_t capacity, char name[256], struct rx_map **out);
+/* Creates `name` in the folder (a leftover of that name goes) with the data file's mode,
+ * owner, group and ACL, maps `capacity` of it read-write. */
+int rx_copy_create(struct rx_db *db, uint64_t capacity, const char *name, struct rx_map **out);
 int rx_copy_allocate(struct rx_map *copy, uint64_t upto); /* grow it */
 int rx_copy_sync(struct rx_map *copy, uint64_t size);     /* cut to size (extent multiple), msync, fsync */
 int rx_copy_rename(struct rx_db *db, const char *name);   /* the commit; ENOENT: RX_I_RESTART (voided by others) */
@@ -72,8 +72,6 @@ void rx_copy_drop(struct rx_map *copy); /* unmap, close, free */
 struct rx_peek { uint64_t generation, dev, ino, brk, count; };
 int rx_name_peek(struct rx_db *db, struct rx_peek *out);
 int rx_fd_identity(int fd, uint64_t *dev, uint64_t *ino);
-/* Gives a copy that rx_copy_create() made another name, replacing a leftover of that name. */
-int rx_copy_rename_to(struct rx_db *db, const char *made, const char *name);
 /* Nobody else has the index at `path` open, and nobody can open it until the end. RX_E_BUSY. */
 struct rx_exclusive { int dir_fd; char *name; int lock_fd; int data_fd; };
 int rx_exclusive_begin(const char *path, struct rx_exclusive *x);
@@ -81,7 +79,8 @@ void rx_exclusive_end(struct rx_exclusive *x);
 
 /* ---- superblock (super.c) ------------------------------------------------------------ */
 void rx_super_seal_fixed(struct rx_super *super); /* computes fixed_crc */
-void rx_super_seal_state(struct rx_super *super); /* computes state_crc */
+void rx_super_seal_state(struct rx_super *super); /* computes state_crc, of a file not yet in place */
+void rx_super_set_state(struct rx_super *super, uint32_t state); /* state and state_crc by one store */
 /* Checks every field against `file_size`; RX_E_FORMAT / RX_E_CORRUPT with a text. */
 int rx_super_check(const struct rx_super *super, uint64_t file_size);
 

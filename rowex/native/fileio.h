@@ -14,7 +14,7 @@ int rx_map_new(int fd, uint64_t capacity, bool readonly, int fences, struct rx_m
 void rx_map_unmap(struct rx_map *map);
 int rx_map_sync(struct rx_map *map, uint64_t size);
 int rx_sync_fd(int fd);
+int rx_reopen_fd(int fd, int flags); /* another description of the same file; -1 with errno */
 void rx_copy_attributes(int from, int to);
 int rx_name_is_ours(struct rx_db *db); /* RX_E_REPLACED, and every user is told */
-void rx_identity(uint8_t out[16]);     /* of this boot of this machine */
 #endif

@@ -151,7 +151,7 @@ struct rx_super {
     uint32_t fixed_crc; /* CRC-32C of the 252 bytes before */
     /* offset 256: rewritten at the first write and at the last close */
     uint32_t state;
-    uint32_t state_crc; /* CRC-32C of bytes 264..511 and, when clean, of the free lists */
+    uint32_t state_crc; /* CRC-32C: in use, of 264..303; clean, of 304 to the free lists' end. One store with state */
     uint64_t session;   /* one more at every first write */
     uint8_t boot_id[16];
     uint64_t dev;

@@ -61,11 +61,6 @@ int rx_name_peek(struct rx_db *db, struct rx_peek *out)
     return rc;
 }
 
-int rx_copy_rename_to(struct rx_db *db, const char *made, const char *name)
-{
-    return renameat(db->dir_fd, made, db->dir_fd, name) == 0 ? RX_OK : rx_os("rename", made);
-}
-
 /* ---- alone with a file ---------------------------------------------------------------- */
 
 /* RX_E_BUSY when another description holds the byte. */

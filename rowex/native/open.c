@@ -56,9 +56,15 @@ static void rx_lock_pointers(struct rx_db *db, uint8_t *base)
 static int rx_lock_map(struct rx_db *db)
 {
     int flags = db->lock_fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE : MAP_SHARED;
-    void *base = mmap(NULL, RX_LOCKFILE_SIZE, PROT_READ | PROT_WRITE, flags, db->lock_fd, 0);
+    int fd = db->lock_fd < 0 ? -1 : rx_reopen_fd(db->lock_fd, O_RDWR);
+    void *base = db->lock_fd >= 0 && fd < 0
+                     ? MAP_FAILED
+                     : mmap(NULL, RX_LOCKFILE_SIZE, PROT_READ | PROT_WRITE, flags, fd, 0);
+    int os_errno = errno;
+    if (fd >= 0)
+        close(fd);
     if (base == MAP_FAILED)
-        return rx_fail(RX_E_MEMORY, errno, "cannot map the -lock file of %s", db->path);
+        return rx_fail(RX_E_MEMORY, os_errno, "cannot map the -lock file of %s", db->path);
     rx_lock_pointers(db, base);
     return db->lock_fd < 0 ? RX_OK : rx_guard_add(base, RX_LOCKFILE_SIZE, &db->map->poison);
 }

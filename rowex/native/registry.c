@@ -292,20 +292,12 @@ static int rx_open_once(const struct rx_options *o, bool *created, struct rx_db 
 
 /* ---- memory() --------------------------------------------------------------------------------- */
 
-/* A description of its own on an inherited or own memfd. */
-static int rx_memory_reopen(int fd)
-{
-    char name[64];
-    snprintf(name, sizeof name, "/proc/self/fd/%d", fd);
-    return open(name, O_RDWR | O_CLOEXEC);
-}
-
 static int rx_memory_attach(struct rx_db *db, const struct rx_options *o, struct rx_db **out)
 {
-    int fd = rx_memory_reopen(db->memory_fd[0]), rc;
+    int fd = rx_reopen_fd(db->memory_fd[0], O_RDWR), rc;
     db->memory = true;
-    db->lock_fd = rx_memory_reopen(db->memory_fd[1]);
-    db->probe_fd = rx_memory_reopen(db->memory_fd[1]);
+    db->lock_fd = rx_reopen_fd(db->memory_fd[1], O_RDWR);
+    db->probe_fd = rx_reopen_fd(db->memory_fd[1], O_RDWR);
     db->name = strdup("memory");
     db->path = strdup("memory");
     if (fd < 0 || db->lock_fd < 0 || db->probe_fd < 0 || !db->name || !db->path) {

@@ -8,15 +8,26 @@ void rx_super_seal_fixed(struct rx_super *super)
     rx_store32(&super->fixed_crc, rx_crc32c(0, super, offsetof(struct rx_super, fixed_crc)));
 }
 
-/* The clean state vouches for the free lists too; in use they are nobody's. */
-static uint32_t rx_state_crc(const struct rx_super *super)
+/*
+ * State and checksum are one word, and each state's checksum covers only what is written
+ * while the other holds: so the one store of the word takes the file from a whole "clean"
+ * to a whole "in use" and back, wherever its writer dies.
+ */
+static uint32_t rx_state_crc(const struct rx_super *super, uint32_t state)
 {
-    size_t from = offsetof(struct rx_super, session);
-    size_t to = super->state == RX_STATE_CLEAN ? offsetof(struct rx_super, reserved) : offsetof(struct rx_super, head);
-    return rx_crc32c(super->state, (const uint8_t *)super + from, to - from);
+    bool clean = state == RX_STATE_CLEAN;
+    size_t from = clean ? offsetof(struct rx_super, brk) : offsetof(struct rx_super, session);
+    size_t to = clean ? offsetof(struct rx_super, reserved) : offsetof(struct rx_super, brk);
+    return rx_crc32c(state, (const uint8_t *)super + from, to - from);
 }
 
-void rx_super_seal_state(struct rx_super *super) { rx_store32(&super->state_crc, rx_state_crc(super)); }
+void rx_super_set_state(struct rx_super *super, uint32_t state)
+{
+    uint64_t word = state | (uint64_t)rx_state_crc(super, state) << 32;
+    rx_store((uint64_t *)(void *)&super->state, word); /* commit */
+}
+
+void rx_super_seal_state(struct rx_super *super) { rx_super_set_state(super, super->state); }
 
 int rx_super_check(const struct rx_super *s, uint64_t file_size)
 {
@@ -40,7 +51,7 @@ int rx_super_check(const struct rx_super *s, uint64_t file_size)
         return rx_fail(RX_E_FORMAT, 0, "its durability level %u is not known to this version", s->durability);
     if (s->state != RX_STATE_CLEAN && s->state != RX_STATE_IN_USE)
         return rx_corrupt(offsetof(struct rx_super, state), "the state is %u", s->state);
-    if (rx_state_crc(s) != s->state_crc)
+    if (rx_state_crc(s, s->state) != s->state_crc)
         return rx_corrupt(offsetof(struct rx_super, state_crc), "the state's checksum does not match");
     if (s->state == RX_STATE_CLEAN && (s->brk < RX_HEAP || s->brk > file_size || s->brk % RX_EXTENT))
         return rx_corrupt(offsetof(struct rx_super, brk), "the heap ends at %llu in a file of %llu bytes",
