@@ -355,37 +355,51 @@ static int rx_memory_join(const struct rx_db *inherited, const struct rx_options
 
 /* ---- the doors ------------------------------------------------------------------------------------ */
 
-int rx_db_open(const struct rx_options *o, struct rx_db **out)
+/* With the registry's mutex held. */
+static int rx_open_held(const struct rx_options *o, struct rx_db **out)
 {
     bool created = false;
     int rc = RX_I_RESTART;
-    pthread_once(&rx_fork_once, rx_fork_setup);
-    pthread_mutex_lock(&rx_registry_mutex);
     if (o->path == NULL)
-        rc = rx_memory_open(o, out);
+        return rx_memory_open(o, out);
     /* NAME or NAME-lock moved while we looked: a copy was renamed, or it was destroyed. */
     for (int tries = 0; rc == RX_I_RESTART && tries < 1000; tries++) {
         rc = rx_open_once(o, &created, out);
         if (rc == RX_I_RESTART && tries > 8)
             nanosleep(&(struct timespec){0, 1000000}, NULL);
     }
+    return rc == RX_I_RESTART ? rx_fail(RX_E_REPLACED, 0, "%s does not hold still", o->path) : rc;
+}
+
+/* Lets the mutex go; tells of a startup scan only then: the listener may open an index. */
+static int rx_opened(int rc, struct rx_db **out)
+{
     uint64_t scanned = rc == RX_OK ? (*out)->scan_reclaimed : 0;
     if (scanned)
         (*out)->scan_reclaimed = 0;
     pthread_mutex_unlock(&rx_registry_mutex);
-    if (scanned) /* outside the mutex: the listener may open an index */
+    if (scanned)
         rx_event("scan", scanned - 1, 0);
-    return rc == RX_I_RESTART ? rx_fail(RX_E_REPLACED, 0, "%s does not hold still", o->path) : rc;
+    return rc;
 }
 
+int rx_db_open(const struct rx_options *o, struct rx_db **out)
+{
+    pthread_once(&rx_fork_once, rx_fork_setup);
+    pthread_mutex_lock(&rx_registry_mutex);
+    return rx_opened(rx_open_held(o, out), out);
+}
+
+/* The caller may hold Python's lock, and an opener with the mutex may be waiting for that. */
+#define RX_REOPEN_TRIES 2000
 int rx_db_reopen(struct rx_db *inherited, const struct rx_options *o, struct rx_db **out)
 {
-    if (!inherited->memory)
-        return rx_db_open(o, out);
-    pthread_mutex_lock(&rx_registry_mutex);
-    int rc = rx_memory_join(inherited, o, out);
-    pthread_mutex_unlock(&rx_registry_mutex);
-    return rc;
+    for (int tries = 0; pthread_mutex_trylock(&rx_registry_mutex) != 0; tries++) {
+        if (tries == RX_REOPEN_TRIES)
+            return rx_fail(RX_E_BUSY, 0, "another thread is opening or closing an index");
+        nanosleep(&(struct timespec){0, 1000000}, NULL);
+    }
+    return rx_opened(inherited->memory ? rx_memory_join(inherited, o, out) : rx_open_held(o, out), out);
 }
 
 int rx_db_close(struct rx_db *db)

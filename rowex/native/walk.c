@@ -238,6 +238,7 @@ int rx_index_uids(rx_index *h, struct rx_uid_info *out, size_t capacity, size_t 
     if (rc)
         return rc;
     struct rx_db *db = t->db;
+    (void)rx_reap_all(db); /* the dead are not shown */
     for (uint32_t i = 0; i < rx_load32(&db->hdr->slot_high) && i < RX_SLOTS; i++) {
         struct rx_slot *s = &db->slots[i];
         uint64_t uid = rx_load(&s->uid), word = rx_load(&s->word);
