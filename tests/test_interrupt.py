@@ -120,10 +120,11 @@ def test_put_many_of_an_endless_iterator_is_interrupted_soon(
 
 def test_get_many_is_interrupted_soon(path: Path, child: Start, large: Any) -> None:
     """Also where nothing is written."""
-    keys = list(large)
+    keys = list(large)  # a longer result would take its time to be thrown away
 
     def get_for_ever(mine: Any) -> None:
-        mine.get_many(keys * 20)
+        while True:
+            mine.get_many(keys)
 
     interrupt(child, path, get_for_ever, soon, lambda: None)
 
@@ -194,8 +195,8 @@ def test_startup_scan_is_interrupted_soon(path: Path, child: Start) -> None:
         pipe.recv()
 
     def scan(pipe: Any) -> None:
-        pipe.send("begin")
         try:
+            pipe.send("begin")
             rowex.open(path)
             pipe.send(None)
         except KeyboardInterrupt:

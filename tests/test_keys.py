@@ -200,14 +200,15 @@ def test_growing_and_emptying_again_and_again_does_not_grow_the_file(index: Any,
     """Freed cells are used again: the file stays as long as after the first rounds."""
     keys = mail_keys(1500, rng)
     sizes = []
-    for number in range(12):
+    for number in range(40):
         rng.shuffle(keys)
         for key in keys:
             index[key] = make_value(key, number, rng.randrange(8, 400))
         rng.shuffle(keys)
         index.remove_many(keys)
         sizes.append(index.stats().file_bytes)
-    assert sizes[-1] <= sizes[3] * 1.3, sizes
+    step = 1 << 20  # in which a small file grows
+    assert sizes[-1] <= sizes[3] + step, sizes
 
 
 def test_get_many_answers_in_order_with_repeats(index: Any) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import hashlib
 import multiprocessing
 import multiprocessing.connection
@@ -166,6 +167,7 @@ def _run_child(function: Callable[..., Any], pipe: Any, args: tuple[Any, ...], p
     status = 1
     try:
         die_with_parent(parent)
+        gc.callbacks.clear()  # of the test tools: what a signal handler raises in them is lost
         signal.signal(signal.SIGINT, signal.default_int_handler)
         function(pipe, *args)
         status = 0

@@ -491,17 +491,15 @@ static int rx_remove_structural(struct rx_thread *t, struct rx_place *p, bool *p
     return rx_remove_merging(t, p, refs[0], bytes[0], child);
 }
 
-static int rx_remove_at(struct rx_thread *t, struct rx_place *p)
+static int rx_remove_at(struct rx_thread *t, const struct rx_op *op, struct rx_place *p)
 {
     bool plain = true;
-    if (p->parent_slot) {
+    if (p->parent_slot && !op->plain) {
         int rc = rx_remove_structural(t, p, &plain);
         bool busy = rc == RX_I_RESTART && t->waited_uid != 0;
-        if (!plain && !busy && rc != RX_I_GROW)
+        if (rc < 0 || (!plain && !busy))
             return rc;
-        if (rc < 0)
-            return rc;
-        rx_unreserve(t); /* a neighbour is held, or there is no room for a copy: given up (R1) */
+        rx_unreserve(t); /* nothing to do, or a neighbour is held: given up (R1) */
     }
     return rx_clear_slot(t, p);
 }
@@ -531,12 +529,12 @@ static int rx_attempt(struct rx_thread *t, struct rx_op *op)
     case RX_INSERT:
         return present ? RX_PRESENT : rx_put_at(t, op, &p);
     case RX_REMOVE:
-        return present ? rx_remove_at(t, &p) : RX_ABSENT;
+        return present ? rx_remove_at(t, op, &p) : RX_ABSENT;
     case RX_TAKE:
         if (!present)
             return RX_ABSENT;
         rc = rx_take_out(op, &p.leaf);
-        return rc ? rc : rx_remove_at(t, &p);
+        return rc ? rc : rx_remove_at(t, op, &p);
     case RX_CAS:
         break;
     }
@@ -548,7 +546,7 @@ static int rx_attempt(struct rx_thread *t, struct rx_op *op)
     if (!present || p.leaf.value_len != op->expected_len ||
         memcmp(p.leaf.value, op->expected, op->expected_len) != 0)
         return RX_MISMATCH;
-    return op->value ? rx_put_at(t, op, &p) : rx_remove_at(t, &p);
+    return op->value ? rx_put_at(t, op, &p) : rx_remove_at(t, op, &p);
 }
 
 /* ---- a whole change ------------------------------------------------------------------------ */
@@ -636,6 +634,10 @@ int rx_change(struct rx_thread *t, struct rx_op *op)
         if (RX_LIKELY(rc < RX_I_EVICTED))
             return rc;
         rc = rx_resolve(t, rc, tries);
+        if (rc == RX_E_FULL && !op->plain && op->value == NULL) {
+            op->plain = true; /* P6: removals work on a full disk */
+            continue;
+        }
         if (rc)
             return rc;
     }

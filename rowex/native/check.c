@@ -58,10 +58,20 @@ static void rx_faults_tell(const struct rx_faults *f, rx_fault_fn tell, void *ct
 
 /* ---- behind the gate -------------------------------------------------------------------- */
 
+static void rx_check_length(struct rx_thread *t, uint64_t reached, struct rx_faults *faults)
+{
+    char text[128];
+    uint64_t counted = rx_db_count(t->db);
+    if (counted == reached)
+        return;
+    snprintf(text, sizeof text, "%llu keys are counted, %llu can be reached", (unsigned long long)counted,
+             (unsigned long long)reached);
+    rx_faults_add(faults, 0, text);
+}
+
 static int rx_check_file(struct rx_thread *t, struct rx_faults *faults)
 {
     struct rx_scan_report report = {0};
-    char text[128];
     int rc = rx_remap_thread(t);
     if (rc == RX_OK)
         rc = rx_scan_verify(t->db, t->map, rx_faults_add, faults, &report);
@@ -71,12 +81,7 @@ static int rx_check_file(struct rx_thread *t, struct rx_faults *faults)
     }
     if (rc)
         return rc;
-    uint64_t counted = rx_db_count(t->db);
-    if (counted != report.leaves && faults->count == 0) {
-        snprintf(text, sizeof text, "%llu keys are counted, %llu can be reached", (unsigned long long)counted,
-                 (unsigned long long)report.leaves);
-        rx_faults_add(faults, 0, text);
-    }
+    rx_check_length(t, report.leaves, faults);
     return RX_OK;
 }
 
@@ -103,7 +108,7 @@ static int rx_check_gated(struct rx_thread *t, struct rx_faults *faults)
 struct rx_weak {
     struct rx_cursor cursor;
     uint8_t *last, *key; /* RX_KEY_MAX bytes each */
-    uint64_t last_len, key_len;
+    uint64_t last_len, key_len, leaves;
     bool begun;
 };
 
@@ -149,6 +154,7 @@ static int rx_weak_leaf(struct rx_thread *t, struct rx_weak *w, rx_ref leaf, str
     w->last_len = v.key_len;
     w->key = swap;
     w->begun = true;
+    w->leaves++;
     return RX_OK;
 }
 
@@ -181,7 +187,7 @@ static int rx_weak_walk(struct rx_thread *t, struct rx_weak *w, struct rx_faults
         if (left == RX_I_EVICTED) {
             rx_faults_drop(faults);
             w->begun = false;
-            w->last_len = 0;
+            w->last_len = w->leaves = 0;
             continue;
         }
         if (left)
@@ -200,7 +206,10 @@ static int rx_check_weak(struct rx_thread *t, struct rx_faults *faults)
 {
     struct rx_weak w = {.last = malloc(RX_KEY_MAX), .key = malloc(RX_KEY_MAX)};
     rx_cursor_init(&w.cursor);
+    bool still = !rx_load(&t->db->hdr->marked); /* nobody has written in this session */
     int rc = w.last && w.key ? rx_weak_walk(t, &w, faults) : rx_fail(RX_E_MEMORY, 0, "for a check");
+    if (rc == RX_OK && still && !rx_load(&t->db->hdr->marked) && faults->count == 0)
+        rx_check_length(t, w.leaves, faults);
     rx_cursor_free(&w.cursor);
     free(w.last);
     free(w.key);

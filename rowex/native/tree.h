@@ -25,6 +25,7 @@ struct rx_op {
     const uint8_t *value; uint64_t value_len;       /* NULL: remove (RX_CAS with new=None) */
     const uint8_t *expected; uint64_t expected_len; /* RX_CAS; NULL: expected absent */
     uint8_t *out; uint64_t out_capacity; uint64_t out_len; /* RX_TAKE: the value removed */
+    bool plain; /* there is no room for copies: remove without merging or shrinking */
 };
 /* A whole write: enters, descends, reserves, locks, commits, waits as t->deadline_ns allows. */
 int rx_change(struct rx_thread *t, struct rx_op *op);

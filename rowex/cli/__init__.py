@@ -1,0 +1,49 @@
+"""
+The command line, `rowex`.
+
+Exit status: 0 done, 1 a key was absent or faults were found, 2 the command line or a line of input
+was wrong, 3 the index cannot be used.  Data goes to stdout, all else to stderr.
+"""
+
+from __future__ import annotations
+
+import click
+
+import rowex
+from rowex.cli.admin import check, compact, cp, info, inspect, mv, rm, stats
+from rowex.cli.console import Commands
+from rowex.cli.data import delete, dump, get, load, put, scan
+from rowex.cli.run import run
+
+__all__ = ["cli", "main"]
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(rowex.__version__, prog_name="rowex")
+def cli() -> None:
+    """
+    An ordered key-value index in one memory-mapped file.
+
+    INDEX is the path of its data file. A KEY or VALUE in double quotes of its own may hold the
+    escapes \\" \\\\ \\n \\t \\xNN: '"a\\x00b"'. Keys and values of indexes with codecs are written as:
+    int, digits; tuple, as in Python; msgpack, JSON.
+
+    Exit status: 0 done, 1 absent or faults found, 2 usage, 3 index unusable.
+    """
+
+
+def main() -> None:
+    """The entry point of the program `rowex` and of `python -m rowex`."""
+    cli(prog_name="rowex")
+
+
+for command in (run, get, put, delete, scan, load, dump, info, stats, inspect, check, compact, rm, mv, cp):
+    cli.add_command(command)
+
+try:
+    from rowex.cli.tour import tour
+except ModuleNotFoundError as _error:
+    if not (_error.name or "").startswith("rowex.cli"):
+        raise
+else:
+    cli.add_command(tour)
