@@ -88,8 +88,7 @@ class CodedCalls(OrderedMapping[K, V], Generic[K, V]):
         try:
             return self._raw.insert(self._key(key), self._value(value), timeout=timeout)
         except DuplicateKeyError:
-            pass
-        raise_result(lib.RX_PRESENT, key)  # named as the caller gave it, not as it is stored
+            raise_result(lib.RX_PRESENT, key)  # named as the caller gave it, not as it is stored
 
     @overload
     def get_many(self, keys: Iterable[K]) -> list[V | None]: ...

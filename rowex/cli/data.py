@@ -196,18 +196,33 @@ def _stored_sides(keys: str, values: str) -> tuple[Side, Side]:
 
 def _readable_items(index: Index, damage: list[CorruptionError]) -> Iterator[tuple[bytes, bytes]]:
     """All items; where a damaged node bars the way, those before it, then those behind it, backwards."""
-    last: bytes | None = None
-    try:
-        for key, value in index.scan():
-            last = key
-            yield key, value
-        return
-    except CorruptionError as error:
-        damage.append(error)
-    try:
-        yield from index.scan(None if last is None else last + b"\0", reverse=True)
-    except CorruptionError as error:
-        damage.append(error)
+    low = None
+    for key, value in _until_damage(index, damage, None, reverse=False):
+        low = key + b"\0"
+        yield key, value
+    if damage:
+        yield from _until_damage(index, damage, low, reverse=True)
+
+
+def _until_damage(
+    index: Index, damage: list[CorruptionError], low: bytes | None, *, reverse: bool
+) -> Iterator[tuple[bytes, bytes]]:
+    high = None
+    step: int | None = None
+    while True:
+        try:
+            for key, value in index.scan(low, high, reverse=reverse, limit=step):
+                low, high = (low, key) if reverse else (key + b"\0", high)
+                yield key, value
+                if step:
+                    break
+            else:
+                return
+        except CorruptionError as error:
+            if step:
+                damage.append(error)
+                return
+            step = 1  # a scan reads ahead: what it read before the damage comes one by one
 
 
 @click.command()

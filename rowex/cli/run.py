@@ -187,13 +187,19 @@ def run(ctx: click.Context, path: str, source: IO[bytes], quiet: bool, raw: bool
 
     An absent key is reported and makes the exit status 1, a malformed line 2; the rest still runs.
     """
+    failure: Unusable | None = None
     with open_index(path, "c") as index:
         runner = Runner(index, quiet=quiet, raw=raw, prompt=not _is_file(source))
         try:
             runner.run(source)
+        except Unusable as error:
+            failure = error
+            tell(failure.message)
         finally:
             if not quiet:
                 tell(runner.summary())
+    if failure:
+        ctx.exit(failure.exit_code)
     if runner.malformed:
         ctx.exit(USAGE)
     if runner.absent:
