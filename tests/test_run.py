@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -46,13 +47,13 @@ def run(path: Path | str, text: bytes | str, *options: str) -> Result:
     return CliRunner().invoke(cli, ["run", "-i", str(path), *options], input=text, catch_exceptions=False)
 
 
-def line_of(command: tuple[str | bytes, ...]) -> bytes:
+def line_of(command: tuple[Any, ...]) -> bytes:
     name, *words = command
     assert isinstance(name, str)
     return b" ".join([name.encode(), *(shown(word) for word in words if isinstance(word, bytes))]) + b"\n"
 
 
-def expected_of(steps: list[tuple[str | bytes, ...]]) -> tuple[dict[bytes, bytes], list[tuple[bytes, bytes]], int, int]:
+def expected_of(steps: list[tuple[Any, ...]]) -> tuple[dict[bytes, bytes], list[tuple[bytes, bytes]], int, int]:
     """What a dict makes of it: its items, what is printed, absent keys, malformed lines."""
     model: dict[bytes, bytes] = {}
     printed: list[tuple[bytes, bytes]] = []
@@ -82,7 +83,7 @@ def expected_of(steps: list[tuple[str | bytes, ...]]) -> tuple[dict[bytes, bytes
 @settings(max_examples=150)
 @given(st.lists(commands, max_size=40))
 @example([("insert", b"a", b"1"), ("insert", b"a", b"2"), ("find", b"a"), ("remove", b"a"), ("remove", b"a")])
-def test_any_commands_do_to_an_index_what_they_do_to_a_dict(steps: list[tuple[str | bytes, ...]]) -> None:
+def test_any_commands_do_to_an_index_what_they_do_to_a_dict(steps: list[tuple[Any, ...]]) -> None:
     """What is printed, what is in the file, the counts and the exit status are those of a dict."""
     model, printed, absent, malformed = expected_of(steps)
     with tempfile.TemporaryDirectory(dir=_fast_folder()) as folder:

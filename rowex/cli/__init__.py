@@ -7,13 +7,17 @@ was wrong, 3 the index cannot be used.  Data goes to stdout, all else to stderr.
 
 from __future__ import annotations
 
+import os
+import sys
+
 import click
 
 import rowex
 from rowex.cli.admin import check, compact, cp, info, inspect, mv, rm, stats
 from rowex.cli.console import Commands
-from rowex.cli.data import delete, dump, get, load, put, scan
+from rowex.cli.data import delete, get, put, scan
 from rowex.cli.run import run
+from rowex.cli.transfer import dump, load
 
 __all__ = ["cli", "main"]
 
@@ -34,7 +38,15 @@ def cli() -> None:
 
 def main() -> None:
     """The entry point of the program `rowex` and of `python -m rowex`."""
+    _open_missing_streams()
     cli(prog_name="rowex")
+
+
+def _open_missing_streams() -> None:
+    """Where a stream was closed by the caller, else the data file would get its number."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - to the end of the process
 
 
 for command in (run, get, put, delete, scan, load, dump, info, stats, inspect, check, compact, rm, mv, cp):

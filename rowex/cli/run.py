@@ -13,13 +13,11 @@ from typing import IO
 import click
 
 from rowex.cli.console import ABSENT, USAGE, Output, Unusable, describe, item_line, open_index, raw_option, sides, tell
-from rowex.cli.text import Malformed, quote, shown, tokens
+from rowex.cli.text import BOM, Malformed, quote, shown, tokens
 from rowex.errors import RowexError
 from rowex.index import Index
 
 __all__ = ["run"]
-
-BOM = b"\xef\xbb\xbf"
 
 
 def _is_file(source: IO[bytes]) -> bool:

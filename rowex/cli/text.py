@@ -19,8 +19,9 @@ from typing import Any
 from rowex.codecs import Codec, key_codec, value_codec
 from rowex.errors import RowexError
 
-__all__ = ["Malformed", "Side", "argument", "quote", "shown", "tokens"]
+__all__ = ["BOM", "Malformed", "Side", "argument", "json_line", "quote", "shown", "tokens"]
 
+BOM = b"\xef\xbb\xbf"  # which some programs put before UTF-8
 _TOKEN = re.compile(rb'"((?:[^"\\]++|\\.)*+)"(?!\S)|([^\s"]++)(?!\S)', re.DOTALL)
 _ESCAPE = re.compile(rb"\\(x[0-9A-Fa-f]{2}|.?)", re.DOTALL)
 _SPACE = re.compile(rb"\s*")
@@ -290,3 +291,20 @@ _FORMS = {
     "tuple": "a tuple as Python writes it",
     "msgpack": "JSON",
 }
+
+
+def json_line(keys: Side, values: Side, key: bytes, value: bytes) -> bytes:
+    """
+    An item as a line of JSON.
+
+    Args:
+        keys: How keys are written.
+        values: How values are.
+        key: As stored.
+        value: As stored.
+
+    Returns:
+        ``{"key": ..., "value": ...}`` with a newline.
+    """
+    item = {"key": keys.to_json(key), "value": values.to_json(value)}
+    return json.dumps(item, ensure_ascii=False).encode() + b"\n"

@@ -12,6 +12,7 @@
 #include "cells.h"
 #include "epoch.h"
 #include "gate.h"
+#include "uid.h"
 #include "../native/file.h"
 
 #define RX_STEP_MIN (1ull << 20)
@@ -292,6 +293,8 @@ static int rx_squeeze_once(struct rx_thread *t, uint64_t need)
  */
 static int rx_squeeze(struct rx_thread *t, uint64_t need)
 {
+    if (t->deadline_ns)
+        (void)rx_reap_all(t->db); /* what dead writers owned lies idle then, and is taken */
     int64_t until = rx_now_ns() + RX_SQUEEZE_NS;
     for (;;) {
         int rc = rx_squeeze_once(t, need);

@@ -203,6 +203,7 @@ int rx_index_stats(rx_index *h, struct rx_stats *stats)
     if (rc)
         return rc;
     memset(stats, 0, sizeof *stats);
+    (void)rx_reap_all(t->db); /* their space and their takeovers are told too */
     rc = rx_stats_tree(t, stats);
     if (rc == RX_OK)
         rx_stats_counters(t, stats);
