@@ -7,8 +7,10 @@ was wrong, 3 the index cannot be used.  Data goes to stdout, all else to stderr.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
+from typing import Any
 
 import click
 
@@ -20,6 +22,8 @@ from rowex.cli.run import run
 from rowex.cli.transfer import dump, load
 
 __all__ = ["cli", "main"]
+
+STDOUT_BUFFER_BYTES = 1 << 16
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -39,6 +43,7 @@ def cli() -> None:
 def main() -> None:
     """The entry point of the program `rowex` and of `python -m rowex`."""
     _open_missing_streams()
+    _widen_stdout()
     cli(prog_name="rowex")
 
 
@@ -47,6 +52,23 @@ def _open_missing_streams() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - to the end of the process
+
+
+def _widen_stdout() -> None:
+    """
+    Give stdout a large buffer.
+
+    A pipe wakes its reader at each write; and where Python was told not to buffer
+    (PYTHONUNBUFFERED), a write may take a part of the bytes only.
+    """
+    old = sys.stdout
+    if not isinstance(old, io.TextIOWrapper):
+        return
+    encoding, errors, is_terminal = old.encoding, old.errors, old.isatty()
+    inner: Any = old.detach()
+    raw = inner if isinstance(inner, io.RawIOBase) else inner.detach()
+    buffer = io.BufferedWriter(raw, STDOUT_BUFFER_BYTES)
+    sys.stdout = io.TextIOWrapper(buffer, encoding=encoding, errors=errors, line_buffering=is_terminal)
 
 
 for command in (run, get, put, delete, scan, load, dump, info, stats, inspect, check, compact, rm, mv, cp):
