@@ -13,8 +13,8 @@ int rx_options_agree(const struct rx_db *db, const struct rx_options *o);
 void rx_boot_id(uint8_t out[16]);
 /* A new file at NAME: built under another name, then linked (mode c) or renamed (n) there. */
 int rx_create(struct rx_db *db, const struct rx_options *o);
-/* The name under which a new file is built. */
-void rx_new_name(const struct rx_db *db, char name[300]);
+/* What a creator who died has left behind.  Caller holds OPENING. */
+void rx_remove_unfinished(struct rx_db *db);
 /* Files that copiers who died have left beside NAME. */
 void rx_remove_leftovers(struct rx_db *db);
 /* An empty index into an open, empty file. */

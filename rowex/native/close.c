@@ -48,23 +48,19 @@ static int rx_mark_locked(struct rx_db *db)
  */
 int rx_mark_in_use(struct rx_db *db)
 {
-    static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER; /* OFD locks do not keep our own threads apart */
     if (rx_load(&db->hdr->marked))
         return RX_OK;
     if (db->readonly)
         return rx_fail(RX_E_READONLY, 0, "%s may not be written by this process", db->path);
-    while (pthread_mutex_trylock(&mutex) != 0) { /* not a plain lock: its holder may call for interrupts */
-        int rc = rx_poll_interrupt();
-        if (rc)
-            return rc;
-        nanosleep(&(struct timespec){0, 1000000}, NULL);
-    }
-    int rc = rx_opening_lock(db->lock_fd, db->path);
+    int rc = rx_turn_take(RX_TURN_MARKING); /* OFD locks do not keep our own threads apart */
+    if (rc)
+        return rc;
+    rc = rx_opening_lock(db->lock_fd, db->path);
     if (rc == RX_OK) {
         rc = rx_mark_locked(db);
         rx_opening_unlock(db->lock_fd);
     }
-    pthread_mutex_unlock(&mutex);
+    rx_turn_end(RX_TURN_MARKING);
     return rc;
 }
 
@@ -82,9 +78,9 @@ int rx_lockless_check(struct rx_db *db)
 
 static int rx_open_generation(struct rx_db *db, uint64_t generation, struct rx_map **out)
 {
-    struct rx_super super;
+    struct rx_super super = {0};
     struct stat st;
-    int fd = openat(db->dir_fd, db->name, (db->readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOFOLLOW);
+    int fd = rx_held_open(db->dir_fd, db->name, (db->readonly ? O_RDONLY : O_RDWR) | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, 0);
     if (fd < 0)
         return errno == ENOENT ? rx_fail(RX_E_REPLACED, 0, "%s is gone", db->path) : rx_os_error("open", db->path);
     int rc = RX_OK;
@@ -101,7 +97,7 @@ static int rx_open_generation(struct rx_db *db, uint64_t generation, struct rx_m
     if (rc == RX_OK)
         rc = rx_map_new(fd, super.capacity, db->readonly, -1, out);
     if (rc) {
-        close(fd);
+        rx_held_close(fd);
         return rc;
     }
     (*out)->generation = super.generation;
@@ -143,6 +139,7 @@ static int rx_remap_locked(struct rx_db *db)
     int rc = rx_open_generation(db, generation, &map);
     if (rc)
         return rc;
+    rx_guard_move(db->lock_base, &map->poison); /* a fault in NAME-lock must fail what is done on this map */
     map->older = db->map;
     __atomic_store_n(&db->map, map, __ATOMIC_RELEASE);
     rx_unmap_old(db);

@@ -12,6 +12,7 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 #include "attach.h"
+#include "fault.h"
 
 #define RX_INITIAL_SIZE (1ull << 20)
 #define RX_CAPACITY_MIN (1ull << 30)
@@ -134,24 +135,46 @@ int rx_format(struct rx_db *db, int fd, const struct rx_options *o)
     rx_super_seal_state(&s);
     if (rx_allocate_fd(fd, 0, size) != 0)
         return rx_os_error("give blocks to", db->path);
-    if (pwrite(fd, &root, sizeof root, RX_ROOT_OFF) != (ssize_t)sizeof root ||
+    if (RX_FAULT("pwrite") || pwrite(fd, &root, sizeof root, RX_ROOT_OFF) != (ssize_t)sizeof root ||
         pwrite(fd, &s, sizeof s, 0) != (ssize_t)sizeof s || (!db->memory && rx_sync_fd(fd) != 0))
         return rx_os_error("write", db->path);
     return RX_OK;
 }
 
-void rx_new_name(const struct rx_db *db, char name[300]) { snprintf(name, 300, "%.280s-new", db->name); }
+/*
+ * The name under which a new file is built.  It is removed when met, so it must be one that
+ * is ours beyond doubt: NAME-new may well be somebody's next version of NAME.
+ */
+static void rx_unfinished_name(const struct rx_db *db, char name[300]) { snprintf(name, 300, "%.280s-lock-new", db->name); }
+
+void rx_remove_unfinished(struct rx_db *db)
+{
+    char name[300];
+    rx_unfinished_name(db, name);
+    (void)unlinkat(db->dir_fd, name, 0);
+}
+
+/* NAME, if there is none yet: another's file that came first is as good. */
+static int rx_link_new(struct rx_db *db, const char *name)
+{
+    if (linkat(db->dir_fd, name, db->dir_fd, db->name, 0) == 0 || errno == EEXIST)
+        return RX_OK;
+    if (errno != EPERM && errno != EOPNOTSUPP && errno != EMLINK)
+        return rx_os_error("create", db->path);
+    int rc = rx_rename_new(db->dir_fd, name, db->dir_fd, db->name); /* no hard links here */
+    return rc && rx_error_errno() == EEXIST ? RX_OK : rc;
+}
 
 /*
  * Requires  OPENING: so there is one creator at a time, and one name will do.
  * Commit    the link or rename: before it NAME is as it was, after it the index is whole.
- * Crash     NAME-new may stay behind: the next first opener or creator removes it.
+ * Crash     NAME-lock-new may stay behind: the next first opener or creator removes it.
  */
 int rx_create(struct rx_db *db, const struct rx_options *o)
 {
     char name[300];
-    rx_new_name(db, name);
-    (void)unlinkat(db->dir_fd, name, 0);
+    rx_remove_unfinished(db);
+    rx_unfinished_name(db, name);
     int fd = openat(db->dir_fd, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, o->umask_mode ? o->umask_mode : 0666);
     if (fd < 0)
         return rx_os_error("create", db->path);
@@ -159,27 +182,33 @@ int rx_create(struct rx_db *db, const struct rx_options *o)
     if (rc == RX_OK)
         rc = rx_format(db, fd, o);
     close(fd);
-    if (rc == RX_OK && o->mode == 'n' && renameat(db->dir_fd, name, db->dir_fd, db->name) != 0)
-        rc = rx_os_error("replace", db->path);
-    if (rc == RX_OK && o->mode != 'n' && linkat(db->dir_fd, name, db->dir_fd, db->name, 0) != 0 && errno != EEXIST)
-        rc = rx_os_error("create", db->path);
-    if (rc || o->mode != 'n')
-        (void)unlinkat(db->dir_fd, name, 0);
+    if (rc == RX_OK && o->mode == 'n')
+        rc = rx_copy_rename(db, name);
+    else if (rc == RX_OK)
+        rc = rx_link_new(db, name);
+    rx_remove_unfinished(db); /* the second name, or what failed */
     return rc ? rc : rx_folder_sync(db);
 }
 
-/* NAME-copy-* of the dead.  Caller is alone with the index. */
+/*
+ * Copies of the dead: named after this file, its uuid and a uid (rx_copy_name()).  Nothing
+ * else that begins so: it is a user's, or rowex.copy() is making it.  Caller is alone with
+ * the index.
+ */
 void rx_remove_leftovers(struct rx_db *db)
 {
-    size_t length = strlen(db->name);
+    char prefix[256];
+    size_t length = (size_t)snprintf(prefix, sizeof prefix, "%.200s-copy-%08x-", db->name,
+                                     rx_crc32c(0, db->uuid, sizeof db->uuid));
     int fd = openat(db->dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     DIR *folder = fd < 0 ? NULL : fdopendir(fd);
-    if (folder == NULL)
+    if (folder == NULL) {
+        rx_close_fd(fd);
         return;
-    for (struct dirent *entry; (entry = readdir(folder)) != NULL;) {
-        const char *rest = entry->d_name + length;
-        if (strncmp(entry->d_name, db->name, length) == 0 && strncmp(rest, "-copy-", 6) == 0)
-            (void)unlinkat(db->dir_fd, entry->d_name, 0);
     }
+    for (struct dirent *e; (e = readdir(folder)) != NULL;)
+        if (strncmp(e->d_name, prefix, length) == 0 && e->d_name[length] &&
+            e->d_name[length + strspn(e->d_name + length, "0123456789abcdef")] == 0)
+            (void)unlinkat(db->dir_fd, e->d_name, 0);
     closedir(folder);
 }

@@ -59,24 +59,33 @@ int rx_byte_lock(int fd, short type, uint64_t byte)
     return fcntl(fd, F_OFD_SETLK, &lock) == 0 ? RX_OK : errno == EAGAIN || errno == EACCES ? RX_E_BUSY : RX_E_OS;
 }
 
-#define RX_OPENING_WAIT_NS 30000000000ll
-int rx_opening_lock(int fd, const char *path)
+/* A description that may not write cannot take an exclusive lock, but it can ask for one. */
+bool rx_byte_free(int fd, uint64_t byte)
 {
-    if (fd < 0)
-        return RX_OK;
-    int64_t until = rx_now_ns() + RX_OPENING_WAIT_NS;
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = (off_t)byte, .l_len = 1};
+    return fcntl(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type == F_UNLCK;
+}
+
+#define RX_BYTE_WAIT_NS 30000000000ll
+static int rx_byte_wait(int fd, uint64_t byte, const char *doing, const char *path)
+{
+    int64_t until = rx_now_ns() + RX_BYTE_WAIT_NS;
     for (long nap_ns = 50000;; nap_ns = nap_ns < 10000000 ? nap_ns * 2 : nap_ns) {
-        int rc = rx_byte_lock(fd, F_WRLCK, RX_LOCK_OPENING);
+        int rc = rx_byte_lock(fd, F_WRLCK, byte);
         if (rc == RX_OK)
             return RX_OK;
         if (rc != RX_E_BUSY)
             return rx_os_error("lock", path);
         if (rx_now_ns() > until)
-            return rx_fail(RX_E_TIMEOUT, 0, "another process is opening, closing or marking %s and does not end", path);
+            return rx_fail(RX_E_TIMEOUT, 0, "another process is %s %s and does not end", doing, path);
         if ((rc = rx_poll_interrupt()) != RX_OK)
             return rc;
         nanosleep(&(struct timespec){0, nap_ns}, NULL);
     }
+}
+int rx_opening_lock(int fd, const char *path)
+{
+    return fd < 0 ? RX_OK : rx_byte_wait(fd, RX_LOCK_OPENING, "opening, closing or marking", path);
 }
 void rx_opening_unlock(int fd)
 {
@@ -113,7 +122,7 @@ bool rx_in_file_slow(struct rx_map *map, uint64_t off, uint64_t size)
     return off <= have && size <= have - off;
 }
 
-/* Zeros past the end, where there is no fallocate(2): whole pages, never over another's. */
+/* Zeros past the end, where there is no fallocate(2).  Caller: nobody else makes the file grow. */
 static int rx_write_zeros(int fd, uint64_t from, uint64_t upto)
 {
     static const char zeros[65536];
@@ -127,7 +136,8 @@ static int rx_write_zeros(int fd, uint64_t from, uint64_t upto)
     return 0;
 }
 
-int rx_allocate_fd(int fd, uint64_t from, uint64_t upto)
+/* 0; 1: this filesystem cannot; -1, errno. */
+static int rx_fallocate(int fd, uint64_t from, uint64_t upto)
 {
     int rc;
     if (upto <= from)
@@ -135,13 +145,45 @@ int rx_allocate_fd(int fd, uint64_t from, uint64_t upto)
     do
         rc = RX_FAULT("fallocate") ? -1 : fallocate(fd, 0, (off_t)from, (off_t)(upto - from));
     while (rc != 0 && errno == EINTR);
-    if (rc == 0 || (errno != EOPNOTSUPP && errno != ENOSYS))
-        return rc;
+    return rc != 0 && (errno == EOPNOTSUPP || errno == ENOSYS) ? 1 : rc;
+}
+
+static int rx_extend_by_zeros(int fd, uint64_t from, uint64_t upto)
+{
     struct stat st;
     if (fstat(fd, &st) != 0)
         return -1;
     uint64_t end = (uint64_t)st.st_size;
     return rx_write_zeros(fd, end > from ? end : from, upto);
+}
+
+int rx_allocate_fd(int fd, uint64_t from, uint64_t upto)
+{
+    int rc = rx_fallocate(fd, from, upto);
+    return rc <= 0 ? rc : rx_extend_by_zeros(fd, from, upto);
+}
+
+/*
+ * As rx_allocate_fd(), while others may do the same.  Zeros that are written late would
+ * fall on what another has stored since it made the file grow: so one at a time, and the
+ * end is looked at anew.  Not by OPENING, which an opener and a marker hold already.
+ */
+static int rx_allocate_shared(struct rx_db *db, int fd, uint64_t from, uint64_t upto)
+{
+    int done = rx_fallocate(fd, from, upto);
+    if (done <= 0)
+        return done == 0 ? RX_OK : rx_os_error("give more blocks to", db->path);
+    int rc = rx_turn_take(RX_TURN_GROWING);
+    if (rc)
+        return rc;
+    rc = rx_byte_wait(db->lock_fd, RX_LOCK_GROWING, "adding zeros to", db->path);
+    if (rc == RX_OK) {
+        if (rx_extend_by_zeros(fd, from, upto) != 0)
+            rc = rx_os_error("give more blocks to", db->path);
+        (void)rx_byte_lock(db->lock_fd, F_UNLCK, RX_LOCK_GROWING);
+    }
+    rx_turn_end(RX_TURN_GROWING);
+    return rc;
 }
 
 /* First touch of a page costs more one by one; 2 MiB at a time, so that we stay killable. */
@@ -174,11 +216,14 @@ int rx_name_is_ours(struct rx_db *db)
     if (same)
         return RX_OK;
     struct rx_peek seen; /* a copy that was renamed and whose step is not finished is ours too */
-    if (rx_name_peek(db, &seen) == RX_OK && seen.generation == generation + 1)
+    int rc = rx_name_peek(db, &seen);
+    if (rc < 0)
+        return rc; /* not to be seen just now (a folder that was closed to us): nobody is robbed for that */
+    if (rc == RX_OK && seen.generation == generation + 1)
         return RX_OK;
-    if (rx_load(&db->hdr->generation) != generation)
+    if (generation != RX_GENERATION_REPLACED && !rx_cas(&db->hdr->generation, &generation, RX_GENERATION_REPLACED) &&
+        generation != RX_GENERATION_REPLACED)
         return RX_OK; /* it moved while we looked */
-    rx_store(&db->hdr->generation, RX_GENERATION_REPLACED);
     return rx_fail(RX_E_REPLACED, 0, "%s", db->path);
 }
 
@@ -190,8 +235,8 @@ int rx_file_allocate(struct rx_db *db, struct rx_map *map, uint64_t upto)
     int rc = rx_name_is_ours(db);
     if (rc)
         return rc;
-    if (rx_allocate_fd(map->fd, have, upto) != 0)
-        return rx_os_error("give more blocks to", db->path);
+    if ((rc = rx_allocate_shared(db, map->fd, have, upto)) != RX_OK)
+        return rc;
     rx_map_refresh(map);
     rx_populate(map, have, upto);
     rx_raise(&db->hdr->allocated, upto);
@@ -278,8 +323,7 @@ void rx_map_unmap(struct rx_map *map)
         return;
     rx_guard_remove(map->base);
     munmap(map->base, map->capacity);
-    if (map->fd >= 0)
-        close(map->fd);
+    rx_held_close(map->fd);
     map->fd = -1;
     map->unmapped = true;
 }

@@ -88,5 +88,7 @@ int rx_super_check(const struct rx_super *super, uint64_t file_size);
 /* A fault inside a registered range sets *poison and maps a zero page there. */
 int rx_guard_add(uint8_t *base, uint64_t size, uint32_t *poison);
 void rx_guard_remove(uint8_t *base);
+/* Faults in this range are told to *poison from now on; one that was before, at once. */
+void rx_guard_move(uint8_t *base, uint32_t *poison);
 
 #endif

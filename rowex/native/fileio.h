@@ -1,12 +1,27 @@
 /*
- * fileio.h -- what file.c offers to open.c and remap.c alone.
+ * fileio.h -- what file.c and fork.c offer to the other files of opening and closing.
  */
 #ifndef ROWEX_FILEIO_H
 #define ROWEX_FILEIO_H
 #include "file.h"
 #include "manage.h"
+/* ---- fork.c ---- */
+/* openat() and close() of a descriptor that may hold locks; a forked child closes it. -1, errno. */
+int rx_held_open(int dir_fd, const char *name, int flags, mode_t mode);
+void rx_held_close(int fd);
+/* Threads of this process take turns where locks on the file do not keep them apart. */
+enum rx_turn { RX_TURN_OPENING, RX_TURN_MARKING, RX_TURN_GROWING, RX_TURNS };
+int rx_turn_take(enum rx_turn turn); /* waits; RX_OK, RX_E_INTERRUPTED */
+bool rx_turn_try(enum rx_turn turn);
+void rx_turn_take_surely(enum rx_turn turn);
+void rx_turn_end(enum rx_turn turn);
+/* `forget` runs in a forked child, after the descriptors were closed. */
+void rx_fork_setup(void (*forget)(void));
+
+/* ---- file.c ---- */
 int rx_os_error(const char *what, const char *name); /* by errno */
 int rx_byte_lock(int fd, short type, uint64_t byte); /* RX_OK, RX_E_BUSY, RX_E_OS; never waits */
+bool rx_byte_free(int fd, uint64_t byte);            /* could it be locked exclusively?  Takes nothing */
 int rx_opening_lock(int fd, const char *path);       /* waits; RX_E_TIMEOUT, RX_E_INTERRUPTED */
 void rx_opening_unlock(int fd);
 int rx_allocate_fd(int fd, uint64_t from, uint64_t upto); /* 0, or -1 with errno */

@@ -290,6 +290,7 @@ struct rx_arena {
 /* byte ranges for open-file-description locks, beyond the end of the files */
 #define RX_LOCK_OPENING (1ull << 40)       /* NAME-lock: exclusive while opening, closing, marking */
 #define RX_LOCK_USERS ((1ull << 40) + 1)   /* NAME-lock and the data file: shared by every user */
+#define RX_LOCK_GROWING ((1ull << 40) + 2) /* NAME-lock: exclusive while zeros are appended for want of fallocate(2) */
 #define RX_LOCK_PROCESS ((1ull << 40) + 64) /* NAME-lock: + index, exclusive by the process */
 
 #define RX_ASSERT_AT(type, field, at) \

@@ -12,6 +12,9 @@
  *                                                 or it was while we looked
  *                                      lock only  the file is in use with a -lock file
  *                                                 that is gone: refused
+ *
+ * Where NAME names another file than the one that its users have (mode "n", or the work of
+ * others), they are told and lose NAME-lock with it: who comes then makes a new one.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -26,6 +29,7 @@
 #include <time.h>
 #include <unistd.h>
 #include "attach.h"
+#include "fault.h"
 #include "../gc/alloc.h"
 #include "../gc/gate.h"
 #include "../gc/scan.h"
@@ -57,7 +61,7 @@ static int rx_lock_map(struct rx_db *db)
 {
     int flags = db->lock_fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE : MAP_SHARED;
     int fd = db->lock_fd < 0 ? -1 : rx_reopen_fd(db->lock_fd, O_RDWR);
-    void *base = db->lock_fd >= 0 && fd < 0
+    void *base = (db->lock_fd >= 0 && fd < 0) || RX_FAULT("mmap")
                      ? MAP_FAILED
                      : mmap(NULL, RX_LOCKFILE_SIZE, PROT_READ | PROT_WRITE, flags, fd, 0);
     int os_errno = errno;
@@ -74,7 +78,7 @@ static int rx_lock_reset(struct rx_db *db)
 {
     if (db->lock_fd < 0)
         return RX_OK;
-    if (ftruncate(db->lock_fd, 0) != 0 || rx_allocate_fd(db->lock_fd, 0, RX_LOCKFILE_SLOTS) != 0 ||
+    if (RX_FAULT("ftruncate") || ftruncate(db->lock_fd, 0) != 0 || rx_allocate_fd(db->lock_fd, 0, RX_LOCKFILE_SLOTS) != 0 ||
         ftruncate(db->lock_fd, (off_t)RX_LOCKFILE_SIZE) != 0)
         return rx_os_error("set up the -lock file of", db->path);
     if (!db->memory)
@@ -217,10 +221,8 @@ static int rx_be_first(struct rx_db *db, const struct rx_super *super, const str
     if (rc)
         return rc;
     rx_hdr_fill(db, super, st);
-    char unfinished[300];
-    rx_new_name(db, unfinished);
     if (!db->memory && !db->lockless)
-        (void)unlinkat(db->dir_fd, unfinished, 0); /* of a creator who died */
+        rx_remove_unfinished(db);
     const struct rx_node *root = (const struct rx_node *)(const void *)(db->map->base + RX_ROOT_OFF);
     if (root->kind != RX_K_N256 || root->prefix_len != 0 || root->level != 0)
         return rx_corrupt(RX_ROOT_OFF, "the root is not a root");
@@ -243,6 +245,23 @@ static int rx_be_first(struct rx_db *db, const struct rx_super *super, const str
     return rc;
 }
 
+/*
+ * NAME names another file than its users have.  That is for good: this one's uuid differs,
+ * or rx_name_is_ours() said so.
+ * Requires  OPENING: nobody is about to join through this NAME-lock.
+ * Crash     told, but NAME-lock still there: the next who comes does the same again.
+ */
+static int rx_disown(struct rx_db *db)
+{
+    char name[300];
+    rx_store(&db->hdr->generation, RX_GENERATION_REPLACED);
+    snprintf(name, sizeof name, "%s-lock", db->name);
+    if (unlinkat(db->dir_fd, name, 0) == 0 || errno == ENOENT)
+        return RX_I_RESTART;
+    return rx_fail(RX_E_REPLACED, errno, "%s is another file than the one in use under this name, whose -lock file "
+                   "may not be removed", db->path);
+}
+
 static int rx_join(struct rx_db *db, const struct rx_super *super, const struct stat *st)
 {
     int rc = rx_lock_map(db);
@@ -251,18 +270,15 @@ static int rx_join(struct rx_db *db, const struct rx_super *super, const struct 
     struct rx_lockhdr *hdr = db->hdr;
     if (memcmp(hdr->magic, RX_LOCK_MAGIC, 8) != 0 || hdr->version != RX_VERSION || !rx_load32(&hdr->ready))
         return rx_fail(RX_E_FORMAT, 0, "the -lock file of %s is foreign, or in use by another version", db->path);
-    if (memcmp(hdr->uuid, super->uuid, 16) != 0) {
-        if (rx_load(&hdr->generation) == RX_GENERATION_REPLACED)
-            return RX_I_RESTART;
-        return rx_fail(RX_E_REPLACED, 0, "%s is another file than the one in use under this name", db->path);
+    if (memcmp(hdr->uuid, super->uuid, 16) != 0)
+        return rx_disown(db);
+    /* The generation is the last word of a step: dev and ino alone may be a dead finisher's. */
+    if (rx_load(&hdr->dev) != (uint64_t)st->st_dev || rx_load(&hdr->ino) != (uint64_t)st->st_ino ||
+        rx_load(&hdr->generation) != super->generation) {
+        rc = rx_gate_finish_step(db); /* a copier died between its rename and the end of the step */
+        return rc < 0 ? rc : RX_I_RESTART;
     }
-    if (rx_load(&hdr->dev) != (uint64_t)st->st_dev || rx_load(&hdr->ino) != (uint64_t)st->st_ino) {
-        rc = rx_gate_finish_step(db); /* a copier died between its rename and the step */
-        if (rc < 0)
-            return rc;
-        return RX_I_RESTART;
-    }
-    return rx_load(&hdr->generation) == super->generation ? rx_process_take(db) : RX_I_RESTART;
+    return rx_process_take(db);
 }
 
 /*
@@ -276,7 +292,7 @@ int rx_attach(struct rx_db *db, int data_fd, const struct rx_options *o)
     if (rc == RX_OK)
         rc = rx_map_new(data_fd, super.capacity, db->readonly, o->fences, &db->map);
     if (rc) {
-        close(data_fd);
+        rx_held_close(data_fd);
         return rc;
     }
     rx_adopt_super(db, &super);
@@ -288,8 +304,8 @@ int rx_attach(struct rx_db *db, int data_fd, const struct rx_options *o)
         return super.state == RX_STATE_CLEAN ? rx_be_first(db, &super, &st)
                                              : rx_fail(RX_E_PERMISSION, 0, "%s was not closed cleanly, and the medium is read-only", db->path);
     bool lock_free = rx_byte_lock(db->lock_fd, F_WRLCK, RX_LOCK_USERS) == RX_OK;
-    /* A description that may not write cannot ask for an exclusive lock: the -lock file decides. */
-    bool data_free = db->readonly ? lock_free : rx_byte_lock(data_fd, F_WRLCK, RX_LOCK_USERS) == RX_OK;
+    bool data_free = db->readonly ? rx_byte_free(data_fd, RX_LOCK_USERS)
+                                  : rx_byte_lock(data_fd, F_WRLCK, RX_LOCK_USERS) == RX_OK;
     if (lock_free && !data_free)
         return rx_fail(RX_E_BUSY, 0, "%s is in use, but its -lock file was removed or replaced", db->path);
     rc = lock_free ? rx_be_first(db, &super, &st) : rx_join(db, &super, &st);

@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <libgen.h>
 #include <limits.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -16,11 +17,7 @@
 #include "attach.h"
 #include "../gc/uid.h"
 
-/* Never held by a thread that holds Python's lock and never taken in fork(), so that an
- * opener may call for interrupts while it waits. */
-static pthread_mutex_t rx_registry_mutex = PTHREAD_MUTEX_INITIALIZER;
-static struct rx_db *rx_registry;
-static pthread_once_t rx_fork_once = PTHREAD_ONCE_INIT;
+static struct rx_db *rx_registry; /* under RX_TURN_OPENING */
 
 /* ---- fork ------------------------------------------------------------------------- */
 
@@ -32,25 +29,20 @@ static void rx_close_and_forget(int *fd)
 }
 
 /*
- * The child closes the descriptions that it shares with its parent, or the locks on them
- * would outlive the parent (R7).  The maps stay: a call that was under way in another
- * thread of the parent is not under way here.
+ * The child's descriptors with locks were closed (fork.c).  The maps stay: a call that was
+ * under way in another thread of the parent is not under way here.
  */
-static void rx_fork_child(void)
+static void rx_forget_all(void)
 {
     for (struct rx_db *db = rx_registry; db; db = db->next) {
         db->broken_fork = true;
-        rx_close_and_forget(&db->lock_fd);
-        rx_close_and_forget(&db->probe_fd);
+        db->lock_fd = db->probe_fd = -1;
         for (struct rx_map *map = db->map; map; map = map->older)
-            if (!map->unmapped)
-                rx_close_and_forget(&map->fd);
+            map->fd = -1;
         rx_close_and_forget(&db->dir_fd);
     }
     rx_registry = NULL;
-    pthread_mutex_init(&rx_registry_mutex, NULL);
 }
-static void rx_fork_setup(void) { pthread_atfork(NULL, NULL, rx_fork_child); }
 
 /* ---- dbs ------------------------------------------------------------------------------ */
 
@@ -76,8 +68,8 @@ void rx_db_discard(struct rx_db *db)
         rx_map_unmap(map);
         free(map);
     }
-    rx_close_and_forget(&db->lock_fd);
-    rx_close_and_forget(&db->probe_fd);
+    rx_held_close(db->lock_fd);
+    rx_held_close(db->probe_fd);
     rx_close_and_forget(&db->dir_fd);
     rx_close_and_forget(&db->memory_fd[0]);
     rx_close_and_forget(&db->memory_fd[1]);
@@ -176,7 +168,7 @@ static int rx_lock_open(struct rx_db *db, const struct rx_options *o)
     const char *lockless = getenv("ROWEX_FORCE_LOCKLESS");
     snprintf(name, sizeof name, "%s-lock", db->name);
     bool forced = o->mode == 'r' && lockless && *lockless && *lockless != '0';
-    db->lock_fd = forced ? -1 : openat(db->dir_fd, name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
+    db->lock_fd = forced ? -1 : rx_held_open(db->dir_fd, name, O_RDWR | O_CREAT | O_NOFOLLOW, 0666);
     if (db->lock_fd < 0 && (forced || errno == EROFS) && o->mode == 'r') {
         db->lockless = db->readonly = true;
         return RX_OK;
@@ -185,7 +177,7 @@ static int rx_lock_open(struct rx_db *db, const struct rx_options *o)
         return rx_fail(RX_E_PERMISSION, errno, "readers too need to write %s-lock, where they say that they read", db->path);
     if (db->lock_fd < 0)
         return rx_os_error("open the -lock file of", db->path);
-    db->probe_fd = openat(db->dir_fd, name, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+    db->probe_fd = rx_held_open(db->dir_fd, name, O_RDWR | O_NOFOLLOW, 0);
     return db->probe_fd < 0 ? errno == ENOENT ? RX_I_RESTART : rx_os_error("open the -lock file of", db->path) : RX_OK;
 }
 
@@ -204,38 +196,31 @@ static bool rx_lock_current(struct rx_db *db)
     return db->lock_fd < 0 || (rx_same_file(db->lock_fd, db->dir_fd, name) && rx_same_file(db->probe_fd, db->dir_fd, name));
 }
 
-/*
- * Mode "n" over a file that others have open: they are told through their -lock file that
- * NAME is no longer theirs, and lose it; newcomers make a new one.
- */
-static int rx_oust(struct rx_db *db)
+/* A file that is plainly not ours is told so by attaching; here it only must not get a -lock file. */
+static int rx_look_first(struct rx_db *db)
 {
-    char name[300];
-    if (rx_byte_lock(db->lock_fd, F_WRLCK, RX_LOCK_USERS) == RX_OK)
-        return RX_OK; /* nobody: the same -lock file will do */
-    void *base = mmap(NULL, sizeof(struct rx_lockhdr), PROT_READ | PROT_WRITE, MAP_SHARED, db->lock_fd, 0);
-    if (base == MAP_FAILED)
-        return rx_fail(RX_E_MEMORY, errno, "cannot map the -lock file of %s", db->path);
-    rx_store(&((struct rx_lockhdr *)base)->generation, RX_GENERATION_REPLACED);
-    munmap(base, sizeof(struct rx_lockhdr));
-    snprintf(name, sizeof name, "%s-lock", db->name);
-    (void)unlinkat(db->dir_fd, name, 0);
-    return RX_I_RESTART;
+    char magic[8];
+    int fd = openat(db->dir_fd, db->name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
+    if (fd < 0)
+        return RX_OK; /* whoever opens it in earnest says why */
+    bool foreign = pread(fd, magic, sizeof magic, 0) == (ssize_t)sizeof magic && memcmp(magic, RX_MAGIC, sizeof magic) != 0;
+    close(fd);
+    return foreign ? rx_fail(RX_E_FORMAT, 0, "%s does not begin with Rowex's magic bytes", db->path) : RX_OK;
 }
 
 static int rx_data_open(struct rx_db *db, const struct rx_options *o, int *fd)
 {
-    int flags = O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY;
-    *fd = db->lockless ? -1 : openat(db->dir_fd, db->name, O_RDWR | flags);
+    int flags = O_NOFOLLOW | O_NONBLOCK | O_NOCTTY;
+    *fd = db->lockless ? -1 : rx_held_open(db->dir_fd, db->name, O_RDWR | flags, 0);
     if (*fd < 0 && o->mode == 'r' && (db->lockless || errno == EACCES || errno == EROFS || errno == EPERM)) {
         db->readonly = true;
-        *fd = openat(db->dir_fd, db->name, O_RDONLY | flags);
+        *fd = rx_held_open(db->dir_fd, db->name, O_RDONLY | flags, 0);
     }
     if (*fd < 0)
         return rx_os_error("open", db->path);
     int rc = rx_filesystem_allowed(db, *fd);
     if (rc)
-        close(*fd);
+        rx_held_close(*fd);
     return rc;
 }
 
@@ -250,8 +235,6 @@ static int rx_open_locked(struct rx_db *db, const struct rx_options *o, bool *cr
     if (!*created && (!exists || o->mode == 'n')) {
         rc = rx_create(db, o);
         *created = rc == RX_OK;
-        if (rc == RX_OK && o->mode == 'n')
-            rc = rx_oust(db);
     }
     if (rc == RX_OK)
         rc = rx_data_open(db, o, &fd);
@@ -273,6 +256,8 @@ static int rx_open_once(const struct rx_options *o, bool *created, struct rx_db 
     }
     if (rc == RX_OK && !exists && (o->mode == 'r' || o->mode == 'w'))
         rc = rx_fail(RX_E_NOT_FOUND, 0, "%s", db->path); /* and no -lock file is left behind */
+    if (rc == RX_OK && exists && o->mode != 'n')
+        rc = rx_look_first(db);
     if (rc == RX_OK)
         rc = rx_lock_open(db, o);
     if (rc == RX_OK)
@@ -292,17 +277,25 @@ static int rx_open_once(const struct rx_options *o, bool *created, struct rx_db 
 
 /* ---- memory() --------------------------------------------------------------------------------- */
 
+/* A description of its own, for locks, on an inherited or own memfd. */
+static int rx_memory_reopen(int fd)
+{
+    char name[64];
+    snprintf(name, sizeof name, "/proc/self/fd/%d", fd);
+    return rx_held_open(AT_FDCWD, name, O_RDWR, 0);
+}
+
 static int rx_memory_attach(struct rx_db *db, const struct rx_options *o, struct rx_db **out)
 {
-    int fd = rx_reopen_fd(db->memory_fd[0], O_RDWR), rc;
+    int fd = rx_memory_reopen(db->memory_fd[0]), rc;
     db->memory = true;
-    db->lock_fd = rx_reopen_fd(db->memory_fd[1], O_RDWR);
-    db->probe_fd = rx_reopen_fd(db->memory_fd[1], O_RDWR);
+    db->lock_fd = rx_memory_reopen(db->memory_fd[1]);
+    db->probe_fd = rx_memory_reopen(db->memory_fd[1]);
     db->name = strdup("memory");
     db->path = strdup("memory");
     if (fd < 0 || db->lock_fd < 0 || db->probe_fd < 0 || !db->name || !db->path) {
         rc = rx_os_error("open", "memory");
-        rx_close_and_forget(&fd);
+        rx_held_close(fd);
     } else {
         rc = rx_opening_lock(db->lock_fd, "memory");
         if (rc == RX_OK) {
@@ -355,8 +348,8 @@ static int rx_memory_join(const struct rx_db *inherited, const struct rx_options
 
 /* ---- the doors ------------------------------------------------------------------------------------ */
 
-/* With the registry's mutex held. */
-static int rx_open_held(const struct rx_options *o, struct rx_db **out)
+/* Within the turn of openers; interrupts are asked for meanwhile (fork.c). */
+static int rx_open_in_turn(const struct rx_options *o, struct rx_db **out)
 {
     bool created = false;
     int rc = RX_I_RESTART;
@@ -371,13 +364,13 @@ static int rx_open_held(const struct rx_options *o, struct rx_db **out)
     return rc == RX_I_RESTART ? rx_fail(RX_E_REPLACED, 0, "%s does not hold still", o->path) : rc;
 }
 
-/* Lets the mutex go; tells of a startup scan only then: the listener may open an index. */
+/* Ends the turn; tells of a startup scan only then: the listener may open an index. */
 static int rx_opened(int rc, struct rx_db **out)
 {
     uint64_t scanned = rc == RX_OK ? (*out)->scan_reclaimed : 0;
     if (scanned)
         (*out)->scan_reclaimed = 0;
-    pthread_mutex_unlock(&rx_registry_mutex);
+    rx_turn_end(RX_TURN_OPENING);
     if (scanned)
         rx_event("scan", scanned - 1, 0);
     return rc;
@@ -385,35 +378,37 @@ static int rx_opened(int rc, struct rx_db **out)
 
 int rx_db_open(const struct rx_options *o, struct rx_db **out)
 {
-    pthread_once(&rx_fork_once, rx_fork_setup);
-    pthread_mutex_lock(&rx_registry_mutex);
-    return rx_opened(rx_open_held(o, out), out);
+    rx_fork_setup(rx_forget_all);
+    int rc = rx_turn_take(RX_TURN_OPENING);
+    return rc ? rc : rx_opened(rx_open_in_turn(o, out), out);
 }
 
-/* The caller may hold Python's lock, and an opener with the mutex may be waiting for that. */
+/* The caller may hold Python's lock, and an opener in its turn may be waiting for that. */
 #define RX_REOPEN_TRIES 2000
 int rx_db_reopen(struct rx_db *inherited, const struct rx_options *o, struct rx_db **out)
 {
-    for (int tries = 0; pthread_mutex_trylock(&rx_registry_mutex) != 0; tries++) {
+    for (int tries = 0; !rx_turn_try(RX_TURN_OPENING); tries++) {
         if (tries == RX_REOPEN_TRIES)
             return rx_fail(RX_E_BUSY, 0, "another thread is opening or closing an index");
         nanosleep(&(struct timespec){0, 1000000}, NULL);
     }
-    return rx_opened(inherited->memory ? rx_memory_join(inherited, o, out) : rx_open_held(o, out), out);
+    return rx_opened(inherited->memory ? rx_memory_join(inherited, o, out) : rx_open_in_turn(o, out), out);
 }
 
+/*
+ * Detaching waits for calls that are under way, and a listener in one of them may open an
+ * index: so not within the turn.  Whoever opens the same file here meanwhile finds no db and
+ * joins by descriptions of its own, as another process does.
+ */
 int rx_db_close(struct rx_db *db)
 {
-    int rc = RX_OK;
-    pthread_mutex_lock(&rx_registry_mutex);
-    if (--db->handles == 0) {
-        for (struct rx_db **at = &rx_registry; *at; at = &(*at)->next)
-            if (*at == db) {
-                *at = db->next;
-                break;
-            }
-        rc = rx_detach(db);
-    }
-    pthread_mutex_unlock(&rx_registry_mutex);
-    return rc;
+    rx_turn_take_surely(RX_TURN_OPENING);
+    bool last = --db->handles == 0;
+    for (struct rx_db **at = &rx_registry; last && *at; at = &(*at)->next)
+        if (*at == db) {
+            *at = db->next;
+            break;
+        }
+    rx_turn_end(RX_TURN_OPENING);
+    return last ? rx_detach(db) : RX_OK;
 }

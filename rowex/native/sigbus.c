@@ -12,17 +12,17 @@
 #include "file.h"
 
 #define RX_GUARDS 1024u
-struct rx_guard { uintptr_t base, size; uint32_t *poison; };
-static struct rx_guard rx_guards[RX_GUARDS]; /* base 0: free; size is stored last */
+struct rx_guard { uintptr_t base, size; uint32_t *poison; uint32_t hit; };
+static struct rx_guard rx_guards[RX_GUARDS]; /* base 0: free, 1: being filled */
 static struct sigaction rx_before;
 static pthread_once_t rx_guard_once = PTHREAD_ONCE_INIT;
 static uintptr_t rx_page;
 
-static const struct rx_guard *rx_guard_of(uintptr_t at)
+static struct rx_guard *rx_guard_of(uintptr_t at)
 {
     for (unsigned i = 0; i < RX_GUARDS; i++) {
         uintptr_t base = __atomic_load_n(&rx_guards[i].base, __ATOMIC_ACQUIRE);
-        if (base && at >= base && at - base < __atomic_load_n(&rx_guards[i].size, __ATOMIC_ACQUIRE))
+        if (base > 1 && at >= base && at - base < __atomic_load_n(&rx_guards[i].size, __ATOMIC_ACQUIRE))
             return &rx_guards[i];
     }
     return NULL;
@@ -37,6 +37,8 @@ static void rx_chain(int signal, siginfo_t *info, void *context)
     } else {
         struct sigaction die = {.sa_handler = SIG_DFL};
         sigaction(SIGBUS, &die, NULL); /* the access is made again, and ends the process */
+        if (info->si_code <= 0)
+            raise(signal); /* sent, not met: there is no access to make again */
     }
 }
 
@@ -44,11 +46,13 @@ static void rx_on_sigbus(int signal, siginfo_t *info, void *context)
 {
     int saved = errno;
     uintptr_t at = (uintptr_t)info->si_addr;
-    const struct rx_guard *g = rx_guard_of(at);
+    struct rx_guard *g = info->si_code > 0 ? rx_guard_of(at) : NULL; /* kill(2) puts no address there */
     if (g == NULL) {
         rx_chain(signal, info, context);
     } else {
-        __atomic_store_n(g->poison, 1, __ATOMIC_RELEASE);
+        /* hit before poison is read; rx_guard_move() stores poison before it reads hit: one sees the other */
+        __atomic_store_n(&g->hit, 1, __ATOMIC_SEQ_CST);
+        __atomic_store_n(__atomic_load_n(&g->poison, __ATOMIC_SEQ_CST), 1, __ATOMIC_RELEASE);
         void *page = (void *)(at & ~(rx_page - 1));
         if (mmap(page, rx_page, PROT_READ | PROT_WRITE, MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) == MAP_FAILED)
             rx_chain(signal, info, context);
@@ -71,7 +75,8 @@ int rx_guard_add(uint8_t *base, uint64_t size, uint32_t *poison)
         uintptr_t none = 0;
         if (!__atomic_compare_exchange_n(&rx_guards[i].base, &none, 1, false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED))
             continue;
-        rx_guards[i].poison = poison;
+        __atomic_store_n(&rx_guards[i].poison, poison, __ATOMIC_RELEASE);
+        __atomic_store_n(&rx_guards[i].hit, 0, __ATOMIC_RELEASE);
         __atomic_store_n(&rx_guards[i].size, size, __ATOMIC_RELEASE);
         __atomic_store_n(&rx_guards[i].base, (uintptr_t)base, __ATOMIC_RELEASE);
         return RX_OK;
@@ -85,5 +90,15 @@ void rx_guard_remove(uint8_t *base)
         if (__atomic_load_n(&rx_guards[i].base, __ATOMIC_ACQUIRE) == (uintptr_t)base) {
             __atomic_store_n(&rx_guards[i].size, 0, __ATOMIC_RELEASE);
             __atomic_store_n(&rx_guards[i].base, 0, __ATOMIC_RELEASE);
+        }
+}
+
+void rx_guard_move(uint8_t *base, uint32_t *poison)
+{
+    for (unsigned i = 0; i < RX_GUARDS; i++)
+        if (__atomic_load_n(&rx_guards[i].base, __ATOMIC_ACQUIRE) == (uintptr_t)base) {
+            __atomic_store_n(&rx_guards[i].poison, poison, __ATOMIC_SEQ_CST);
+            if (__atomic_load_n(&rx_guards[i].hit, __ATOMIC_SEQ_CST))
+                __atomic_store_n(poison, 1, __ATOMIC_RELEASE);
         }
 }

@@ -1,0 +1,177 @@
+#!/usr/bin/env python3
+"""
+Opens damaged files: whatever the bytes, an answer or an exception, never a crash, a hang or a loop.
+
+    fuzz_open.py [--seed N] [--count N] [--folder DIR] [--keep FILE]
+
+Takes a small valid index, changes some of it (bits, words, references to elsewhere, pieces moved,
+the end cut off), seals the superblock's checksums anew half of the time so that the changes get past
+them, and uses the file in a child process: open, get, scan both ways, check, write.  A failing image
+is written to --keep and named by its number; the same seed makes the same images.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import random
+import signal
+import struct
+import sys
+import tempfile
+from pathlib import Path
+
+import rowex
+
+HEAP, ROOT = 65536, 8192
+CHILD_S = 30
+EXPECTED = (rowex.RowexError, OSError, ValueError, KeyError, MemoryError)
+
+
+def crc32c(data: bytes, seed: int = 0) -> int:
+    """CRC-32C (Castagnoli), bit by bit from a table; as the core seals its superblock."""
+    crc = ~seed & 0xFFFFFFFF
+    for byte in data:
+        crc = crc >> 8 ^ TABLE[(crc ^ byte) & 255]
+    return ~crc & 0xFFFFFFFF
+
+
+def _table() -> list[int]:
+    table = []
+    for number in range(256):
+        for _ in range(8):
+            number = number >> 1 ^ 0x82F63B78 if number & 1 else number >> 1
+        table.append(number)
+    return table
+
+
+TABLE = _table()
+
+
+def seal(image: bytearray) -> None:
+    """Make the superblock's two checksums right (rowex/native/super.c)."""
+    if len(image) < HEAP:
+        return
+    struct.pack_into("<I", image, 252, crc32c(image[:252]))
+    state = struct.unpack_from("<I", image, 256)[0]
+    covered = image[304 : 512 + 16 * 208] if state == 1 else image[264:304]
+    struct.pack_into("<I", image, 260, crc32c(bytes(covered), state))
+
+
+def valid_image(path: Path) -> bytes:
+    """An index with all node kinds, long prefixes, big values and free cells."""
+    dice = random.Random(1)
+    with rowex.open(path, "n", initial_size=131072) as index:
+        for number in range(400):
+            index[dice.randbytes(dice.choice([1, 2, 3, 8]))] = dice.randbytes(dice.choice([0, 5, 40, 300]))
+            index[b"mail/%d@example.org/%d" % (number % 60, number)] = b"value %d" % number
+        for length in range(0, 400, 37):
+            index[b"p" * length] = b"x" * 3000
+        for key in [key for key, _ in index.scan()][::5]:
+            del index[key]
+    return path.read_bytes()
+
+
+def mutate(image: bytes, dice: random.Random) -> bytearray:
+    """One damaged image."""
+    out = bytearray(image)
+    used = len(image.rstrip(b"\0")) + 64
+    for _ in range(dice.choice([1, 1, 2, 3, 10])):
+        low, high = dice.choice([(0, 512), (512, 512 + 16 * 208), (ROOT, ROOT + 2100), (HEAP, used), (HEAP, used)])
+        at = dice.randrange(low, max(low + 1, min(high, len(out) - 8)))
+        word = at & ~7
+        action = dice.randrange(6)
+        if action == 0:
+            out[at] ^= 1 << dice.randrange(8)
+        elif action == 1:
+            out[at] = dice.choice([0, 1, 127, 255, dice.randrange(256)])
+        elif action == 2:
+            struct.pack_into("<Q", out, word, dice.randrange(HEAP, used) & ~7 | dice.randrange(8))
+        elif action == 3:
+            struct.pack_into("<Q", out, word, dice.choice([0, 1, 2**64 - 1, 2**63, 2**48 - 8, dice.getrandbits(64)]))
+        elif action == 4:
+            size, source = dice.randrange(1, 200), dice.randrange(0, used)
+            piece = out[source : source + size]
+            out[at : at + len(piece)] = piece
+        else:
+            a, b = dice.randrange(HEAP, used) & ~7, word
+            out[a : a + 8], out[b : b + 8] = out[b : b + 8], out[a : a + 8]
+    out = out[: len(image)]
+    if dice.random() < 0.05:
+        del out[dice.randrange(len(out)) :]
+    if dice.random() < 0.5:
+        seal(out)
+    return out
+
+
+def use(path: Path, dice: random.Random) -> None:
+    """Everything that a user might do with it; each may fail with an expected exception."""
+    index = rowex.open(path, dice.choice("rww"))
+    calls = [
+        lambda: [index.get(dice.randbytes(n)) for n in (0, 1, 2, 3, 8)],
+        lambda: [index.get(b"mail/%d@example.org/%d" % (n % 60, n)) for n in range(0, 400, 7)],
+        lambda: sum(1 for _ in index.scan()),
+        lambda: sum(1 for _ in index.scan(reverse=True)),
+        lambda: (index.floor(b"mail/3"), index.ceiling(b"p" * 100), index.first(), index.last()),
+        lambda: index.stats(),
+        lambda: index.check(),
+        lambda: index.put_many([(b"mail/%d@example.org/%d" % (n % 60, n), b"new") for n in range(100)], timeout=5),
+        lambda: index.remove_many([b"mail/%d@example.org/%d" % (n % 60, n) for n in range(0, 400, 3)]),
+        lambda: [index.discard(b"p" * n) for n in range(400)],
+        lambda: index.compact(timeout=5),
+        lambda: sum(1 for _ in index.scan()),
+    ]
+    for call in calls:
+        with contextlib.suppress(*EXPECTED):
+            call()
+    index.close()
+
+
+def child(path: Path, seed: str) -> None:
+    """Never returns."""
+    signal.alarm(CHILD_S)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    try:
+        with contextlib.suppress(*EXPECTED):
+            use(path, random.Random(seed))
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        os._exit(5)
+    os._exit(0)
+
+
+def main() -> int:
+    """Run; 1 at the first image that does harm."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**9))
+    parser.add_argument("--count", type=int, default=1000)
+    parser.add_argument("--first", type=int, default=0, help="number of the first image, to go on with a run")
+    parser.add_argument("--folder", type=Path, default=Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else None)
+    parser.add_argument("--keep", type=Path, default=Path("failing.rowex"))
+    arguments = parser.parse_args()
+    print(f"seed {arguments.seed}, {arguments.count} images", flush=True)
+    with tempfile.TemporaryDirectory(prefix="rowex-fuzz-", dir=arguments.folder) as name:
+        path = Path(name) / "index.rowex"
+        image = valid_image(path)
+        for number in range(arguments.first, arguments.first + arguments.count):
+            seed = f"{arguments.seed} {number}"
+            damaged = mutate(image, random.Random(seed))
+            for entry in Path(name).iterdir():
+                entry.unlink()
+            path.write_bytes(damaged)
+            pid = os.fork()
+            if pid == 0:
+                child(path, seed)
+            status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            if status:
+                arguments.keep.write_bytes(damaged)
+                what = "hung" if status == -signal.SIGALRM else f"ended with {status}"
+                print(f"image {number} of seed {arguments.seed} {what}; kept as {arguments.keep}")
+                return 1
+    print(f"{arguments.count} images, no crash, no hang")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
