@@ -19,7 +19,8 @@ LONGER = {"change.c": 650}  # putting and removing share their steps
 
 # Atomics live in persist.h.  These touch flags of the process itself: no file, no other process.
 PROCESS_LOCAL = {
-    "batch.c", "change.c", "check.c", "close.c", "copy.c", "core.h", "crash.h", "cursor.c", "duplicate.c", "epoch.c", "epoch.h",
+    "batch.c", "change.c", "check.c", "close.c", "copy.c", "core.h", "crash.h", "cursor.c",
+    "duplicate.c", "epoch.c", "epoch.h",
     "error.c", "file.c", "fork.c", "guard.h", "index.c", "intent.c", "lock.h", "manage.c", "open.c", "persist.c",
     "persist.h", "registry.c", "sigbus.c", "uid.c", "walk.c", "claim.c", "scan.c", "verify.c", "gate.c",
 }  # fmt: skip
