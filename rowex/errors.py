@@ -132,6 +132,7 @@ class _Pending(threading.local):
 
 
 _pending = _Pending()
+_kept: set[int] = set()  # ids of what is remembered, of all threads
 
 
 def remember_interrupt(exception: BaseException | None) -> None:
@@ -141,12 +142,26 @@ def remember_interrupt(exception: BaseException | None) -> None:
     Args:
         exception: What it raised; None forgets.
     """
+    if _pending.exception is not None:
+        _kept.discard(id(_pending.exception))
+    if exception is not None:
+        _kept.add(id(exception))
     _pending.exception = exception
 
 
 def pending_interrupt() -> BaseException | None:
     """What `remember_interrupt` keeps for this thread, or None."""
-    return _pending.exception
+    exception = _pending.exception
+    return exception if exception is not None and id(exception) in _kept else None
+
+
+def take_interrupt(exception: BaseException) -> bool:
+    """Forget *exception*, from any thread; whether it was still kept, that is, raised by nobody."""
+    try:
+        _kept.remove(id(exception))
+    except KeyError:
+        return False
+    return True
 
 
 def _text(pointer: object) -> str:

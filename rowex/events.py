@@ -16,7 +16,7 @@ from functools import cache
 from typing import Any
 
 from rowex._native import ffi, lib
-from rowex.errors import pending_interrupt, remember_interrupt
+from rowex.errors import pending_interrupt, remember_interrupt, take_interrupt
 
 __all__ = ["install", "logger"]
 
@@ -58,7 +58,20 @@ def _keep_exception(kind: Any, exception: BaseException, traceback: Any) -> int:
     # Signal handlers run where Python code is entered, so they also raise before the first line
     # of a callback, where no `try` of its own can catch it.
     remember_interrupt(exception)
+    if isinstance(exception, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
+        timer = threading.Timer(_LOST_S, _raise_again, (exception,))
+        timer.daemon = True
+        timer.start()
     return 1
+
+
+# A call that was nearly over may succeed all the same; then nobody asks what was kept.
+_LOST_S = 1.0
+
+
+def _raise_again(exception: BaseException) -> None:
+    if take_interrupt(exception):
+        interrupt_main()
 
 
 @ffi.def_extern(name="rowex_on_interrupt", error=1, onerror=_keep_exception)  # type: ignore[untyped-decorator]
