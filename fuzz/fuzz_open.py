@@ -4,10 +4,11 @@ Opens damaged files: whatever the bytes, an answer or an exception, never a cras
 
     fuzz_open.py [--seed N] [--count N] [--folder DIR] [--keep FILE]
 
-Takes a small valid index, changes some of it (bits, words, references to elsewhere, pieces moved,
-the end cut off), seals the superblock's checksums anew half of the time so that the changes get past
-them, and uses the file in a child process: open, get, scan both ways, check, write.  A failing image
-is written to --keep and named by its number; the same seed makes the same images.
+Takes a small valid index, closed cleanly or left in use by a process that died, changes some of it
+(bits, words, references to elsewhere, pieces moved, the end cut off), seals the superblock's checksums
+anew half of the time so that the changes get past them, and uses the file in a child process: open,
+get, scan both ways, check, write.  A failing image is written to --keep and named by its number; the
+same seed makes the same images.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ from pathlib import Path
 
 import rowex
 
-HEAP, ROOT = 65536, 8192
+HEAP, ROOT, IN_USE = 65536, 8192, 2
 CHILD_S = 30
+USED, REFUSED, WRONG = 0, 3, 5  # exit statuses of the child
 EXPECTED = (rowex.RowexError, OSError, ValueError, KeyError, MemoryError)
 
 
@@ -49,28 +51,52 @@ def _table() -> list[int]:
 TABLE = _table()
 
 
+def claim(image: bytearray, path: Path) -> None:
+    """An image in use says in which file it is (boot, device, inode): in the one at *path*."""
+    if len(image) < HEAP or struct.unpack_from("<I", image, 256)[0] != IN_USE:
+        return
+    status = path.stat()
+    struct.pack_into("<QQ", image, 288, status.st_dev, status.st_ino)
+    seal(image)
+
+
 def seal(image: bytearray) -> None:
     """Make the superblock's two checksums right (rowex/native/super.c)."""
     if len(image) < HEAP:
         return
     struct.pack_into("<I", image, 252, crc32c(image[:252]))
     state = struct.unpack_from("<I", image, 256)[0]
-    covered = image[304 : 512 + 16 * 208] if state == 1 else image[264:304]
+    covered = image[264:304] if state == IN_USE else image[304 : 512 + 16 * 208]
     struct.pack_into("<I", image, 260, crc32c(bytes(covered), state))
 
 
-def valid_image(path: Path) -> bytes:
-    """An index with all node kinds, long prefixes, big values and free cells."""
+def fill(index: rowex.Index) -> None:
+    """All node kinds, long prefixes, big values and free cells."""
     dice = random.Random(1)
-    with rowex.open(path, "n", initial_size=131072) as index:
-        for number in range(400):
-            index[dice.randbytes(dice.choice([1, 2, 3, 8]))] = dice.randbytes(dice.choice([0, 5, 40, 300]))
-            index[b"mail/%d@example.org/%d" % (number % 60, number)] = b"value %d" % number
-        for length in range(0, 400, 37):
-            index[b"p" * length] = b"x" * 3000
-        for key in [key for key, _ in index.scan()][::5]:
-            del index[key]
-    return path.read_bytes()
+    for number in range(400):
+        index[dice.randbytes(dice.choice([1, 2, 3, 8]))] = dice.randbytes(dice.choice([0, 5, 40, 300]))
+        index[b"mail/%d@example.org/%d" % (number % 60, number)] = b"value %d" % number
+    for length in range(0, 400, 37):
+        index[b"p" * length] = b"x" * 3000
+    for key in [key for key, _ in index.scan()][::5]:
+        del index[key]
+
+
+def valid_images(path: Path) -> list[bytes]:
+    """A file that was closed, and one whose user died."""
+    images = []
+    for dies in (False, True):
+        pid = os.fork()
+        if pid == 0:
+            index = rowex.open(path, "n", initial_size=131072)
+            fill(index)
+            if not dies:
+                index.close()
+            os._exit(0)
+        if os.waitpid(pid, 0)[1]:
+            raise RuntimeError("a valid index could not be made")
+        images.append(path.read_bytes())
+    return images
 
 
 def mutate(image: bytes, dice: random.Random) -> bytearray:
@@ -107,7 +133,10 @@ def mutate(image: bytes, dice: random.Random) -> bytearray:
 
 def use(path: Path, dice: random.Random) -> None:
     """Everything that a user might do with it; each may fail with an expected exception."""
-    index = rowex.open(path, dice.choice("rww"))
+    try:
+        index = rowex.open(path, dice.choice("rww"))
+    except EXPECTED:
+        os._exit(REFUSED)
     calls = [
         lambda: [index.get(dice.randbytes(n)) for n in (0, 1, 2, 3, 8)],
         lambda: [index.get(b"mail/%d@example.org/%d" % (n % 60, n)) for n in range(0, 400, 7)],
@@ -137,8 +166,27 @@ def child(path: Path, seed: str) -> None:
             use(path, random.Random(seed))
     except BaseException:
         sys.excepthook(*sys.exc_info())
-        os._exit(5)
-    os._exit(0)
+        os._exit(WRONG)
+    os._exit(USED)
+
+
+def try_image(path: Path, images: list[bytes], seed: str, keep: Path) -> int:
+    """Make the image of *seed* and use it; the child's status, negative when a signal ended it."""
+    dice = random.Random(seed)
+    damaged = mutate(dice.choice(images), dice)
+    for entry in path.parent.iterdir():
+        entry.unlink()
+    path.touch()
+    if dice.random() < 0.9:
+        claim(damaged, path)
+    path.write_bytes(damaged)
+    pid = os.fork()
+    if pid == 0:
+        child(path, seed)
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if status not in (USED, REFUSED):
+        keep.write_bytes(damaged)
+    return status
 
 
 def main() -> int:
@@ -151,25 +199,21 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, default=Path("failing.rowex"))
     arguments = parser.parse_args()
     print(f"seed {arguments.seed}, {arguments.count} images", flush=True)
+    refused = 0
     with tempfile.TemporaryDirectory(prefix="rowex-fuzz-", dir=arguments.folder) as name:
         path = Path(name) / "index.rowex"
-        image = valid_image(path)
+        images = valid_images(path)
         for number in range(arguments.first, arguments.first + arguments.count):
-            seed = f"{arguments.seed} {number}"
-            damaged = mutate(image, random.Random(seed))
-            for entry in Path(name).iterdir():
-                entry.unlink()
-            path.write_bytes(damaged)
-            pid = os.fork()
-            if pid == 0:
-                child(path, seed)
-            status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-            if status:
-                arguments.keep.write_bytes(damaged)
+            status = try_image(path, images, f"{arguments.seed} {number}", arguments.keep)
+            if status not in (USED, REFUSED):
                 what = "hung" if status == -signal.SIGALRM else f"ended with {status}"
                 print(f"image {number} of seed {arguments.seed} {what}; kept as {arguments.keep}")
                 return 1
-    print(f"{arguments.count} images, no crash, no hang")
+            refused += status == REFUSED
+    print(f"{arguments.count} images, {refused} of them refused; no crash, no hang")
+    if arguments.count >= 1000 and not 0.05 < refused / arguments.count < 0.95:
+        print("the images are too much alike: nearly all of them were refused, or nearly none")
+        return 1
     return 0
 
 

@@ -30,6 +30,7 @@ __all__ = [
     "raw_option",
     "sides",
     "tell",
+    "to_nowhere",
 ]
 
 ABSENT, USAGE, UNUSABLE, INTERRUPTED = 1, 2, 3, 130
@@ -72,10 +73,10 @@ def tell(message: str) -> None:
     try:
         click.echo(f"rowex: {text}", err=True)
     except (OSError, ValueError):
-        _to_nowhere(sys.stderr)
+        to_nowhere(sys.stderr)
 
 
-def _to_nowhere(stream: Any) -> None:
+def to_nowhere(stream: Any) -> None:
     """Let what is still buffered for a closed pipe go, or it fails once more when Python ends."""
     try:
         nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -91,9 +92,9 @@ def _flush() -> None:
     try:
         sys.stdout.flush()
     except BrokenPipeError:
-        _to_nowhere(sys.stdout)
+        to_nowhere(sys.stdout)
     except OSError as error:
-        _to_nowhere(sys.stdout)
+        to_nowhere(sys.stdout)
         raise _unwritten(error) from None
 
 
@@ -113,7 +114,7 @@ class Commands(click.Group):
         except Malformed as error:
             raise click.UsageError(str(error)) from None
         except BrokenPipeError:
-            _to_nowhere(sys.stdout)
+            to_nowhere(sys.stdout)
         except KeyboardInterrupt:
             _flush()
             raise Interrupted("interrupted") from None
@@ -157,7 +158,7 @@ class Output:
         except BrokenPipeError:
             raise
         except OSError as error:
-            _to_nowhere(self._file)
+            to_nowhere(self._file)
             raise _unwritten(error) from None
 
     def flush(self) -> None:
@@ -167,7 +168,7 @@ class Output:
         except BrokenPipeError:
             raise
         except OSError as error:
-            _to_nowhere(self._file)
+            to_nowhere(self._file)
             raise _unwritten(error) from None
 
     def is_terminal(self) -> bool:

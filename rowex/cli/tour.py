@@ -25,6 +25,7 @@ from typing import Any
 import click
 
 import rowex
+from rowex.cli.console import to_nowhere
 from rowex.cli.tour_data import DONE, READY, RECORD, make_keys, share_of, version_of
 
 __all__ = ["tour"]
@@ -74,8 +75,10 @@ class Worker:
     def send(self, data: bytes) -> None:
         """Write to its stdin, which has room for the little that it gets."""
         assert self.process.stdin is not None
-        self.process.stdin.write(data)
-        self.process.stdin.flush()
+        try:
+            self.process.stdin.write(data)
+        except BrokenPipeError:
+            raise TourError(f"{self.name} failed before it had begun") from None
 
 
 class Tour:
@@ -239,8 +242,16 @@ class Tour:
         return sum(getattr(worker, what) for worker in self.workers)
 
 
-def _say(title: str, text: str) -> None:
-    click.echo(f"  {title:<9} {text}")
+def _say(text: str) -> None:
+    """Print a line; where nobody reads it any more, the tour still goes on to its end and its exit status."""
+    try:
+        click.echo(text)
+    except BrokenPipeError:
+        to_nowhere(sys.stdout)
+
+
+def _tell(title: str, text: str) -> None:
+    _say(f"  {title:<9} {text}")
 
 
 def _mib(size: int) -> str:
@@ -275,7 +286,7 @@ def _load(tour: Tour, readers: int) -> None:
     while victim.steps < enough:
         tour.pump()
     tour.kill(victim)
-    _say("killed", f"{victim.name} by SIGKILL after {victim.steps:,} of {len(victim.share):,} keys; another went on")
+    _tell("killed", f"{victim.name} by SIGKILL after {victim.steps:,} of {len(victim.share):,} keys; another went on")
     # The last put may have got no further than its acknowledgement: the stand-in repeats one step.
     stand_in.send(b"!" + max(0, victim.steps - 1).to_bytes(8, "little"))
     unfinished = [worker for worker in [*writing, stand_in] if worker is not victim]
@@ -286,14 +297,14 @@ def _load(tour: Tour, readers: int) -> None:
 
     numbers = tour.stats()
     dead = len(writing) + 1
-    _say("takeover", f"of {dead} processes that ended without closing, others took over {numbers['takeovers']}")
-    _say(
+    _tell("takeover", f"of {dead} processes that ended without closing, others took over {numbers['takeovers']}")
+    _tell(
         "growth",
         f"{numbers['growths']} steps in place, {numbers['copies']} by copy and rename; capacity {_mib(CAPACITY_BYTES)} "
         f"became {_mib(numbers['capacity_bytes'])}, the file has {_mib(numbers['file_bytes'])}",
     )
-    _say("written", f"{len(tour.keys):,} keys by {puts:,} puts in {seconds:.2f} s: {puts / seconds:,.0f} puts/s")
-    _say("read", f"{lookups:,} lookups, {hits:,} found a value, none a wrong one: {lookups / seconds:,.0f} lookups/s")
+    _tell("written", f"{len(tour.keys):,} keys by {puts:,} puts in {seconds:.2f} s: {puts / seconds:,.0f} puts/s")
+    _tell("read", f"{lookups:,} lookups, {hits:,} found a value, none a wrong one: {lookups / seconds:,.0f} lookups/s")
     if numbers["copies"] < 1:
         raise TourError("the file never outgrew its capacity")
     if numbers["takeovers"] < 1:
@@ -306,7 +317,7 @@ def _verify(tour: Tour) -> None:
     with rowex.open(tour.path, "w") as index:
         index.get(tour.keys[0])
         seconds = time.perf_counter() - began
-        _say("reopened", f"in {seconds * 1000:.1f} ms to the first get, the startup scan included")
+        _tell("reopened", f"in {seconds * 1000:.1f} ms to the first get, the startup scan included")
         began = time.perf_counter()
         missing = wrong = 0
         for key, acked, value in zip(tour.keys, tour.acked, index.get_many(tour.keys), strict=True):
@@ -319,7 +330,7 @@ def _verify(tour: Tour) -> None:
             raise TourError(f"{len(tour.keys)} keys were put, len() is {len(index)}, a scan finds {present}")
         index.check()
         acknowledged = sum(version >= 0 for version in tour.acked)
-        _say(
+        _tell(
             "verified",
             f"{acknowledged:,} of {acknowledged:,} acknowledged keys, count, order and check() "
             f"in {time.perf_counter() - began:.2f} s",
@@ -334,12 +345,12 @@ def _verify(tour: Tour) -> None:
 def tour(keys: int, writers: int, readers: int, seed: int) -> None:
     if keys < writers * MIN_SHARE_KEYS:
         raise click.BadParameter(f"{writers} writers need at least {writers * MIN_SHARE_KEYS}", param_hint="--keys")
-    click.echo(f"rowex tour: {keys:,} keys, {writers} writers, {readers} readers, seed {seed}")
+    _say(f"rowex tour: {keys:,} keys, {writers} writers, {readers} readers, seed {seed}")
     try:
         with tempfile.TemporaryDirectory(prefix="rowex-tour-") as folder:
             with _tour(folder, keys=keys, writers=writers, seed=seed) as run:
                 _load(run, readers)
-            _say("ended", "every process by SIGKILL or os._exit; nothing was closed")
+            _tell("ended", "every process by SIGKILL or os._exit; nothing was closed")
             _verify(run)
     except (TourError, rowex.RowexError, OSError) as error:
         click.echo(f"rowex tour: {error}", err=True)

@@ -49,21 +49,28 @@ def _until_damage(
     index: Index, damage: list[CorruptionError], low: bytes | None, *, reverse: bool
 ) -> Iterator[tuple[bytes, bytes]]:
     high = None
-    step: int | None = None
+    met: CorruptionError | None = None  # a scan reads ahead: what it read before the damage comes one by one
     while True:
         try:
-            for key, value in index.scan(low, high, reverse=reverse, limit=step):
+            for key, value in index.scan(low, high, reverse=reverse, limit=1 if met else None):
+                if met and not (_is_between(key, low, high) and index.exists(key)):
+                    raise met  # a key that is not where it belongs would lead in circles
                 low, high = (low, key) if reverse else (key + b"\0", high)
                 yield key, value
-                if step:
+                if met:
                     break
             else:
+                damage += [met] if met else []
                 return
         except CorruptionError as error:
-            if step:
+            if met:
                 damage.append(error)
                 return
-            step = 1  # a scan reads ahead: what it read before the damage comes one by one
+            met = error
+
+
+def _is_between(key: bytes, low: bytes | None, high: bytes | None) -> bool:
+    return (low is None or key >= low) and (high is None or key < high)
 
 
 @click.command()
@@ -78,6 +85,9 @@ def dump(ctx: click.Context, index_path: str, target: IO[bytes]) -> None:
     not UTF-8 is {"b64": ...}. `rowex load` reads it back, bytes and codecs as they were. Of a
     damaged file, what can be read is written, and the exit status is 1.
     """
+    name = getattr(target, "name", None)
+    if isinstance(name, str) and all(map(os.path.exists, (index_path, name))) and os.path.samefile(index_path, name):
+        raise click.UsageError("the output would overwrite the index")
     with open_index(index_path, "r") as index:
         output = Output(target)
         told = index.info()

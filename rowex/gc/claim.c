@@ -143,7 +143,7 @@ static int rx_claim(struct rx_thread *t, uint64_t n, uint64_t slack, uint64_t *u
 
 static uint64_t rx_step(const struct rx_thread *t)
 {
-    uint64_t step = rx_load(&t->db->hdr->allocated) / 16;
+    uint64_t step = rx_load(&t->db->hdr->allocated) / 32; /* most of what a growing file does not use lies ahead */
     if (step < RX_STEP_MIN)
         return RX_STEP_MIN;
     step = (step + RX_STEP_UNIT - 1) / RX_STEP_UNIT * RX_STEP_UNIT;

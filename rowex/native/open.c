@@ -69,6 +69,7 @@ static int rx_lock_map(struct rx_db *db)
         close(fd);
     if (base == MAP_FAILED)
         return rx_fail(RX_E_MEMORY, os_errno, "cannot map the -lock file of %s", db->path);
+    (void)madvise(base, RX_LOCKFILE_SIZE, MADV_RANDOM); /* read-around of its holes costs 3 ms at the first touch */
     rx_lock_pointers(db, base);
     return db->lock_fd < 0 ? RX_OK : rx_guard_add(base, RX_LOCKFILE_SIZE, &db->map->poison);
 }

@@ -1,8 +1,14 @@
 /*
- * native.c -- the core driven from C, through its public header: N random 8-byte keys with
- * 8-byte values into a file that begins at the default size, growth included.
+ * native.c -- the core driven from C through its public header: random 8-byte keys with
+ * 8-byte values, in a file that begins at the default size, growth included.
  *
- *     native FILE COUNT        prints one JSON object; times in nanoseconds a key
+ *     native measure FILE COUNT    fills a new file, measures, closes; one JSON object
+ *     native die FILE COUNT        fills a new file and kills itself with SIGKILL
+ *     native open FILE             opens and gets the first key; one JSON object
+ *
+ * Keys are the first COUNT outputs of one generator, which never gives one twice, so that
+ * every command knows them; absent keys come after those.  They are laid out in the order
+ * of use before the clock starts: what is timed is the index, not the choice of a key.
  */
 #define _GNU_SOURCE
 #include <signal.h>
@@ -10,33 +16,43 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
+#include "../../rowex/native/errors.h"
 #include "../../rowex/native/index.h"
 
 #define WAIT_NS 1000000000ll
-static uint64_t state = 88172645463325252ull;
+#define SEED 88172645463325252ull
+#define ROUNDS 3
+#define BATCH 32
 
-static uint64_t next_random(void) /* xorshift64 */
+static uint64_t next_random(uint64_t *state) /* xorshift64: all numbers but 0, each once */
 {
-    state ^= state << 13;
-    state ^= state >> 7;
-    return state ^= state << 17;
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    return *state ^= *state << 17;
 }
 
-static double now_s(void)
+static double now_ns(void)
 {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+    return (double)t.tv_sec * 1e9 + (double)t.tv_nsec;
 }
 
 static void must(int rc, const char *what)
 {
-    if (rc == 0)
+    if (rc == RX_OK)
         return;
-    fprintf(stderr, "%s: %s\n", what, rx_error_text());
+    fprintf(stderr, "native: %s: %s: %s\n", what, rx_result_name(rc), rx_error_text());
+    exit(1);
+}
+
+static void must_be(int right, const char *what)
+{
+    if (right)
+        return;
+    fprintf(stderr, "native: %s\n", what);
     exit(1);
 }
 
@@ -55,70 +71,96 @@ static void close_index(rx_index *h)
     rx_free(h);
 }
 
-static double bytes_of(const char *path)
+static double blocks_of(const char *path)
 {
     struct stat st;
+    return stat(path, &st) == 0 ? (double)st.st_blocks * 512 : 0;
+}
+
+static double disk_bytes(const char *path)
+{
     char lock[4096];
     snprintf(lock, sizeof lock, "%s-lock", path);
-    double bytes = stat(path, &st) == 0 ? (double)st.st_blocks * 512 : 0;
-    return bytes + (stat(lock, &st) == 0 ? (double)st.st_blocks * 512 : 0);
+    return blocks_of(path) + blocks_of(lock);
 }
 
-/* Inserts keys; *worst is the largest number of bytes a key at 1/2, 3/4 and all of them. */
-static double insert_all(rx_index *h, const char *path, const uint64_t *keys, size_t n, double *worst)
+static uint64_t *make_keys(uint64_t *state, size_t n)
 {
-    double spent = 0;
-    size_t steps[3] = {n / 2, n / 4 * 3, n}, done = 0;
-    for (int s = 0; s < 3; s++) {
-        double begin = now_s();
-        for (; done < steps[s]; done++)
-            must(rx_put(h, NULL, &keys[done], 8, &done, 8, WAIT_NS, NULL), "put");
-        spent += now_s() - begin;
-        double per_key = bytes_of(path) / (double)done;
-        *worst = per_key > *worst ? per_key : *worst;
-    }
-    return spent;
+    uint64_t *keys = malloc((n ? n : 1) * sizeof *keys);
+    must_be(keys != NULL, "out of memory");
+    for (size_t i = 0; i < n; i++)
+        keys[i] = next_random(state);
+    return keys;
 }
 
-static double get_random(rx_index *h, const uint64_t *keys, size_t n, int hit)
+static void shuffle(uint64_t *keys, size_t n, uint64_t *state)
+{
+    for (size_t i = n; i > 1; i--) {
+        size_t other = next_random(state) % i;
+        uint64_t key = keys[i - 1];
+        keys[i - 1] = keys[other];
+        keys[other] = key;
+    }
+}
+
+static double median(double *times)
+{
+    for (int i = 1; i < ROUNDS; i++)
+        for (int j = i; j > 0 && times[j] < times[j - 1]; j--) {
+            double t = times[j];
+            times[j] = times[j - 1];
+            times[j - 1] = t;
+        }
+    return times[ROUNDS / 2];
+}
+
+static double insert_some(rx_index *h, const uint64_t *keys, size_t begin, size_t end)
+{
+    double start = now_ns();
+    for (uint64_t i = begin; i < end; i++)
+        must(rx_insert(h, NULL, &keys[i], 8, &i, 8, WAIT_NS, NULL), "insert");
+    return now_ns() - start;
+}
+
+static double get_each(rx_index *h, const uint64_t *keys, size_t n, int expected)
 {
     uint64_t value;
-    size_t length, found = 0;
-    double begin = now_s();
-    for (size_t i = 0; i < n; i++) {
-        uint64_t key = hit ? keys[next_random() % n] : next_random();
-        found += rx_get(h, NULL, &key, 8, &value, 8, &length) == 0;
-    }
-    double spent = now_s() - begin;
-    if (hit && found != n)
-        must(-1, "a key was not found");
+    size_t length, right = 0;
+    double start = now_ns();
+    for (size_t i = 0; i < n; i++)
+        right += rx_get(h, NULL, &keys[i], 8, &value, 8, &length) == expected;
+    double spent = now_ns() - start;
+    must_be(right == n, "a lookup gave the wrong answer");
     return spent;
 }
 
 static double get_hot(rx_index *h, uint64_t key, size_t n)
 {
     uint64_t value;
-    size_t length;
-    double begin = now_s();
+    size_t length, right = 0;
+    double start = now_ns();
     for (size_t i = 0; i < n; i++)
-        rx_get(h, NULL, &key, 8, &value, 8, &length);
-    return now_s() - begin;
+        right += rx_get(h, NULL, &key, 8, &value, 8, &length) == RX_OK;
+    double spent = now_ns() - start;
+    must_be(right == n, "the hot key was not found");
+    return spent;
 }
 
 static double get_batches(rx_index *h, const uint64_t *keys, size_t n)
 {
-    const void *pointers[32];
-    size_t lengths[32], done, need;
-    uint64_t values[32], value_len[32];
-    double begin = now_s();
-    for (size_t i = 0; i + 32 <= n; i += 32) {
-        for (int k = 0; k < 32; k++) {
-            pointers[k] = &keys[next_random() % n];
+    const void *pointers[BATCH];
+    size_t lengths[BATCH], done, need, begin = 0;
+    uint64_t values[BATCH], value_len[BATCH];
+    double start = now_ns();
+    for (; begin < n; begin += done) {
+        size_t room = n - begin < BATCH ? n - begin : BATCH;
+        for (size_t k = 0; k < room; k++) {
+            pointers[k] = &keys[begin + k];
             lengths[k] = 8;
         }
-        must(rx_get_many(h, NULL, 32, pointers, lengths, values, sizeof values, value_len, &done, &need), "get_many");
+        must(rx_get_many(h, NULL, room, pointers, lengths, values, sizeof values, value_len, &done, &need), "get_many");
     }
-    return now_s() - begin;
+    return now_ns() - start;
 }
 
 static double scan_all(rx_index *h, size_t expected)
@@ -126,69 +168,116 @@ static double scan_all(rx_index *h, size_t expected)
     static char buffer[1 << 16];
     rx_scan *scan;
     size_t items, need, total = 0;
-    double begin = now_s();
+    double start = now_ns();
     must(rx_scan_open(h, NULL, 0, NULL, 0, 0, -1, &scan), "scan");
-    while (rx_scan_next(h, NULL, scan, buffer, sizeof buffer, 1 << 16, 1, &items, &need) == 0)
+    while (rx_scan_next(h, NULL, scan, buffer, sizeof buffer, SIZE_MAX, 1, &items, &need) == RX_OK)
         total += items;
-    double spent = now_s() - begin;
+    double spent = now_ns() - start;
     rx_scan_close(scan);
-    if (total != expected)
-        must(-1, "the scan missed keys");
+    must_be(total == expected, "the scan missed keys");
     return spent;
 }
 
-/* Milliseconds from open to the answer of the first get. */
-static double open_and_get(const char *path, uint64_t key)
+static void figure(const char *name, double value)
 {
-    uint64_t value;
-    size_t length;
-    double begin = now_s();
-    rx_index *h = open_index(path, 'w');
-    must(rx_get(h, NULL, &key, 8, &value, 8, &length), "get");
-    double spent = now_s() - begin;
-    close_index(h);
-    return spent * 1e3;
+    printf(", \"%s\": %.2f", name, value);
 }
 
-/* Somebody writes and is killed: what the next opener finds. */
-static void leave_dirty(const char *path, uint64_t key)
+/* Time and file size at 1/2, 3/4 and all of the keys: a file grows by steps, so its ends flatter it. */
+static void measure_insert(rx_index *h, const char *path, const uint64_t *keys, size_t n)
 {
-    pid_t child = fork();
-    if (child == 0) {
-        rx_index *h = open_index(path, 'w');
-        must(rx_put(h, NULL, &key, 8, &key, 8, WAIT_NS, NULL), "put");
-        kill(getpid(), SIGKILL);
+    static const char *const names[3] = {"disk_bytes_per_key_at_half", "disk_bytes_per_key_at_three_quarters",
+                                         "disk_bytes_per_key_at_all"};
+    size_t ends[3] = {n / 2, n / 4 * 3, n}, done = 0;
+    double spent = 0, worst = 0;
+    for (int i = 0; i < 3; i++) {
+        spent += insert_some(h, keys, done, ends[i]);
+        done = ends[i];
+        double size = disk_bytes(path) / (double)done;
+        worst = size > worst ? size : worst;
+        figure(names[i], size);
     }
-    waitpid(child, NULL, 0);
+    figure("disk_bytes_per_key_worst", worst);
+    figure("insert_ns", spent / (double)n);
+}
+
+static void measure_reads(rx_index *h, const uint64_t *hits, const uint64_t *misses, size_t n)
+{
+    double hit[ROUNDS], miss[ROUNDS], hot[ROUNDS], many[ROUNDS], scan[ROUNDS], each = 1.0 / (double)n;
+    for (int i = 0; i < ROUNDS; i++) {
+        hit[i] = get_each(h, hits, n, RX_OK);
+        miss[i] = get_each(h, misses, n, RX_ABSENT);
+        hot[i] = get_hot(h, hits[i], n);
+        many[i] = get_batches(h, hits, n);
+        scan[i] = scan_all(h, n);
+    }
+    figure("lookup_hit_ns", median(hit) * each);
+    figure("lookup_miss_ns", median(miss) * each);
+    figure("lookup_hot_key_ns", median(hot) * each);
+    figure("get_many_32_ns", median(many) * each);
+    figure("scan_ns", median(scan) * each);
+}
+
+static void measure_compacted(rx_index *h, const char *path, const uint64_t *hits, size_t n)
+{
+    double scan[ROUNDS], hit[ROUNDS], start = now_ns();
+    must(rx_compact(h, WAIT_NS), "compact");
+    figure("compact_ms", (now_ns() - start) * 1e-6);
+    for (int i = 0; i < ROUNDS; i++) {
+        hit[i] = get_each(h, hits, n, RX_OK);
+        scan[i] = scan_all(h, n);
+    }
+    figure("compacted_lookup_hit_ns", median(hit) / (double)n);
+    figure("compacted_scan_ns", median(scan) / (double)n);
+    figure("compacted_disk_bytes_per_key", disk_bytes(path) / (double)n);
+}
+
+static void measure(const char *path, size_t n)
+{
+    uint64_t state = SEED, *keys = make_keys(&state, n), *misses = make_keys(&state, n);
+    rx_index *h = open_index(path, 'n');
+    printf("{\"keys\": %zu", n);
+    measure_insert(h, path, keys, n);
+    shuffle(keys, n, &state);
+    measure_reads(h, keys, misses, n);
+    measure_compacted(h, path, keys, n);
+    close_index(h);
+    printf("}\n");
+    free(keys);
+    free(misses);
+}
+
+static void die(const char *path, size_t n)
+{
+    uint64_t state = SEED, *keys = make_keys(&state, n);
+    insert_some(open_index(path, 'n'), keys, 0, n);
+    kill(getpid(), SIGKILL);
+}
+
+static void open_and_get(const char *path)
+{
+    uint64_t state = SEED, key = next_random(&state), value = 1;
+    size_t length;
+    double start = now_ns();
+    rx_index *h = open_index(path, 'c');
+    must(rx_get(h, NULL, &key, 8, &value, 8, &length), "get");
+    double spent = now_ns() - start;
+    must_be(value == 0, "the first key has the wrong value");
+    close_index(h);
+    printf("{\"open_ms\": %.3f}\n", spent * 1e-6);
 }
 
 int main(int argc, char **argv)
 {
-    if (argc != 3) {
-        fprintf(stderr, "usage: native FILE COUNT\n");
+    if (argc == 4 && strcmp(argv[1], "measure") == 0 && atoll(argv[3]) > 0)
+        measure(argv[2], strtoull(argv[3], NULL, 10));
+    else if (argc == 4 && strcmp(argv[1], "die") == 0)
+        die(argv[2], strtoull(argv[3], NULL, 10));
+    else if (argc == 3 && strcmp(argv[1], "open") == 0)
+        open_and_get(argv[2]);
+    else {
+        fprintf(stderr, "usage: native measure FILE COUNT | die FILE COUNT | open FILE\n");
         return 2;
     }
-    const char *path = argv[1];
-    size_t n = strtoull(argv[2], NULL, 10);
-    uint64_t *keys = malloc(n * sizeof *keys);
-    for (size_t i = 0; i < n; i++)
-        keys[i] = next_random();
-    rx_index *h = open_index(path, 'n');
-    double worst = 0, each = 1e9 / (double)n;
-    double insert = insert_all(h, path, keys, n, &worst) * each;
-    double hits = get_random(h, keys, n, 1) * each, misses = get_random(h, keys, n, 0) * each;
-    double hot = get_hot(h, keys[n / 2], n) * each, batch = get_batches(h, keys, n) * each;
-    double scan = scan_all(h, n) * each;
-    must(rx_compact(h, -1) == 0 ? 0 : rx_compact(h, WAIT_NS), "compact");
-    double dense = bytes_of(path) / (double)n, dense_scan = scan_all(h, n) * each;
-    close_index(h);
-    double clean = open_and_get(path, keys[0]);
-    leave_dirty(path, keys[0]);
-    double dirty = open_and_get(path, keys[0]);
-    printf("{\"keys\": %zu, \"insert_ns\": %.1f, \"lookup_ns\": %.1f, \"miss_ns\": %.1f, \"hot_ns\": %.1f, "
-           "\"batch_of_32_ns\": %.1f, \"scan_ns\": %.1f, \"scan_after_compact_ns\": %.1f, \"bytes_a_key_worst\": %.1f, "
-           "\"bytes_a_key_after_compact\": %.1f, \"open_clean_ms\": %.2f, \"open_after_kill_ms\": %.2f}\n",
-           n, insert, hits, misses, hot, batch, scan, dense_scan, worst, dense, clean, dirty);
-    free(keys);
     return 0;
 }

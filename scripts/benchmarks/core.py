@@ -1,0 +1,98 @@
+"""
+The native part: compiles native.c with the core of this checkout, and runs it.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import statistics
+import subprocess
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+KILLED_KEYS = 1_000_000
+OPENS = 5
+
+LABELS = {
+    "insert_ns": ("insert, growth included", "ns"),
+    "lookup_hit_ns": ("lookup, random, present", "ns"),
+    "lookup_miss_ns": ("lookup, random, absent", "ns"),
+    "lookup_hot_key_ns": ("lookup, one hot key", "ns"),
+    "get_many_32_ns": ("get_many of 32, a key", "ns"),
+    "scan_ns": ("full scan, an item", "ns"),
+    "disk_bytes_per_key_at_half": ("disk blocks at 1/2 of the keys, a key", "bytes"),
+    "disk_bytes_per_key_at_three_quarters": ("disk blocks at 3/4, a key", "bytes"),
+    "disk_bytes_per_key_at_all": ("disk blocks at all, a key", "bytes"),
+    "disk_bytes_per_key_worst": ("disk blocks, the worst of these, a key", "bytes"),
+    "open_clean_ms": ("open after a clean close, to the first get", "ms"),
+    "open_killed_ms": ("open after SIGKILL, to the first get", "ms"),
+    "compact_ms": ("compact", "ms"),
+    "compacted_lookup_hit_ns": ("after compact: lookup, random, present", "ns"),
+    "compacted_scan_ns": ("after compact: full scan, an item", "ns"),
+    "compacted_disk_bytes_per_key": ("after compact: disk blocks, a key", "bytes"),
+}
+
+
+def compile_native(folder: Path) -> Path:
+    """
+    Compile native.c and the core, without the extension for Python.
+
+    Args:
+        folder: Gets the program.
+
+    Returns:
+        The program.
+
+    Raises:
+        CalledProcessError: gcc failed; it has said why on stderr.
+    """
+    program = folder / "native"
+    sources = [ROOT / "scripts" / "benchmarks" / "native.c"]
+    for part in ("native", "gc"):
+        found = sorted((ROOT / "rowex" / part).glob("*.c"))
+        sources += [path for path in found if not path.name.startswith("hot")]
+    subprocess.run(["gcc", "-std=gnu11", "-O2", "-pthread", "-o", program, *sources], check=True)
+    return program
+
+
+def run(program: Path, *arguments: str | Path) -> dict[str, float]:
+    """The figures that one command of the program prints."""
+    done = subprocess.run([program, *arguments], check=True, stdout=subprocess.PIPE, text=True)
+    return dict(json.loads(done.stdout))
+
+
+def remove(path: Path) -> None:
+    """Remove an index and its sidecars, so that the next one begins with nothing."""
+    for each in path.parent.glob(f"{path.name}*"):
+        each.unlink()
+
+
+def measure(count: int, folder: Path) -> dict[str, float]:
+    """
+    Run every command.
+
+    Args:
+        count: Keys, at least 4.
+        folder: Where the files lie; needs 200 bytes a key.
+
+    Returns:
+        Figures by the names in LABELS, and "keys" and "open_killed_keys".
+
+    Raises:
+        CalledProcessError: The program found a wrong answer, or did not compile.
+    """
+    program, path = compile_native(folder), folder / "core.rowex"
+    figures = run(program, "measure", path, str(count))
+    figures["open_clean_ms"] = statistics.median(run(program, "open", path)["open_ms"] for _ in range(OPENS))
+    remove(path)
+    killed = min(count, KILLED_KEYS)
+    times = []
+    for _ in range(OPENS):
+        died = subprocess.run([program, "die", path, str(killed)], check=False)
+        if died.returncode != -signal.SIGKILL:
+            raise subprocess.CalledProcessError(died.returncode, "native die")
+        times.append(run(program, "open", path)["open_ms"])
+        remove(path)
+    figures["open_killed_keys"], figures["open_killed_ms"] = killed, statistics.median(times)
+    return figures

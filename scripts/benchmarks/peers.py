@@ -1,0 +1,293 @@
+"""
+What is measured: Rowex and what people use in its place, each behind the same few calls.
+
+Nobody syncs to the disk during the run: Rowex has durability="process", lmdb sync=False with a
+writable map, sqlite a WAL with synchronous=OFF, diskcache the same through its settings, gdbm its
+fast mode, plyvel and rocksdict their defaults (no sync a write).  All but dict and SortedDict
+survive the death of the process, gdbm perhaps not.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+Pairs = Sequence[tuple[bytes, bytes]]
+
+
+@dataclass
+class Store:
+    """An open, empty store; what it cannot do is None."""
+
+    put_many: Callable[[Pairs], object]
+    get: Callable[[bytes], object]
+    close: Callable[[], object]
+    put: Callable[[bytes, bytes], object] | None = None
+    delete: Callable[[bytes], object] | None = None
+    get_many: Callable[[list[bytes]], object] | None = None
+    scan: Callable[[], Iterable[object]] | None = None
+    range_of: Callable[[bytes, int], object] | None = None  # so many items from a key on
+    loaded: Callable[[], object] = tuple  # called once between put_many and the rest
+
+
+def open_rowex(folder: Path) -> Store:
+    """As anybody opens it."""
+    import rowex
+
+    index = rowex.open(folder / "index.rowex")
+    return Store(
+        put=index.put,
+        put_many=index.put_many,
+        get=index.get,
+        get_many=index.get_many,
+        scan=index.scan,
+        range_of=lambda key, count: list(index.scan(key, limit=count)),
+        delete=index.remove,
+        close=index.close,
+    )
+
+
+def open_lmdb(folder: Path) -> Store:
+    """A transaction a call, as its documentation has it."""
+    import lmdb
+
+    env = lmdb.open(str(folder / "lmdb"), map_size=1 << 34, sync=False, metasync=False, writemap=True)
+
+    def put(key: bytes, value: bytes) -> None:
+        with env.begin(write=True) as transaction:
+            transaction.put(key, value)
+
+    def put_many(pairs: Pairs) -> None:
+        with env.begin(write=True) as transaction, transaction.cursor() as cursor:
+            cursor.putmulti(pairs)
+
+    def get(key: bytes) -> object:
+        with env.begin() as transaction:
+            return transaction.get(key)
+
+    def get_many(keys: list[bytes]) -> object:
+        with env.begin() as transaction, transaction.cursor() as cursor:
+            return cursor.getmulti(keys)
+
+    def scan() -> Iterator[object]:
+        with env.begin() as transaction, transaction.cursor() as cursor:
+            yield from cursor
+
+    def range_of(key: bytes, count: int) -> object:
+        with env.begin() as transaction, transaction.cursor() as cursor:
+            cursor.set_range(key)
+            return list(itertools.islice(cursor, count))
+
+    def delete(key: bytes) -> None:
+        with env.begin(write=True) as transaction:
+            transaction.delete(key)
+
+    return Store(put_many, get, env.close, put, delete, get_many, scan, range_of)
+
+
+def open_lmdb_held(folder: Path) -> Store:
+    """Reads in one transaction that is never given back: the fastest, but it sees no news and pins garbage."""
+    import lmdb
+
+    env = lmdb.open(str(folder / "lmdb"), map_size=1 << 34, sync=False, metasync=False, writemap=True)
+
+    def put_many(pairs: Pairs) -> None:
+        with env.begin(write=True) as transaction, transaction.cursor() as cursor:
+            cursor.putmulti(pairs)
+
+    store = Store(put_many, tuple, env.close)
+
+    def loaded() -> None:
+        transaction = env.begin()
+        cursor = transaction.cursor()
+
+        def range_of(key: bytes, count: int) -> object:
+            cursor.set_range(key)
+            return list(itertools.islice(cursor, count))
+
+        store.get, store.get_many, store.range_of = transaction.get, cursor.getmulti, range_of
+        store.scan = lambda: transaction.cursor()
+
+    store.loaded = loaded
+    return store
+
+
+def open_sqlite(folder: Path) -> Store:
+    """A table without rowids, each statement its own transaction."""
+    base = sqlite3.connect(folder / "sqlite", isolation_level=None, cached_statements=16)
+    base.execute("PRAGMA journal_mode=WAL")
+    base.execute("PRAGMA synchronous=OFF")
+    base.execute("CREATE TABLE t (k BLOB PRIMARY KEY, v BLOB) WITHOUT ROWID")
+
+    def put_many(pairs: Pairs) -> None:
+        base.execute("BEGIN")
+        base.executemany("INSERT OR REPLACE INTO t VALUES (?, ?)", pairs)
+        base.execute("COMMIT")
+
+    def get(key: bytes) -> object:
+        row = base.execute("SELECT v FROM t WHERE k = ?", (key,)).fetchone()
+        return row[0] if row else None
+
+    def get_many(keys: list[bytes]) -> object:
+        marks = ",".join("?" * len(keys))
+        return base.execute(f"SELECT k, v FROM t WHERE k IN ({marks})", keys).fetchall()
+
+    return Store(
+        put=lambda key, value: base.execute("INSERT OR REPLACE INTO t VALUES (?, ?)", (key, value)),
+        put_many=put_many,
+        get=get,
+        get_many=get_many,
+        scan=lambda: base.execute("SELECT k, v FROM t ORDER BY k"),
+        range_of=lambda key, count: base.execute(
+            "SELECT k, v FROM t WHERE k >= ? ORDER BY k LIMIT ?", (key, count)
+        ).fetchall(),
+        delete=lambda key: base.execute("DELETE FROM t WHERE k = ?", (key,)),
+        close=base.close,
+    )
+
+
+def open_plyvel(folder: Path) -> Store:
+    """LevelDB."""
+    import plyvel
+
+    base = plyvel.DB(str(folder / "plyvel"), create_if_missing=True)
+
+    def put_many(pairs: Pairs) -> None:
+        with base.write_batch() as batch:
+            for key, value in pairs:
+                batch.put(key, value)
+
+    return Store(
+        put=base.put,
+        put_many=put_many,
+        get=base.get,
+        scan=base.iterator,
+        range_of=lambda key, count: list(itertools.islice(base.iterator(start=key), count)),
+        delete=base.delete,
+        close=base.close,
+    )
+
+
+def open_rocksdict(folder: Path) -> Store:
+    """RocksDB, bytes as they are."""
+    import rocksdict
+
+    base = rocksdict.Rdict(str(folder / "rocksdict"), rocksdict.Options(raw_mode=True))
+
+    def put_many(pairs: Pairs) -> None:
+        batch = rocksdict.WriteBatch(raw_mode=True)
+        for key, value in pairs:
+            batch.put(key, value)
+        base.write(batch)
+
+    return Store(
+        put=base.put,
+        put_many=put_many,
+        get=base.get,
+        get_many=lambda keys: base.get([*keys]),
+        scan=base.items,
+        range_of=lambda key, count: list(itertools.islice(base.items(from_key=key), count)),
+        delete=base.delete,
+        close=base.close,
+    )
+
+
+def open_gdbm(folder: Path) -> Store:
+    """A hash file: a scan has no order, and there is no range."""
+    import dbm.gnu
+
+    base = dbm.gnu.open(str(folder / "gdbm"), "nf")  # noqa: SIM115 (the caller closes it)
+
+    def put_many(pairs: Pairs) -> None:
+        for key, value in pairs:
+            base[key] = value
+
+    def scan() -> Iterator[object]:
+        key = base.firstkey()
+        while key is not None:
+            yield key, base[key]
+            key = base.nextkey(key)
+
+    return Store(
+        put=base.__setitem__,
+        put_many=put_many,
+        get=base.get,
+        scan=scan,
+        delete=base.__delitem__,
+        close=base.close,
+    )
+
+
+def open_diskcache(folder: Path) -> Store:
+    """A cache in sqlite, with eviction off: a scan has no promised order, and there is no range."""
+    import diskcache
+
+    cache = diskcache.Cache(str(folder / "diskcache"), eviction_policy="none", sqlite_synchronous=0)
+
+    def put_many(pairs: Pairs) -> None:
+        with cache.transact():
+            for key, value in pairs:
+                cache.set(key, value)
+
+    return Store(
+        put=cache.set,
+        put_many=put_many,
+        get=cache.get,
+        scan=lambda: ((key, cache.get(key)) for key in cache.iterkeys()),
+        delete=cache.delete,
+        close=cache.close,
+    )
+
+
+def open_dict(_folder: Path) -> Store:
+    """In the memory of one process, without order: the floor."""
+    base: dict[bytes, bytes] = {}
+    return Store(
+        put=base.__setitem__,
+        put_many=base.update,
+        get=base.get,
+        get_many=lambda keys: list(map(base.get, keys)),
+        scan=base.items,
+        delete=base.__delitem__,
+        close=base.clear,
+    )
+
+
+def open_sorted(_folder: Path) -> Store:
+    """In the memory of one process, in order."""
+    import sortedcontainers
+
+    base: Any = sortedcontainers.SortedDict()
+
+    def put_many(pairs: Pairs) -> None:
+        for key, value in pairs:  # its update() sorts everything again
+            base[key] = value
+
+    return Store(
+        put=base.__setitem__,
+        put_many=put_many,
+        get=base.get,
+        get_many=lambda keys: list(map(base.get, keys)),
+        scan=base.items,
+        range_of=lambda key, count: [(each, base[each]) for each in itertools.islice(base.irange(key), count)],
+        delete=base.__delitem__,
+        close=base.clear,
+    )
+
+
+PEERS: dict[str, Callable[[Path], Store]] = {
+    "rowex": open_rowex,
+    "lmdb": open_lmdb,
+    "lmdb held": open_lmdb_held,
+    "sqlite3": open_sqlite,
+    "plyvel": open_plyvel,
+    "rocksdict": open_rocksdict,
+    "dbm.gnu": open_gdbm,
+    "diskcache": open_diskcache,
+    "dict": open_dict,
+    "SortedDict": open_sorted,
+}
