@@ -36,6 +36,11 @@ LOSES_A_KEY = DAMAGED.format(damage="index.remove(key)")
 LOSES_A_VERSION = DAMAGED.format(damage="index.put(key, tour_data.make_value(key, 0))")
 
 
+def _heed_interrupts() -> None:
+    """A shell's background job ignores SIGINT, and so would everything that it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def start(folder: Path, *args: str, program: str = PROGRAM) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", program, *args],
@@ -45,6 +50,7 @@ def start(folder: Path, *args: str, program: str = PROGRAM) -> subprocess.Popen[
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=_heed_interrupts,
     )
 
 
