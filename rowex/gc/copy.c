@@ -19,7 +19,7 @@
 static int rx_copy_tick(void *ctx)
 {
     int rc = rx_gate_tick(ctx, RX_GATE_COPY);
-    return rc ? rc : rx_poll_interrupt();
+    return rc ? rc : rx_gate_poll();
 }
 
 static int rx_copy_leaf(struct rx_builder *b, struct rx_map *from, rx_ref leaf)
@@ -162,6 +162,8 @@ static int rx_copy_make(struct rx_thread *t, uint64_t asked)
     int rc = rx_copy_create(db, capacity, name, &to);
     if (rc == RX_OK)
         rc = rx_copy_fill(t, from, to, capacity, name);
+    if (rc == RX_E_CORRUPT && !rx_gate_mine(t, RX_GATE_COPY))
+        rc = RX_I_RESTART; /* we stood still and read what others were changing */
     if (rc)
         (void)rx_copy_unlink(db, name);
     rx_copy_drop(to);
@@ -174,8 +176,9 @@ static int rx_copy_make(struct rx_thread *t, uint64_t asked)
  */
 static int rx_copy_end(struct rx_thread *t, int rc)
 {
-    if (rc == RX_OK)
-        rc = rx_gate_finish_step(t->db);
+    if (rc == RX_OK && (rc = rx_gate_finish_step(t->db)) == RX_ABSENT &&
+        rx_load(&t->db->hdr->generation) > t->map->generation && rx_load(&t->db->hdr->generation) != RX_GENERATION_REPLACED)
+        rc = RX_OK; /* another has taken the step already */
     if (rc < 0 || rx_gate_open(t, RX_GATE_COPY) != RX_OK)
         rx_gate_recover(t->db, t->uid); /* takes the word, looks at NAME, opens */
     if (rc == RX_I_RESTART || rc == RX_ABSENT)

@@ -99,6 +99,19 @@ int rx_gate_close(struct rx_thread *t, enum rx_gate_kind kind, int64_t deadline_
 
 /* ---- the pulse ------------------------------------------------------------------- */
 
+static __thread struct rx_gate_pulse *rx_pulse_here;
+
+int rx_gate_poll(void)
+{
+    struct rx_gate_pulse *p = rx_pulse_here;
+    if (p)
+        __atomic_store_n(&p->paused, 1, __ATOMIC_RELAXED);
+    int rc = rx_poll_interrupt();
+    if (p)
+        __atomic_store_n(&p->paused, 0, __ATOMIC_RELAXED);
+    return rc;
+}
+
 static void *rx_gate_beat(void *arg)
 {
     struct rx_gate_pulse *p = arg;
@@ -111,7 +124,8 @@ static void *rx_gate_beat(void *arg)
             until.tv_nsec -= 1000000000l;
             until.tv_sec++;
         }
-        if (pthread_cond_timedwait(&p->wake, &p->mutex, &until) == ETIMEDOUT && rx_load(&p->hdr->gate) == p->word)
+        if (pthread_cond_timedwait(&p->wake, &p->mutex, &until) == ETIMEDOUT &&
+            !__atomic_load_n(&p->paused, __ATOMIC_RELAXED) && rx_load(&p->hdr->gate) == p->word)
             rx_fetch_add(&p->hdr->gate_progress, 1);
     }
     pthread_mutex_unlock(&p->mutex);
@@ -126,6 +140,8 @@ void rx_gate_pulse_start(struct rx_gate_pulse *p, struct rx_thread *t, enum rx_g
     memset(p, 0, sizeof *p);
     p->hdr = t->db->hdr;
     p->word = rx_gate_word(t, kind);
+    p->outer = rx_pulse_here;
+    rx_pulse_here = p;
     pthread_mutex_init(&p->mutex, NULL);
     pthread_condattr_init(&attr);
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
@@ -141,6 +157,7 @@ void rx_gate_pulse_start(struct rx_gate_pulse *p, struct rx_thread *t, enum rx_g
 
 void rx_gate_pulse_stop(struct rx_gate_pulse *p)
 {
+    rx_pulse_here = p->outer;
     if (p->running) {
         pthread_mutex_lock(&p->mutex);
         p->stop = true;
@@ -208,7 +225,7 @@ int rx_gate_finish_step(struct rx_db *db)
     rx_step_word(hdr, &hdr->ino, seen.ino, generation + 1);
     rx_step_word(hdr, &hdr->allocated, seen.brk, generation + 1);
     rx_step_word(hdr, &hdr->brk, rx_first_brk(seen.brk, generation + 1), generation + 1);
-    rx_step_word(hdr, &hdr->base_count, seen.count, generation + 1);
+    rx_step_word(hdr, &hdr->base_count[(generation + 1) & 1], seen.count, generation + 1);
     if (rx_cas(&hdr->generation, &generation, generation + 1))
         rx_fetch_add(&hdr->copies, 1);
     return RX_OK;
@@ -218,8 +235,9 @@ int rx_gate_finish_step(struct rx_db *db)
 
 void rx_copy_name(const struct rx_db *db, uint64_t uid, char name[256])
 {
-    /* A long NAME is cut; the uuid keeps apart what two such indexes copy, the uid our own copies. */
-    snprintf(name, 256, "%.200s-copy-%08x-%llx", db->name, rx_crc32c(0, db->uuid, sizeof db->uuid),
+    /* A long NAME is cut; the uuid keeps apart what two such indexes copy, the uid our own copies.
+     * The users' uuid: who disowns them has opened another file already. */
+    snprintf(name, 256, "%.200s-copy-%08x-%llx", db->name, rx_crc32c(0, db->hdr->uuid, sizeof db->hdr->uuid),
              (unsigned long long)uid);
 }
 
@@ -269,6 +287,15 @@ void rx_gate_recover(struct rx_db *db, uint64_t uid)
     uint64_t word = rx_load(&db->hdr->gate);
     if (word && rx_gate_uid(word) == uid)
         (void)rx_gate_rob(db, word, 1);
+}
+
+/* Who closes the gate later finds the generation moved (hdr->generation was stored before). */
+void rx_gate_void_copy(struct rx_db *db)
+{
+    rx_full_fence();
+    uint64_t word = rx_load(&db->hdr->gate);
+    if (word && rx_gate_kind(word) != RX_GATE_CHECK)
+        (void)rx_gate_rob(db, word, 0);
 }
 
 /* ---- waiting --------------------------------------------------------------------------- */

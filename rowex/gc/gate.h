@@ -21,6 +21,8 @@ int rx_gate_open(struct rx_thread *t, enum rx_gate_kind kind);
 int rx_gate_wait(struct rx_thread *t);
 /* The holder `uid` is dead (called by the reaper): void or finish, open. Repeatable. */
 void rx_gate_recover(struct rx_db *db, uint64_t uid);
+/* NAME is another file now: the copy in progress, if any, shall not be renamed over it. */
+void rx_gate_void_copy(struct rx_db *db);
 /* Is it still t's? */
 bool rx_gate_mine(const struct rx_thread *t, enum rx_gate_kind kind);
 /* Bumps hdr->gate_progress; RX_I_RESTART when the gate is t's no more. Cheap. */
@@ -30,9 +32,12 @@ int rx_gate_tick(struct rx_thread *t, enum rx_gate_kind kind);
  * 100 ms.  It stands still exactly when the process does.
  */
 struct rx_gate_pulse { pthread_t thread; pthread_mutex_t mutex; pthread_cond_t wake; struct rx_lockhdr *hdr;
-                       uint64_t word; bool running, stop; };
+                       uint64_t word; bool running, stop; uint32_t paused; struct rx_gate_pulse *outer; };
 void rx_gate_pulse_start(struct rx_gate_pulse *pulse, struct rx_thread *t, enum rx_gate_kind kind);
 void rx_gate_pulse_stop(struct rx_gate_pulse *pulse);
+/* rx_poll_interrupt() for who holds the gate: the pulse rests, for a signal handler may write to
+ * the index (and would wait for its own thread) or never return: then the gate is taken from us. */
+int rx_gate_poll(void);
 
 /*
  * If NAME is one generation ahead of hdr->generation (a copy was renamed over it), takes

@@ -238,7 +238,7 @@ static int rx_scan_store(struct rx_scanner *s, struct rx_db *db)
         rx_store(&rx_node_at(s->map->base, s->locked[i])->lock, 0);
     for (size_t i = s->run_count; i-- > 0;)
         rx_push_free(s->map, a, s->runs[i].off, s->runs[i].size);
-    rx_store(&db->hdr->base_count, s->report->leaves);
+    rx_store(&db->hdr->base_count[s->map->generation & 1], s->report->leaves);
     rx_store(&db->hdr->brk, rx_brk_make(s->report->brk / RX_EXTENT, 0, 0));
     rx_fetch_add(&db->hdr->scans, 1);
     rx_fetch_add(&db->hdr->reclaimed_cells, s->report->reclaimed_cells);

@@ -213,6 +213,14 @@ int rx_thread_find(struct rx_db *db, struct rx_thread **out)
     return RX_OK;
 }
 
+bool rx_thread_inside(const struct rx_db *db)
+{
+    for (const struct rx_thread *t = rx_thread_list; t; t = t->next_in_thread)
+        if (t->db == db && __atomic_load_n(&t->busy, __ATOMIC_RELAXED))
+            return true;
+    return false;
+}
+
 /* Out of db's list, slot and arena back. Caller holds db->mutex. */
 static void rx_thread_detach(struct rx_thread *t)
 {
@@ -303,19 +311,20 @@ void rx_reap_process(struct rx_db *db, struct rx_map *map, uint32_t index)
 /* Proves and reaps; 1 when the process was dead. Waits only for other provers. */
 static int rx_reap_if_dead(struct rx_db *db, uint32_t index)
 {
-    if (db->lock_fd < 0 || index == db->process)
+    if (db->lock_fd < 0 || db->readonly || index == db->process) /* read-only: its map cannot be stored to */
         return 0;
     int dead = 0;
     uint32_t pid = rx_load32(&db->processes[index].pid);
     pthread_mutex_lock(&db->probe_mutex);
-    /* The victim's offsets are of the current generation: so must our map be. A step to
-     * the next waits for writers, hence cannot pass us while the victim is unreaped. */
-    struct rx_map *map = __atomic_load_n(&db->map, __ATOMIC_ACQUIRE);
-    if (map->generation != rx_load(&db->hdr->generation) && rx_remap(db) == RX_OK)
-        map = __atomic_load_n(&db->map, __ATOMIC_ACQUIRE);
-    bool current = map->generation == rx_load(&db->hdr->generation); /* else another must reap it, or we later */
-    if (current && rx_load(&db->processes[index].token) && rx_probe_begin(db, index) == 1) {
-        if (rx_load(&db->processes[index].token)) {
+    if (rx_load(&db->processes[index].token) && rx_probe_begin(db, index) == 1) {
+        /* The victim's offsets are of the current generation: so must our map be.  Looked at only
+         * now that it is dead: a step to the next waits for the writer that it was, hence cannot
+         * pass us while it is unreaped; before the proof it could, and the victim write there. */
+        struct rx_map *map = __atomic_load_n(&db->map, __ATOMIC_ACQUIRE);
+        if (map->generation != rx_load(&db->hdr->generation) && rx_remap(db) == RX_OK)
+            map = __atomic_load_n(&db->map, __ATOMIC_ACQUIRE);
+        bool current = map->generation == rx_load(&db->hdr->generation); /* else another must reap it, or we later */
+        if (current && rx_load(&db->processes[index].token)) {
             rx_reap_process(db, map, index);
             dead = 1;
         }

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include "bits.h"
 #include "cells.h"
+#include "gate.h"
 #include "scan.h"
 #include "../native/file.h"
 #include "../native/node.h"
@@ -46,7 +47,7 @@ static void rx_fault_at(struct rx_verifier *v, rx_off off, const char *format, .
 /* The error that a check has just recorded, with its own text. */
 static void rx_fault_error(struct rx_verifier *v) { v->fault(v->ctx, rx_error_offset(), rx_error_text()); }
 
-static int rx_verify_poll(struct rx_verifier *v) { return (++v->polls & 255) == 0 ? rx_poll_interrupt() : RX_OK; }
+static int rx_verify_poll(struct rx_verifier *v) { return (++v->polls & 255) == 0 ? rx_gate_poll() : RX_OK; }
 
 /* ---- the tree ----------------------------------------------------------------------- */
 

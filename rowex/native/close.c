@@ -114,18 +114,21 @@ static int rx_open_generation(struct rx_db *db, uint64_t generation, struct rx_m
 void rx_unmap_old(struct rx_db *db)
 {
     bool asked = false;
+    if (db->map->older == NULL || pthread_mutex_trylock(&db->probe_mutex) != 0)
+        return; /* a reaper works on some map, whether its thread is busy on that or not: later */
     for (struct rx_map *map = db->map->older; map; map = map->older) {
         bool used = false;
         if (map->unmapped)
             continue;
         if (!asked && rx_barrier(db) != RX_OK)
-            return;
+            break;
         asked = true;
         for (struct rx_thread *t = db->threads; t && !used; t = t->next_in_db)
             used = t->map == map && __atomic_load_n(&t->busy, __ATOMIC_ACQUIRE);
         if (!used)
             rx_map_unmap(map);
     }
+    pthread_mutex_unlock(&db->probe_mutex);
 }
 
 static int rx_remap_locked(struct rx_db *db)
@@ -168,9 +171,6 @@ static int rx_write_clean(struct rx_db *db)
 {
     struct rx_map *map = db->map;
     struct rx_super *super = rx_super_of(map);
-    for (uint32_t i = 0; i < RX_PROCESSES; i++)
-        if (rx_load(&db->processes[i].token))
-            rx_reap_process(db, map, i);
     uint64_t count = rx_db_count(db), brk = (rx_load(&db->hdr->brk) & ((1ull << 36) - 1)) * RX_EXTENT;
     int rc = rx_arenas_to_super(db, map, super);
     rx_map_refresh(map);
@@ -191,6 +191,23 @@ static bool rx_be_last(struct rx_db *db)
            rx_byte_lock(db->map->fd, F_WRLCK, RX_LOCK_USERS) == RX_OK;
 }
 
+/*
+ * Alone.  A copier may have died between its rename and the step: then the file to be marked
+ * is the one that NAME names now.
+ */
+static int rx_leave_last(struct rx_db *db)
+{
+    for (uint32_t i = 0; i < RX_PROCESSES; i++)
+        if (rx_load(&db->processes[i].token))
+            rx_reap_process(db, db->map, i);
+    if (!db->memory && rx_gate_finish_step(db) < 0)
+        return RX_OK; /* the startup scan will do it all */
+    if (rx_load(&db->hdr->generation) != db->map->generation &&
+        (rx_remap(db) != RX_OK || rx_byte_lock(db->map->fd, F_WRLCK, RX_LOCK_USERS) != RX_OK))
+        return RX_OK;
+    return rx_name_is_ours(db) == RX_OK ? rx_write_clean(db) : RX_OK;
+}
+
 int rx_detach(struct rx_db *db)
 {
     int rc = RX_OK;
@@ -202,9 +219,8 @@ int rx_detach(struct rx_db *db)
             bool current = generation != RX_GENERATION_REPLACED && rx_remap(db) == RX_OK;
             rx_store(&db->processes[db->process].token, 0);
             (void)rx_byte_lock(db->lock_fd, F_UNLCK, RX_LOCK_PROCESS + db->process);
-            if (current && !db->readonly && rx_load(&db->hdr->marked) && rx_be_last(db) &&
-                rx_name_is_ours(db) == RX_OK)
-                rc = rx_write_clean(db);
+            if (current && !db->readonly && rx_load(&db->hdr->marked) && rx_be_last(db))
+                rc = rx_leave_last(db);
             /* Before OPENING is let go: who comes next must see that we are no user any more,
              * or it would join an index that nobody keeps, or not be known as the last one. */
             for (struct rx_map *map = db->map; map; map = map->older)

@@ -10,7 +10,7 @@
 int rx_held_open(int dir_fd, const char *name, int flags, mode_t mode);
 void rx_held_close(int fd);
 /* Threads of this process take turns where locks on the file do not keep them apart. */
-enum rx_turn { RX_TURN_OPENING, RX_TURN_MARKING, RX_TURN_GROWING, RX_TURNS };
+enum rx_turn { RX_TURN_OPENING, RX_TURN_MARKING, RX_TURN_GROWING, RX_TURN_REOPENING, RX_TURNS };
 int rx_turn_take(enum rx_turn turn); /* waits; RX_OK, RX_E_INTERRUPTED */
 bool rx_turn_try(enum rx_turn turn);
 void rx_turn_take_surely(enum rx_turn turn);

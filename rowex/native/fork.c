@@ -28,7 +28,8 @@ static size_t rx_held_count, rx_held_room;
 
 /* Recursive: a signal handler may run while its thread waits within a turn, and open an index. */
 static pthread_mutex_t rx_turns[RX_TURNS] = {
-    PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP, PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP, PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP};
+    PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP, PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP, PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP,
+    PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP};
 
 /* ---- descriptors ------------------------------------------------------------------ */
 
@@ -137,7 +138,8 @@ static void rx_fork_child(void)
     pthread_mutex_init(&rx_held_mutex, NULL);
     for (int i = 0; i < RX_TURNS; i++)
         memcpy(&rx_turns[i], &fresh, sizeof fresh);
-    rx_forget();
+    if (rx_forget)
+        rx_forget();
 }
 
 static void rx_fork_register(void) { pthread_atfork(rx_fork_prepare, rx_fork_parent, rx_fork_child); }
@@ -145,6 +147,7 @@ static void rx_fork_register(void) { pthread_atfork(rx_fork_prepare, rx_fork_par
 void rx_fork_setup(void (*forget)(void))
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
-    rx_forget = forget;
+    if (forget)
+        rx_forget = forget;
     pthread_once(&once, rx_fork_register);
 }

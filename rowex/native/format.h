@@ -187,8 +187,7 @@ struct rx_lockhdr {
     uint64_t epoch;      /* starts at 1 */
     uint64_t marked;     /* 1: the in-use mark is durable, stores are allowed */
     uint64_t dev, ino;   /* of the current generation */
-    uint64_t base_count; /* keys in the superblock when this generation was opened or built */
-    uint8_t pad1[8];
+    uint64_t base_count[2]; /* [generation & 1]: keys in the superblock when it was opened or built */
     /* line 2: written now and then */
     uint64_t brk;           /* bits 0..35 break in extents, 36..47 last claimer's arena, 48.. a tag */
     uint64_t allocated;     /* bytes of the file known to have blocks */

@@ -8,7 +8,7 @@
 #include <time.h>
 #include "batch.h"
 #include "change.h"
-#include "file.h"
+#include "fileio.h"
 #include "guard.h"
 #include "hot_api.h"
 
@@ -64,8 +64,7 @@ int rx_is_closed(rx_index *h) { return (int)__atomic_load_n(&h->closed, __ATOMIC
 
 int rx_close(rx_index *h)
 {
-    struct rx_thread *own = rx_thread_cached; /* a listener called from inside a call: it would wait for itself */
-    if (own->db == h->db && __atomic_load_n(&own->busy, __ATOMIC_RELAXED))
+    if (rx_thread_inside(h->db)) /* a listener or signal handler, called from inside a call: it would wait for itself */
         return rx_fail(RX_E_BUSY, 0, "this thread is inside a call on the index");
     if (__atomic_exchange_n(&h->closed, 1, __ATOMIC_SEQ_CST))
         return RX_OK;
@@ -87,9 +86,8 @@ void rx_free(rx_index *h)
 /* A handle inherited through fork gets a db of this process on its first call. */
 static int rx_reopen(rx_index *h)
 {
-    static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
     /* Not a plain lock: the one inside may be waiting for Python's lock, which we may hold. */
-    for (int tries = 0; pthread_mutex_trylock(&mutex); tries++) {
+    for (int tries = 0; !rx_turn_try(RX_TURN_REOPENING); tries++) {
         if (tries > 5000)
             return rx_fail(RX_E_BUSY, 0, "another thread is reopening the inherited index");
         nanosleep(&(struct timespec){0, 1000000}, NULL);
@@ -98,10 +96,12 @@ static int rx_reopen(rx_index *h)
     if (h->db->broken_fork) {
         struct rx_db *fresh;
         rc = rx_db_reopen(h->db, h->options, &fresh);
-        if (rc == RX_OK)
+        if (rc == RX_OK && h->db->broken_fork)
             __atomic_store_n(&h->db, fresh, __ATOMIC_RELEASE);
+        else if (rc == RX_OK)
+            rc = rx_db_close(fresh); /* a signal handler of this thread was here meanwhile */
     }
-    pthread_mutex_unlock(&mutex);
+    rx_turn_end(RX_TURN_REOPENING);
     return rc;
 }
 
@@ -196,7 +196,7 @@ uint64_t rx_db_count(struct rx_db *db)
 {
     for (;;) {
         uint64_t generation = rx_load(&db->hdr->generation);
-        int64_t sum = (int64_t)rx_load(&db->hdr->base_count);
+        int64_t sum = (int64_t)rx_load(&db->hdr->base_count[generation & 1]);
         uint32_t high = rx_load32(&db->hdr->arena_high);
         for (uint32_t i = 0; i < high && i < RX_ARENAS; i++)
             if (rx_load(&db->arenas[i].generation) == generation)

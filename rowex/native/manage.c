@@ -12,7 +12,7 @@
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
-#include "manage.h"
+#include "fileio.h"
 
 #define RX_OPENING_TRIES 1000 /* of a millisecond each: another's opening or closing */
 
@@ -119,19 +119,20 @@ static int rx_exclusive_open(const char *path, struct rx_exclusive *x)
 {
     char side[300], magic[8];
     struct stat st;
-    x->data_fd = openat(x->dir_fd, x->name, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
+    x->data_fd = rx_held_open(x->dir_fd, x->name, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, 0);
     if (x->data_fd < 0 || fstat(x->data_fd, &st) != 0)
         return rx_os("open", path);
     if (!S_ISREG(st.st_mode) || pread(x->data_fd, magic, 8, 0) != 8 || memcmp(magic, RX_MAGIC, 8) != 0)
         return rx_fail(RX_E_FORMAT, 0, "%s does not begin as a Rowex file does; it was left alone", path);
     rx_side_name(x->name, "-lock", side);
-    x->lock_fd = openat(x->dir_fd, side, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, st.st_mode & 0666);
+    x->lock_fd = rx_held_open(x->dir_fd, side, O_RDWR | O_CREAT | O_NOFOLLOW, st.st_mode & 0666);
     return x->lock_fd < 0 ? rx_os("open the -lock file of", path) : RX_OK;
 }
 
 int rx_exclusive_begin(const char *path, struct rx_exclusive *x)
 {
     *x = (struct rx_exclusive){-1, NULL, -1, -1};
+    rx_fork_setup(NULL);
     char side[300], *full = realpath(path, NULL);
     if (full == NULL)
         return rx_os("find", path);
@@ -158,10 +159,8 @@ int rx_exclusive_begin(const char *path, struct rx_exclusive *x)
 /* Closing the descriptors lets go of the locks: nobody else has these descriptions. */
 void rx_exclusive_end(struct rx_exclusive *x)
 {
-    if (x->data_fd >= 0)
-        close(x->data_fd);
-    if (x->lock_fd >= 0)
-        close(x->lock_fd);
+    rx_held_close(x->data_fd);
+    rx_held_close(x->lock_fd);
     if (x->dir_fd >= 0)
         close(x->dir_fd);
     free(x->name);

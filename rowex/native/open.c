@@ -102,8 +102,18 @@ static int rx_process_take(struct rx_db *db)
             continue;
         if (rc)
             return rx_os_error("lock", db->path);
-        if (rx_load(&p->token))
+        if (rx_load(&p->token)) {
+            /* Reaping stores to the map, which must be of the generation that the dead one wrote to:
+             * a step may have been taken since we looked, but none can pass once it is dead. */
+            bool moved = db->map->generation != rx_load(&db->hdr->generation);
+            if (moved || db->readonly) {
+                (void)rx_byte_lock(db->lock_fd, F_UNLCK, RX_LOCK_PROCESS + i);
+                if (moved)
+                    return RX_I_RESTART;
+                continue;
+            }
             rx_reap_process(db, db->map, i);
+        }
         uint64_t random;
         rx_random_bytes(&random, sizeof random);
         db->process = i;
@@ -231,15 +241,18 @@ static int rx_be_first(struct rx_db *db, const struct rx_super *super, const str
         return rc;
     if (clean) {
         rx_store(&db->hdr->brk, super->brk / RX_EXTENT);
-        rx_store(&db->hdr->base_count, super->count);
+        rx_store(&db->hdr->base_count[super->generation & 1], super->count);
         rc = rx_arenas_from_super(db, db->map, super);
     } else {
         struct rx_scan_report report = {0};
         if (!db->memory)
             rx_remove_leftovers(db);
-        rc = rx_scan_repair(db, db->map, &report);
+        if (!db->memory) /* who made the mark may have died before its sync: durable before our first store (R4) */
+            rc = rx_map_sync(db->map, RX_SUPER_SIZE);
+        if (rc == RX_OK)
+            rc = rx_scan_repair(db, db->map, &report);
         db->scan_reclaimed = report.reclaimed_cells + 1;
-        rx_store(&db->hdr->marked, 1); /* the mark is in the file since the last session */
+        rx_store(&db->hdr->marked, 1);
     }
     if (rc == RX_OK)
         rx_store32(&db->hdr->ready, 1);
@@ -256,6 +269,7 @@ static int rx_disown(struct rx_db *db)
 {
     char name[300];
     rx_store(&db->hdr->generation, RX_GENERATION_REPLACED);
+    rx_gate_void_copy(db); /* a copier that sleeps before its rename would replace the new file */
     snprintf(name, sizeof name, "%s-lock", db->name);
     if (unlinkat(db->dir_fd, name, 0) == 0 || errno == ENOENT)
         return RX_I_RESTART;
@@ -277,6 +291,8 @@ static int rx_join(struct rx_db *db, const struct rx_super *super, const struct 
     if (rx_load(&hdr->dev) != (uint64_t)st->st_dev || rx_load(&hdr->ino) != (uint64_t)st->st_ino ||
         rx_load(&hdr->generation) != super->generation) {
         rc = rx_gate_finish_step(db); /* a copier died between its rename and the end of the step */
+        if (rc == RX_ABSENT && rx_name_is_ours(db) == RX_E_REPLACED)
+            return rx_disown(db); /* the same uuid: a backup was put there */
         return rc < 0 ? rc : RX_I_RESTART;
     }
     return rx_process_take(db);
