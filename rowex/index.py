@@ -76,8 +76,10 @@ class Index(Calls):
         """
         if self._rx is None:
             return
-        self._unbind()
         code = lib.rx_close(self._owner)
+        if code < 0 and not lib.rx_is_closed(self._owner):  # refused: called from inside one of its own calls
+            raise_result(code)
+        self._unbind()
         for session in list(self._sessions.values()):
             session.close()
         if code < 0:

@@ -37,8 +37,8 @@ FLOOR_SOURCES = """crc.c cursor.c error.c file.c fork.c manage.c node.c persist.
 UPWARD = {("uid.c", "guard.h")}  # the thread's own uid is cached where a call begins
 
 # Atomics live in persist.h.  These touch flags and pointers of the process itself, in no file.
-PROCESS_LOCAL = """change.c close.c copy.c core.h cursor.c duplicate.c epoch.c epoch.h error.c file.c gate.c guard.h index.c
-    intent.c persist.c scan.c sigbus.c uid.c verify.c walk.c""".split()
+PROCESS_LOCAL = """change.c close.c copy.c core.h cursor.c duplicate.c epoch.c epoch.h error.c file.c gate.c guard.h
+    index.c intent.c persist.c scan.c sigbus.c uid.c verify.c walk.c""".split()
 
 # System calls on files.
 FILE_CALLS = re.compile(r"\b(fallocate|ftruncate|msync|fsync|fdatasync|renameat|unlinkat|pwrite)\(")

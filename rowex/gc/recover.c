@@ -136,7 +136,8 @@ static bool rx_recover_rotation(struct rx_map *map, struct rx_arena *a, rx_off c
 /* Is the reserved cell i where it belongs already (never taken, or given back)? */
 static bool rx_recover_settled(struct rx_map *map, struct rx_arena *a, unsigned i, rx_off cell)
 {
-    if (cell == rx_load_rlx(&a->bump) || (i == RX_RSV_LIMBO && rx_in_limbo(a, cell)))
+    rx_off bump = rx_load_rlx(&a->bump); /* at its end it is the address of a cell of the next extent, whoever's */
+    if ((cell == bump && bump != rx_load_rlx(&a->bump_end)) || (i == RX_RSV_LIMBO && rx_in_limbo(a, cell)))
         return true;
     uint64_t size = rx_cell_bytes(map, cell);
     if (size == 0)

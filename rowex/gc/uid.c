@@ -174,6 +174,7 @@ int rx_thread_new(struct rx_db *db, uint32_t kind, struct rx_thread **out)
     }
     t->uid = rx_load(&t->slot->uid);
     t->kind = kind;
+    t->user = kind == RX_S_THREAD ? rx_thread_number() : 0;
     pthread_mutex_lock(&db->mutex);
     t->map = db->map;
     t->base = db->map->base;
@@ -213,12 +214,22 @@ int rx_thread_find(struct rx_db *db, struct rx_thread **out)
     return RX_OK;
 }
 
-bool rx_thread_inside(const struct rx_db *db)
+uint32_t rx_thread_number(void)
 {
-    for (const struct rx_thread *t = rx_thread_list; t; t = t->next_in_thread)
-        if (t->db == db && __atomic_load_n(&t->busy, __ATOMIC_RELAXED))
-            return true;
-    return false;
+    static uint32_t last;
+    static __thread uint32_t number;
+    return number ? number : (number = __atomic_add_fetch(&last, 1, __ATOMIC_RELAXED));
+}
+
+bool rx_threads_inside(struct rx_db *db)
+{
+    bool inside = false;
+    uint32_t self = rx_thread_number();
+    pthread_mutex_lock(&db->mutex);
+    for (struct rx_thread *t = db->threads; t && !inside; t = t->next_in_db)
+        inside = __atomic_load_n(&t->busy, __ATOMIC_ACQUIRE) && __atomic_load_n(&t->user, __ATOMIC_RELAXED) == self;
+    pthread_mutex_unlock(&db->mutex);
+    return inside;
 }
 
 /* Out of db's list, slot and arena back. Caller holds db->mutex. */

@@ -8,8 +8,10 @@
 
 /* This thread's rx_thread for db (taking a slot on first use). */
 int rx_thread_find(struct rx_db *db, struct rx_thread **out);
-/* Is this thread inside a call on db (not with an explicit reader or writer)? */
-bool rx_thread_inside(const struct rx_db *db);
+/* A number that tells the threads of this process apart. */
+uint32_t rx_thread_number(void);
+/* Is the calling thread inside a call on db (its listener runs, or a signal's handler)? */
+bool rx_threads_inside(struct rx_db *db);
 /* One with a slot of its own, for reader() and writer(). */
 int rx_thread_new(struct rx_db *db, uint32_t kind, struct rx_thread **out);
 /* Returns slot (and arena) to the table. The thread must not be busy. */

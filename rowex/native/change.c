@@ -197,7 +197,7 @@ static int rx_set_slot(struct rx_thread *t, struct rx_op *op, struct rx_place *p
     if (rx_load(p->slot) != p->ref)
         return rx_moved(t, 1);
     rx_unlink_cells(t, replaces, p->ref, 0, 0);
-    if (!replaces && p->kind == RX_K_N256)
+    if (!replaces && p->kind == RX_K_N256 && p->slot != &p->node->term)
         rx_node_hint(p->node, 1);
     return rx_commit_or_unlock(t, 1, p->slot, p->ref, leaf, !replaces);
 }

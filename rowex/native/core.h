@@ -72,7 +72,8 @@ struct rx_thread {
     uint64_t uid;
     uint64_t word;          /* what we published */
     uint64_t seq;
-    uint32_t busy;          /* 1 inside a call; close and unmap look at it; atomic */
+    uint32_t busy;          /* not 0 inside a call; close and unmap look at it; atomic */
+    uint32_t user;          /* the thread that is or was last inside: rx_thread_number(); atomic */
     uint32_t kind;          /* enum rx_slot_kind */
     int64_t deadline_ns;    /* CLOCK_MONOTONIC; 0 = do not wait at all */
     int reserved_count;     /* cells in arena->reserved[RX_RSV_OP..] */

@@ -64,7 +64,12 @@ int rx_is_closed(rx_index *h) { return (int)__atomic_load_n(&h->closed, __ATOMIC
 
 int rx_close(rx_index *h)
 {
-    if (rx_thread_inside(h->db)) /* a listener or signal handler, called from inside a call: it would wait for itself */
+    /* A listener or a signal's handler, called from inside a call, would wait for itself.  As a call
+     * that enters, so that nobody else's close frees the db under our look. */
+    __atomic_fetch_add(&h->entering, 1, __ATOMIC_SEQ_CST);
+    bool inside = !__atomic_load_n(&h->closed, __ATOMIC_SEQ_CST) && !h->db->broken_fork && rx_threads_inside(h->db);
+    __atomic_fetch_sub(&h->entering, 1, __ATOMIC_SEQ_CST);
+    if (inside)
         return rx_fail(RX_E_BUSY, 0, "this thread is inside a call on the index");
     if (__atomic_exchange_n(&h->closed, 1, __ATOMIC_SEQ_CST))
         return RX_OK;
@@ -113,6 +118,7 @@ static int rx_take_given(rx_index *h, struct rx_thread *given, struct rx_thread 
         return rx_fail(RX_E_CLOSED, 0, "this reader or writer was closed, or belongs to the parent process");
     if (!__atomic_compare_exchange_n(&given->busy, &idle, 1, false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED))
         return rx_fail(RX_E_BUSY, 0, "a reader or writer serves one thread at a time");
+    __atomic_store_n(&given->user, rx_thread_number(), __ATOMIC_RELAXED);
     *out = given;
     return RX_OK;
 }
@@ -151,6 +157,8 @@ void rx_thread_close(rx_index *h, rx_thread *t)
     (void)h;
     if (t == NULL)
         return;
+    if (__atomic_load_n(&t->busy, __ATOMIC_ACQUIRE) && __atomic_load_n(&t->user, __ATOMIC_RELAXED) == rx_thread_number())
+        return; /* from inside a call with it (a listener): it goes when the db is closed */
     /* Another thread's call with it finishes first: they are slices of 50 ms at most. */
     for (uint32_t idle = 0;
          !__atomic_compare_exchange_n(&t->busy, &idle, 1, false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED); idle = 0)
@@ -187,8 +195,10 @@ int rx_count(rx_index *h, uint64_t *count)
         return rc;
     rx_finish_dead(t->db);
     *count = rx_db_count(t->db);
+    if (rx_load(&t->db->hdr->generation) == RX_GENERATION_REPLACED) /* of which no arena is */
+        rc = rx_fail(RX_E_REPLACED, 0, "%s", t->db->path ? t->db->path : "memory");
     rx_call_end(t);
-    return RX_OK;
+    return rc;
 }
 
 /* Keys: what this generation began with, and what each arena has changed since. */
