@@ -88,7 +88,7 @@ def valid_images(path: Path) -> list[bytes]:
     for dies in (False, True):
         pid = os.fork()
         if pid == 0:
-            index = rowex.open(path, "n", initial_size=131072)
+            index = rowex.open(path, "n", durability="process", initial_size=131072)
             fill(index)
             if not dies:
                 index.close()

@@ -115,14 +115,16 @@ class Door:
         handle: Address of the core's rx_index; 0 is closed.
         thread: Address of an rx_thread; 0 for the calling thread's own.
         readonly: Whether writing is refused here already.
+        commit: Whether every change waits until it is durable.
     """
 
     _handle: Any
     _thread: Any
     _refuses: bool
+    _waits: bool
 
-    def __init__(self, handle: int, thread: int = 0, readonly: bool = False) -> None:
-        self._refuses = bool(readonly)
+    def __init__(self, handle: int, thread: int = 0, readonly: bool = False, commit: bool = False) -> None:
+        self._refuses, self._waits = bool(readonly), bool(commit)
         self._rebind(handle, thread)
 
     def _rebind(self, handle: int, thread: int, /) -> None:
@@ -188,6 +190,18 @@ class Door:
 
     # --- writing ---
 
+    def _settle(self, ticket: int, asked: bool, wait: _Wait) -> int:
+        """A change that was made is waited for until it is durable, where the handle wants that or *asked*."""
+        slice_ns = _SLICE_NS
+        while self._waits or asked:
+            code = lib.rx_wait_durable(self._open_handle(), self._thread, ticket, slice_ns)
+            if code == lib.RX_OK:
+                break
+            if code != lib.RX_WOULD_WAIT:
+                raise_result(code)
+            slice_ns = wait.more()
+        return ticket
+
     def _store(self, call: Callable[..., int], key: ReadableBuffer, value: ReadableBuffer, wait: _Wait) -> int:
         exact = _exact(key, "key")
         with _export(value, "value") as data:
@@ -212,16 +226,22 @@ class Door:
                     raise_result(code, key)
                 slice_ns = wait.more()
 
-    def put(self, key: ReadableBuffer, value: ReadableBuffer, *, timeout: float | None = None) -> int:
+    def put(
+        self, key: ReadableBuffer, value: ReadableBuffer, *, timeout: float | None = None, durable: bool = False
+    ) -> int:
         """Store *value* under *key*, replacing what was there; the ticket."""
-        return self._store(lib.rx_put, key, value, _Wait(timeout))
+        asked, wait = bool(durable), _Wait(timeout)
+        return self._settle(self._store(lib.rx_put, key, value, wait), asked, wait)
 
-    def insert(self, key: ReadableBuffer, value: ReadableBuffer, *, timeout: float | None = None) -> int:
+    def insert(
+        self, key: ReadableBuffer, value: ReadableBuffer, *, timeout: float | None = None, durable: bool = False
+    ) -> int:
         """Store *value* under an absent key; the ticket.  DuplicateKeyError where present."""
-        return self._store(lib.rx_insert, key, value, _Wait(timeout))
+        asked, wait = bool(durable), _Wait(timeout)
+        return self._settle(self._store(lib.rx_insert, key, value, wait), asked, wait)
 
     def __setitem__(self, key: ReadableBuffer, value: ReadableBuffer, /) -> None:
-        self._store(lib.rx_put, key, value, _Wait(None))
+        self.put(key, value)
 
     def __delitem__(self, key: ReadableBuffer, /) -> None:
         self.remove(key)  # type: ignore[attr-defined]
@@ -295,7 +315,7 @@ class Door:
         except BaseException:
             self._put_chunk(pairs, wait, ticket)
             raise
-        return self._put_chunk(pairs, wait, ticket)
+        return self._settle(self._put_chunk(pairs, wait, ticket), False, wait)
 
     @staticmethod
     def _pair(item: Any) -> tuple[bytes, bytes]:

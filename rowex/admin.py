@@ -23,7 +23,7 @@ from rowex.results import CheckReport, Info, Stats, UidInfo
 
 __all__ = ["check", "compact", "info", "stats"]
 
-_KINDS = {1: "thread", 2: "reader", 3: "writer"}  # format.h, enum rx_slot_kind
+_KINDS = {1: "thread", 2: "reader", 3: "writer", 4: "flusher"}  # format.h, enum rx_slot_kind
 _NODES = ("Node4", "Node16", "Node48", "Node256")
 _LEVELS = {
     int(lib.RX_D_PROCESS): "process",

@@ -17,6 +17,7 @@ from rowex._native import ffi, lib
 from rowex._views import OrderedMapping
 from rowex._waits import until_done
 from rowex.codecs import encode_bytes
+from rowex.durable import wait_durable
 from rowex.errors import ClosedError, make_error, raise_result
 
 if TYPE_CHECKING:
@@ -41,10 +42,11 @@ class Calls(Door, OrderedMapping[bytes, bytes]):
     _rx: Any = None  # rx_index *; None: closed
     _rx_thread: Any = ffi.NULL
     _readonly: bool = False
+    _commit: bool = False  # every change waits until it is durable
 
-    def _bind(self, handle: Any, thread: Any, *, readonly: bool) -> None:
-        Door.__init__(self, int(ffi.cast("uintptr_t", handle)), int(ffi.cast("uintptr_t", thread)), readonly)
-        self._rx, self._rx_thread, self._readonly = handle, thread, readonly
+    def _bind(self, handle: Any, thread: Any, *, readonly: bool, commit: bool) -> None:
+        Door.__init__(self, int(ffi.cast("uintptr_t", handle)), int(ffi.cast("uintptr_t", thread)), readonly, commit)
+        self._rx, self._rx_thread, self._readonly, self._commit = handle, thread, readonly, commit
 
     def _unbind(self) -> None:
         self._rx = None
@@ -61,6 +63,13 @@ class Calls(Door, OrderedMapping[bytes, bytes]):
         if self._readonly:
             raise_result(int(lib.RX_E_READONLY))
         return handle
+
+    def _settled(self, ticket: Any, timeout: float | None) -> int:
+        """A change was made: it is waited for where this handle wants that."""
+        number = int(ticket[0])
+        if self._commit:
+            wait_durable(self._live_handle(), self._rx_thread, number, timeout)
+        return number
 
     def __len__(self) -> int:
         count = ffi.new("uint64_t *")
@@ -90,7 +99,7 @@ class Calls(Door, OrderedMapping[bytes, bytes]):
         ticket = ffi.new("uint64_t *")
         if self._remove(key, timeout, ticket) == ABSENT:
             raise KeyError(key)
-        return int(ticket[0])
+        return self._settled(ticket, timeout)
 
     def discard(self, key: Buffer, *, timeout: float | None = None) -> bool:
         """
@@ -107,7 +116,11 @@ class Calls(Door, OrderedMapping[bytes, bytes]):
             TimeoutError: Others held what it needs; nothing was changed.
             ReadOnlyError: The index may only be read.
         """
-        return self._remove(key, timeout, ffi.new("uint64_t *")) == OK
+        ticket = ffi.new("uint64_t *")
+        if self._remove(key, timeout, ticket) == ABSENT:
+            return False
+        self._settled(ticket, timeout)
+        return True
 
     def _remove(self, key: Buffer, timeout: float | None, ticket: Any) -> int:
         data = encode_bytes(key)
@@ -147,6 +160,8 @@ class Calls(Door, OrderedMapping[bytes, bytes]):
             ),
             timeout,
         )
+        if code == OK:
+            self._settled(ticket, timeout)
         return code == OK
 
     @overload
@@ -194,6 +209,7 @@ class Calls(Door, OrderedMapping[bytes, bytes]):
 
             code = until_done(attempt, timeout)
             if code == OK:
+                self._settled(ticket, timeout)
                 return bytes(ffi.buffer(room, int(size[0])))
             if code == ABSENT:
                 return None
@@ -256,6 +272,7 @@ class Calls(Door, OrderedMapping[bytes, bytes]):
                 timeout,
             )
             if code == OK:
+                self._settled(ticket, timeout)
                 return value
 
     def remove_many(self, keys: Iterable[Buffer], *, timeout: float | None = None) -> int:
@@ -267,7 +284,7 @@ class Calls(Door, OrderedMapping[bytes, bytes]):
             timeout: Seconds to wait for other writers for each chunk, >= 0; None: as long as it takes.
 
         Returns:
-            How many were present.
+            The durability ticket of the last removal; 0 where nothing was removed, or without a log.
 
         Raises:
             TypeError: A key is not bytes; chunks before its own were removed.
@@ -277,31 +294,28 @@ class Calls(Door, OrderedMapping[bytes, bytes]):
         Each removal is atomic, the whole is not.  Ctrl-C is answered between chunks.
         """
         self._write_handle()
-        total, remaining = 0, iter(keys)
+        ticket, remaining = ffi.new("uint64_t *"), iter(keys)
         while chunk := [encode_bytes(key) for key in islice(remaining, CHUNK_ITEMS)]:
-            total += self._remove_chunk(chunk, timeout)
-        return total
+            self._remove_chunk(chunk, timeout, ticket)
+        return self._settled(ticket, timeout)
 
-    def _remove_chunk(self, chunk: list[bytes], timeout: float | None) -> int:
+    def _remove_chunk(self, chunk: list[bytes], timeout: float | None, ticket: Any) -> None:
         pointers = ffi.new("void *[]", [ffi.from_buffer(key) for key in chunk])
         sizes = ffi.new("size_t[]", [len(key) for key in chunk])
         done, removed = ffi.new("size_t *"), ffi.new("size_t *")
-        ticket = ffi.new("uint64_t *")
         handle, thread = self._write_handle(), self._rx_thread
-        at = total = 0
+        at = 0
 
         def attempt(ns: int) -> int:
-            nonlocal at, total
+            nonlocal at
             done[0] = removed[0] = 0
             code = lib.rx_remove_many(
                 handle, thread, len(chunk) - at, pointers + at, sizes + at, ns, done, removed, ticket
             )
             at += int(done[0])
-            total += int(removed[0])
             return int(code)
 
         until_done(attempt, timeout)
-        return total
 
     def first(self) -> tuple[bytes, bytes] | None:
         """The item with the smallest key, or None."""

@@ -79,14 +79,14 @@ class CodedCalls(OrderedMapping[K, V], Generic[K, V]):
         """Whether *key* is present."""
         return self._raw.exists(self._key(key))
 
-    def put(self, key: K, value: V, *, timeout: float | None = None) -> int:
+    def put(self, key: K, value: V, *, timeout: float | None = None, durable: bool = False) -> int:
         """Store *value* under *key*, replacing what was there; the ticket."""
-        return self._raw.put(self._key(key), self._value(value), timeout=timeout)
+        return self._raw.put(self._key(key), self._value(value), timeout=timeout, durable=durable)
 
-    def insert(self, key: K, value: V, *, timeout: float | None = None) -> int:
+    def insert(self, key: K, value: V, *, timeout: float | None = None, durable: bool = False) -> int:
         """Store *value* under an absent key; the ticket.  DuplicateKeyError where it is present."""
         try:
-            return self._raw.insert(self._key(key), self._value(value), timeout=timeout)
+            return self._raw.insert(self._key(key), self._value(value), timeout=timeout, durable=durable)
         except DuplicateKeyError:
             raise_result(lib.RX_PRESENT, key)  # named as the caller gave it, not as it is stored
 
@@ -106,7 +106,7 @@ class CodedCalls(OrderedMapping[K, V], Generic[K, V]):
         return self._raw.put_many(((encode_key(key), encode_value(value)) for key, value in pairs), timeout=timeout)
 
     def remove_many(self, keys: Iterable[K], *, timeout: float | None = None) -> int:
-        """Remove many keys; how many were present.  Each removal is atomic, the whole is not."""
+        """Remove many keys; the ticket of the last removal.  Each removal is atomic, the whole is not."""
         return self._raw.remove_many(map(self._key, keys), timeout=timeout)
 
     def remove(self, key: K, *, timeout: float | None = None) -> int:
@@ -301,13 +301,27 @@ class CodedIndex(CodedCalls[K, V]):
         """As `Index.compact`."""
         self._raw.compact(timeout=timeout)
 
+    @property
+    def position(self) -> int:
+        """As `Index.position`."""
+        return self._raw.position
+
+    @property
+    def durable(self) -> int:
+        """As `Index.durable`."""
+        return self._raw.durable
+
     def wait_durable(self, ticket: int, timeout: float | None = None) -> None:
         """As `Index.wait_durable`."""
         self._raw.wait_durable(ticket, timeout)
 
-    def flush(self) -> None:
+    def flush(self, timeout: float | None = None) -> None:
         """As `Index.flush`."""
-        self._raw.flush()
+        self._raw.flush(timeout)
+
+    def checkpoint(self) -> None:
+        """As `Index.checkpoint`."""
+        self._raw.checkpoint()
 
 
 class CodedSession(CodedCalls[K, V]):

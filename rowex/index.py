@@ -12,12 +12,13 @@ import os
 import warnings
 import weakref
 from types import TracebackType
-from typing import Any, NoReturn, Self
+from typing import Any, Self
 
 from rowex._native import ffi, lib
 from rowex.admin import check, compact, info, stats
 from rowex.calls import Calls
-from rowex.errors import DurabilityError, ReadOnlyError, RowexError, make_error, raise_result
+from rowex.durable import checkpoint, log_status, wait_durable
+from rowex.errors import ReadOnlyError, RowexError, make_error, raise_result
 from rowex.results import CheckReport, Info, Stats
 
 __all__ = ["Index", "Reader", "Session", "Writer"]
@@ -43,7 +44,9 @@ class Index(Calls):
     _recipe: tuple[Any, ...] | None
     _pid: int
 
-    def __init__(self, handle: Any, path: str | None, mode: str, recipe: tuple[Any, ...] | None) -> None:
+    def __init__(
+        self, handle: Any, path: str | None, mode: str, recipe: tuple[Any, ...] | None, *, commit: bool = False
+    ) -> None:
         """
         Take over a handle of the core; users call `rowex.open`.
 
@@ -52,12 +55,13 @@ class Index(Calls):
             path: Of the data file, absolute; None in memory.
             mode: As it was opened.
             recipe: How it is unpickled, as `__reduce__` returns it; None: not at all.
+            commit: Whether every change waits until it is durable.
         """
         self._owner = ffi.gc(handle, lib.rx_free)
         self.path, self.mode, self._recipe = path, mode, recipe
         self._pid = os.getpid()
         self._sessions: weakref.WeakValueDictionary[int, Session] = weakref.WeakValueDictionary()
-        self._bind(self._owner, ffi.NULL, readonly=mode == "r")
+        self._bind(self._owner, ffi.NULL, readonly=mode == "r", commit=commit)
 
     @property
     def closed(self) -> bool:
@@ -210,38 +214,65 @@ class Index(Calls):
         """
         compact(self._write_handle(), timeout)
 
+    @property
+    def position(self) -> int:
+        """
+        The ticket of the last change that anybody made: wait for it after a read, and what was read is durable.
+
+        Raises DurabilityError where the file has no log.
+        """
+        return log_status(self._live_handle()).position
+
+    @property
+    def durable(self) -> int:
+        """The ticket up to which everything survives the loss of power; DurabilityError without a log."""
+        return log_status(self._live_handle()).durable
+
     def wait_durable(self, ticket: int, timeout: float | None = None) -> None:
         """
-        Wait until an operation would survive a power cut.
+        Wait until an operation would survive the loss of power.
 
         Args:
-            ticket: What the operation returned.
-            timeout: Seconds.
+            ticket: What the operation returned, here or in any process.
+            timeout: Seconds, >= 0; None: as long as it takes.
 
         Raises:
-            DurabilityError: The file has no log, so that no operation is ever durable in this sense.
+            DurabilityError: It never will, because the log could not be written; or there is no log;
+                or the ticket is of a time before a recovery, and is not known to have been kept.
+            DiskFullError: Not yet, because there is no room for the log.
+            TimeoutError: Not yet; the message names who holds it up.
             ClosedError: The index is closed.
-        """
-        self._no_log(f"wait_durable({ticket!r}, timeout={timeout!r})")
 
-    def flush(self) -> None:
+        All with smaller tickets survive too.  Whoever waits writes the log if nobody does, for all.
         """
-        Make everything up to now survive a power cut.
+        wait_durable(self._live_handle(), self._rx_thread, ticket, timeout)
+
+    def flush(self, timeout: float | None = None) -> None:
+        """
+        Make everything up to now survive the loss of power.
+
+        Args:
+            timeout: Seconds, >= 0; None: as long as it takes.
 
         Raises:
-            DurabilityError: The file has no log, so that nothing is ever durable in this sense.
-            ClosedError: The index is closed.
+            Exception: As `wait_durable`.
         """
-        self._no_log("flush()")
+        self.wait_durable(self.position, timeout)
 
-    def _no_log(self, call: str) -> NoReturn:
-        self._live_handle()
-        raise make_error(
-            DurabilityError,
-            f'{call}: {self.path or "an index in memory"} has durability="process": there is no log to wait for',
-            hint="what was written survives the death of any process, but not a power cut",
-            os_errno=95,
-        )
+    def checkpoint(self) -> None:
+        """
+        Write a checkpoint, from which recovery begins, and drop the log before it.
+
+        Raises:
+            DurabilityError: The file has no log, or it could not be written.
+            DiskFullError: No room; the checkpoint before and its log stay as they are.
+            ReadOnlyError: The index may only be read.
+            ClosedError: The index is closed.
+
+        Holds nobody.  One is made by itself whenever the log has grown by the size of the data.
+        If another is being made just now, nothing is done.  Cost: O(data).
+        """
+        checkpoint(self._write_handle())
 
 
 class Session(Calls):
@@ -276,7 +307,7 @@ class Session(Calls):
         self.index = index
         self.uid = int(lib.rx_thread_uid(handle, out[0]))
         self._pid = os.getpid()
-        self._bind(handle, out[0], readonly=index._readonly or kind == READER)
+        self._bind(handle, out[0], readonly=index._readonly or kind == READER, commit=index._commit)
         index._sessions[id(self)] = self
 
     @property

@@ -89,9 +89,13 @@ def open(
     Args:
         path: Of the data file; NAME-lock beside it is made as needed.
         mode: "c" create it if missing, "w" it must exist, "r" read only, "n" replace it by a new one.
-        durability: "process": what returned survives the death of any process, but not a power cut.
-            This version has no other level.  None: as the file says.
-        flush_interval: Seconds between flushes of a log, > 0; without effect on a file without one.
+        durability: What survives an operation that returned.  "process": the death of any process, but
+            not the loss of power.  "batch": that, and the loss of power once its ticket is durable,
+            which takes a flush interval at most.  "commit": the loss of power too, at once.  "batch"
+            and "commit" are kinds of one file, and each handle's choice; "process" is a file without a
+            log.  None: as the file says, and "batch" for a new one.
+        flush_interval: Seconds between flushes of the log, > 0; the shortest of a process's handles
+            counts.  Without effect on a file without a log.
         initial_size: Bytes that a new file has; None: 1 MiB.
         capacity: Bytes to which the file grows in place, before it is copied and renamed; None: as
             the file says, or the larger of 1 GiB and 16 times the size for a new one.
@@ -217,9 +221,11 @@ def _open(
         value_code=value.code if value else 0,
         **options,
     )
-    index = Index(handle, path, mode, recipe)
+    told = raw_info(handle)
+    wanted = options.get("durability")
+    commit = wanted == "commit" or (wanted is None and told.durability == lib.RX_D_COMMIT)
+    index = Index(handle, path, mode, recipe, commit=commit)
     try:
-        told = raw_info(handle)
         key = _agreed("keys", key, told.key_codec, key_codec, path)
         value = _agreed("values", value, told.value_codec, value_codec, path)
     except BaseException:

@@ -44,7 +44,7 @@ def durability_code(durability: str | None) -> int:
     The stored code of a level.
 
     Args:
-        durability: None: as the file says, and "process" for a new one.
+        durability: None: as the file says, and "batch" for a new one.
 
     Returns:
         The code, 0 for None.
@@ -57,14 +57,14 @@ def durability_code(durability: str | None) -> int:
         return 0
     if durability not in LEVELS:
         raise ValueError(f"durability={durability!r}: choose from {', '.join(LEVELS)}")
-    if durability != "process":
+    if durability == "pmem":
         raise make_error(
             DurabilityError,
-            f"durability={durability!r} cannot be given: this version has no log",
-            hint='choose durability="process", which survives the death of any process but not a power cut',
+            'durability="pmem" cannot be given by this version',
+            hint='choose durability="commit", which survives the loss of power on any disk',
             os_errno=95,
         )
-    return int(lib.RX_D_PROCESS)
+    return {"process": int(lib.RX_D_PROCESS), "batch": int(lib.RX_D_BATCH), "commit": int(lib.RX_D_COMMIT)}[durability]
 
 
 def _size(name: str, value: int | None, *, absent: int = 0) -> int:
@@ -133,4 +133,5 @@ def core_options(
     options.max_size = _size("max_size", max_size, absent=AS_THE_FILE_SAYS)
     options.fences = int(os.environ.get("ROWEX_FENCES", "-1"))  # forced by tests
     options.umask_mode = 0o666
+    options.flush_interval_ns = max(1, min(int(flush_interval * 1e9), 2**62))
     return options, c_path

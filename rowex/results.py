@@ -7,7 +7,29 @@ from __future__ import annotations
 from dataclasses import dataclass
 from uuid import UUID
 
-__all__ = ["CheckReport", "Info", "Stats", "UidInfo"]
+__all__ = ["CheckReport", "Info", "LogStatus", "Stats", "UidInfo"]
+
+
+@dataclass(frozen=True, slots=True)
+class LogStatus:
+    """
+    Where the log stands.
+
+    Attributes:
+        position: Ticket of the last change that anybody made.
+        durable: Ticket up to which everything survives the loss of power.
+        incarnation: How often the log was begun anew; the high part of tickets.
+        log_bytes: Written since the last checkpoint.
+        backlog_entries: Changes that are not yet durable.
+        failed: errno of the error after which nothing more becomes durable; 0: none.
+    """
+
+    position: int
+    durable: int
+    incarnation: int
+    log_bytes: int
+    backlog_entries: int
+    failed: int
 
 
 @dataclass(frozen=True)

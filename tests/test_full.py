@@ -1,5 +1,6 @@
 """
-No room: a full disk is an error before anything changed (promise P6).
+No room: a full disk is an error before anything changed (promise P6).  Of files without a log;
+what the log needs is in test_durability.py.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def test_full_disk_is_an_error_before_anything_changed(tiny_disk: Callable[[str]
     """DiskFullError; reading, removing, closing still work, and what was removed makes room."""
     disk = tiny_disk("12m")
     path = disk / "index.rowex"
-    with rowex.open(path) as index:
+    with rowex.open(path, durability="process") as index:
         model = fill(index, sizes)
         with pytest.raises(rowex.DiskFullError) as caught:
             index.put(b"one more", bytes(8 << 20))
@@ -55,13 +56,13 @@ def test_full_disk_is_an_error_before_anything_changed(tiny_disk: Callable[[str]
             model[key] = make_value(key, i, sizes[0] // 2)
             index[key] = model[key]
         assert_same(index, model)
-    with rowex.open(path) as index:
+    with rowex.open(path, durability="process") as index:
         assert_same(index, model)
 
 
 def test_put_many_on_a_full_disk_keeps_what_came_before(tiny_disk: Callable[[str], Path]) -> None:
     """The items before the one that found no room are there, those after it are not."""
-    with rowex.open(tiny_disk("8m") / "index.rowex") as index:
+    with rowex.open(tiny_disk("8m") / "index.rowex", durability="process") as index:
         items = [(b"%06d" % i, make_value(b"%06d" % i, i, 500)) for i in range(40_000)]
         with pytest.raises(rowex.DiskFullError):
             index.put_many(items)
@@ -73,7 +74,7 @@ def test_put_many_on_a_full_disk_keeps_what_came_before(tiny_disk: Callable[[str
 def test_compact_on_a_full_disk_leaves_the_old_file(tiny_disk: Callable[[str], Path]) -> None:
     """A copy for which there is no room is given up; the index goes on."""
     disk = tiny_disk("10m")
-    with rowex.open(disk / "index.rowex") as index:
+    with rowex.open(disk / "index.rowex", durability="process") as index:
         model = fill(index, [2000])
         with pytest.raises(rowex.DiskFullError):
             index.compact()
@@ -85,7 +86,7 @@ def test_compact_on_a_full_disk_leaves_the_old_file(tiny_disk: Callable[[str], P
 def test_growth_beyond_the_capacity_on_a_full_disk_is_an_error(tiny_disk: Callable[[str], Path]) -> None:
     """When the copy to a larger generation finds no room, the old one goes on, unchanged."""
     disk = tiny_disk("10m")
-    with rowex.open(disk / "index.rowex", initial_size=1 << 20, capacity=6 << 20) as index:
+    with rowex.open(disk / "index.rowex", durability="process", initial_size=1 << 20, capacity=6 << 20) as index:
         model = fill(index, [1000])
         assert {entry.name for entry in disk.iterdir()} == {"index.rowex", "index.rowex-lock"}
         index.remove_many(list(model)[::2])
@@ -98,7 +99,7 @@ def test_creating_on_a_full_disk_is_an_error_that_leaves_nothing(tiny_disk: Call
     """No room for a new file: DiskFullError, and no half of one."""
     disk = tiny_disk("2m")
     (disk / "ballast").write_bytes(bytes((2 << 20) - 65536))
-    with pytest.raises(rowex.DiskFullError), rowex.open(disk / "index.rowex") as index:
+    with pytest.raises(rowex.DiskFullError), rowex.open(disk / "index.rowex", durability="process") as index:
         index[b"k"] = bytes(1 << 20)
     assert {entry.name for entry in disk.iterdir()} - {"index.rowex", "index.rowex-lock"} == {"ballast"}
     (disk / "ballast").unlink()
@@ -112,7 +113,7 @@ def test_disk_filled_by_others_never_ends_a_process(tiny_disk: Callable[[str], P
     path = disk / "index.rowex"
 
     def write(pipe: Any, number: int) -> None:
-        with rowex.open(path) as mine:
+        with rowex.open(path, durability="process") as mine:
             pipe.send("ready")
             full = 0
             i = 0
@@ -129,7 +130,7 @@ def test_disk_filled_by_others_never_ends_a_process(tiny_disk: Callable[[str], P
                         assert read_value(last, mine[last]) == i - 1
             pipe.send(i)
 
-    with rowex.open(path) as index:
+    with rowex.open(path, durability="process") as index:
         children = [child(write, n) for n in range(3)]
         for process in children:
             process.recv()
@@ -154,7 +155,7 @@ def test_opening_a_clean_file_on_a_full_disk_reads(tiny_disk: Callable[[str], Pa
     """Reading needs next to no room; if there is none for the lock file, that is what is said."""
     disk = tiny_disk("4m")
     path = disk / "index.rowex"
-    with rowex.open(path, initial_size=1 << 18, capacity=1 << 20) as index:
+    with rowex.open(path, durability="process", initial_size=1 << 18, capacity=1 << 20) as index:
         index[b"k"] = b"1"
     with contextlib.suppress(OSError):
         (disk / "ballast").write_bytes(bytes(8 << 20))

@@ -41,10 +41,16 @@ class IndexMachine(RuleBasedStateMachine):
         self.index: Any = None
         self.other: Any = None
 
-    @initialize(small=st.booleans(), checksum=st.booleans())
-    def create(self, small: bool, checksum: bool) -> None:
+    @initialize(small=st.booleans(), checksum=st.booleans(), durability=st.sampled_from(["process", "batch"]))
+    def create(self, small: bool, checksum: bool, durability: str) -> None:
         options = {"initial_size": 1 << 17, "capacity": 1 << 18} if small else {}
-        self.index = rowex.open(self.path, checksum=checksum, **options)
+        self.index = rowex.open(self.path, checksum=checksum, durability=durability, **options)
+        self.ticket, self.logged = 0, durability != "process"
+
+    def given(self, ticket: int) -> None:
+        """Tickets rise; without a log there are none."""
+        assert ticket > self.ticket if self.logged else ticket == 0
+        self.ticket = ticket
 
     def teardown(self) -> None:
         try:
@@ -60,7 +66,7 @@ class IndexMachine(RuleBasedStateMachine):
 
     @rule(target=known, key=keys, value=values)
     def put(self, key: bytes, value: bytes) -> bytes:
-        assert self.index.put(key, value) == 0
+        self.given(self.index.put(key, value))
         self.model.items[key] = value
         return key
 
@@ -142,7 +148,11 @@ class IndexMachine(RuleBasedStateMachine):
     @rule(names=st.lists(known | keys, max_size=30))
     def remove_many(self, names: list[bytes]) -> None:
         present = {name for name in names if name in self.model.items}
-        assert self.index.remove_many(names) == len(present)
+        ticket = self.index.remove_many(names)
+        if present:
+            self.given(ticket)
+        else:
+            assert ticket == 0
         for name in present:
             del self.model.items[name]
 

@@ -471,7 +471,8 @@ def test_file_is_never_shorter_than_what_it_says(path: Path, child: Start, rng: 
             info = index.info()
             assert info.break_bytes <= info.file_bytes == path.stat().st_size
             index.check()
-        assert leftovers(path) == set()
+    rowex.open(path).close()
+    assert leftovers(path) == set()
 
 
 def test_no_write_is_lost_into_a_file_that_was_renamed_over(path: Path, child: Start) -> None:
@@ -559,7 +560,7 @@ def test_dead_process_is_noticed_though_nobody_waits_for_it(path: Path) -> None:
             eventually(lambda: len(index[b"hot"]) == 700)
             os.kill(pid, 9)
             started = time.monotonic()
-            eventually(lambda: index.put(b"hot", b"mine") == 0 and index[b"hot"] == b"mine", 1)
+            eventually(lambda: index.put(b"hot", b"mine") > 0 and index[b"hot"] == b"mine", 1)
             assert time.monotonic() - started < 1
             os.kill(pid, 0)  # it is still there, as a zombie
         finally:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import rowex
-from tools import TIME_SCALE, Child, assert_same, counted, eventually, make_value, read_value
+from tools import TIME_SCALE, Child, assert_same, counted, eventually, leftovers, make_value, read_value
 
 Start = Callable[..., Child]
 NODE = [b"node/" + bytes([i]) for i in range(3)]
@@ -234,7 +234,7 @@ def test_stopped_copier_is_overtaken_and_cannot_harm_when_it_wakes(
         expected = {key: make_value(key, 0, 100) for key in keys}
         expected.update({b"%05d" % i: make_value(b"%05d" % i, i) for i in range(1, number + 1)})
         assert_same(index, expected)
-    assert eventually(lambda: {e.name for e in path.parent.iterdir()} <= {path.name, path.name + "-lock"}, 5)
+    assert eventually(lambda: leftovers(path) == set(), 5)
 
 
 def test_stopped_opener_is_waited_for_with_an_interruptible_wait(path: Path, child: Start, rng: random.Random) -> None:

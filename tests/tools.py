@@ -314,4 +314,5 @@ def uid_count(index: Any) -> int:
 
 def leftovers(path: Path) -> set[str]:
     """Names in the folder beside the index and its known sidecars."""
-    return {entry.name for entry in path.parent.iterdir()} - {path.name, path.name + "-lock"}
+    ours = {path.name + side for side in ("", "-lock", "-log", "-checkpoint")}
+    return {entry.name for entry in path.parent.iterdir()} - ours

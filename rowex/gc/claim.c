@@ -14,6 +14,7 @@
 #include "gate.h"
 #include "uid.h"
 #include "../native/file.h"
+#include "../native/flush.h"
 
 #define RX_STEP_MIN (1ull << 20)
 #define RX_STEP_UNIT (2ull << 20)
@@ -304,6 +305,9 @@ static int rx_squeeze(struct rx_thread *t, uint64_t need)
             return rx_fail(RX_WOULD_WAIT, 0, "for readers to let go of retired cells");
         if (rx_now_ns() >= until)
             return RX_E_FULL;
+        if (t->db->logged && rx_log_durable(t->db) != rx_log_tail(t->db) &&
+            (rc = rx_log_flush(t, rx_log_tail(t->db))) == RX_E_INTERRUPTED)
+            return rc;
         rx_unpin(t->db, rx_load(&t->db->hdr->epoch) + 1);
         nanosleep(&(struct timespec){0, 1000000}, NULL);
         if ((rc = rx_poll_interrupt()) != RX_OK)
@@ -358,6 +362,20 @@ static void rx_unpin_oldest(struct rx_thread *t)
         rx_unpin(t->db, stamp);
 }
 
+/*
+ * Much is retired and waits for the log alone: writing that out is better than growing.
+ * RX_OK, also when it could not be done.
+ */
+static int rx_log_catches_up(struct rx_thread *t)
+{
+    const struct rx_arena *a = t->arena;
+    if (!t->db->logged || a == NULL || rx_load(&a->generation) != t->map->generation || !rx_limbo_piled(a) ||
+        rx_log_durable(t->db) == rx_log_tail(t->db))
+        return RX_OK;
+    int rc = rx_log_flush(t, rx_log_tail(t->db));
+    return rc == RX_WOULD_WAIT || rc == RX_E_INTERRUPTED ? rc : RX_OK;
+}
+
 /* For a value that no limit allows: refused before the disk is filled with it. */
 static int rx_possible(const struct rx_thread *t, uint64_t need)
 {
@@ -376,6 +394,8 @@ int rx_grow(struct rx_thread *t)
         return rc;
     if (need == 0)
         rx_unpin_oldest(t);
+    if ((rc = rx_log_catches_up(t)) != RX_OK)
+        return rc;
     if (t->deadline_ns && rx_mostly_garbage(t, need)) {
         rc = rx_copy(t, need);
         if (rc == RX_OK || rc == RX_E_INTERRUPTED)

@@ -8,6 +8,7 @@
 #include "uid.h"
 #include "../native/cursor.h"
 #include "../native/file.h"
+#include "../native/flush.h"
 
 #define RX_CAPACITY_MIN (1ull << 30)
 #define RX_CAPACITY_AUTO (1ull << 45) /* what we choose ourselves; address space has 47 bits */
@@ -134,7 +135,9 @@ static int rx_copy_fill(struct rx_thread *t, struct rx_map *from, struct rx_map 
 {
     struct rx_db *db = t->db;
     uint64_t brk = 0, count = 0;
-    int rc = rx_build_copy(t, from, to, &brk, &count);
+    int rc = db->logged ? rx_log_flush(t, rx_log_tail(db)) : RX_OK; /* entries name leaves of this generation */
+    if (rc == RX_OK)
+        rc = rx_build_copy(t, from, to, &brk, &count);
     if (rc == RX_OK)
         rc = rx_copy_super(db, from, to, capacity, brk, count);
     if (rc == RX_OK)

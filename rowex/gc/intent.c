@@ -10,6 +10,8 @@
  *   - limbo_tail and count are the recorded values after;
  *   - reserved[] of the operation becomes zero: its cells are in the tree now.
  * After disarming only lock words are left; they are named in locks[].
+ * The log entry is decided by the same load, before anything else is finished: while it
+ * is not, nobody else's change of this key can have a later number.
  */
 #include "intent.h"
 #include "alloc.h"
@@ -64,8 +66,13 @@ int rx_commit(struct rx_thread *t, rx_off slot_off, rx_ref old_ref, rx_ref new_r
     if (RX_UNLIKELY(__atomic_load_n(&t->map->poison, __ATOMIC_RELAXED)))
         return rx_fail(RX_E_IO, 0, "while writing; nothing was changed");
     rx_store(&a->armed, 1);
+    bool logged = t->db->logged;
+    if (logged)
+        t->log_number = rx_log_take(t->db, a);
     uint64_t *slot = rx_slot_word(t->map, slot_off);
     rx_store(slot, new_ref); /* commit */
+    if (logged)
+        rx_log_publish(t->db, t->log_number, rx_load_rlx(&a->log_what));
     rx_flush(t->map->fences, slot, 8);
     rx_persist_fence(t->map->fences);
     rx_finish(t->map, a, t->uid);
@@ -79,7 +86,6 @@ int rx_commit(struct rx_thread *t, rx_off slot_off, rx_ref old_ref, rx_ref new_r
  */
 void rx_intent_recover(struct rx_db *db, struct rx_map *map, struct rx_arena *a, uint64_t uid)
 {
-    (void)db;
     if (rx_load(&a->generation) != map->generation) { /* its file is gone: nothing to decide */
         rx_store(&a->armed, 0);
         for (unsigned i = 0; i < RX_INTENT_LOCKS; i++)
@@ -89,9 +95,11 @@ void rx_intent_recover(struct rx_db *db, struct rx_map *map, struct rx_arena *a,
     if (rx_load(&a->armed)) {
         rx_off off = rx_load_rlx(&a->slot_off);
         if (rx_in_file(map, off, 8) && rx_load(rx_slot_word(map, off)) == rx_load_rlx(&a->new_ref)) {
+            rx_log_decide(db, a, rx_load_rlx(&a->log_what));
             rx_finish(map, a, uid);
             return;
         }
+        rx_log_decide(db, a, rx_log_what(0, RX_L_VOID));
         rx_store(&a->armed, 0); /* void: rx_arena_recover() frees the new cells */
     }
     for (unsigned i = 0; i < RX_INTENT_LOCKS; i++) {

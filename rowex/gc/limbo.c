@@ -16,6 +16,7 @@
  */
 #include "cells.h"
 #include "epoch.h"
+#include "../native/log.h"
 
 #define RX_PILED_BLOCKS 8u
 #define RX_PILED_BYTES (4u << 20)
@@ -93,6 +94,7 @@ static void rx_limbo_seal(struct rx_db *db, struct rx_map *map, struct rx_arena 
         bytes += rx_cell_bytes(map, rx_load_rlx(&b->entry[i]));
     rx_hint_add(&a->retired_bytes, bytes);
     rx_store(&b->count, count);
+    rx_store(&b->logged, db->logged ? rx_log_tail(db) : 0);
     (void)rx_limbo_stamp(db, b);
 }
 
@@ -231,8 +233,8 @@ uint64_t rx_limbo_sweep(struct rx_db *db, struct rx_map *map, struct rx_arena *a
         if (!asked)
             least = rx_min_epoch(db);
         asked = true;
-        if (least < rx_load_rlx(&b->stamp))
-            break;
+        if (least < rx_load_rlx(&b->stamp) || (db->logged && rx_log_durable(db) < rx_load_rlx(&b->logged)))
+            break; /* a reader may hold an entry, or the log may still have to read it (L4) */
         bytes += rx_limbo_free(map, a, b, &cells);
         uint64_t tail = rx_load_rlx(&a->limbo_tail);
         if (rx_load_rlx(&a->limbo_head) == tail >> 8) {

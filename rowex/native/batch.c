@@ -4,6 +4,7 @@
  */
 #include <stdlib.h>
 #include "batch.h"
+#include "log.h"
 #include "cursor.h"
 #include "guard.h"
 #include "tree.h"
@@ -107,9 +108,9 @@ int rx_put_many(rx_index *h, rx_thread *given, size_t n, const void *const *keys
         if (rc == RX_OK)
             rc = rx_change(t, &op);
     }
+    if (ticket && *done) /* of the last one; none was made: as it was */
+        *ticket = t->db->logged ? rx_log_ticket(t->db, t->log_number) : 0;
     rx_call_end(t);
-    if (ticket)
-        *ticket = 0;
     return rc;
 }
 
@@ -129,9 +130,9 @@ int rx_remove_many(rx_index *h, rx_thread *given, size_t n, const void *const *k
         *removed += rc == RX_OK;
         rc = RX_OK;
     }
+    if (ticket && *removed)
+        *ticket = t->db->logged ? rx_log_ticket(t->db, t->log_number) : 0;
     rx_call_end(t);
-    if (ticket)
-        *ticket = 0;
     return rc;
 }
 

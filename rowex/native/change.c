@@ -8,12 +8,8 @@
  *     merging was given up because a neighbour was locked, or its parent's prefix
  *     would grow past RX_PREFIX_MAX.
  */
-#include <sched.h>
-#include <time.h>
 #include "change.h"
-#include "file.h"
 #include "lock.h"
-#include "../gc/gate.h"
 
 /* ---- where a key belongs ---------------------------------------------------- */
 
@@ -59,7 +55,7 @@ static int rx_place_leaf(struct rx_thread *t, const struct rx_op *op, struct rx_
  * Ordering  as rx_find(); the answer is only a plan, verified under the locks.
  * Returns   RX_OK with *p, RX_I_RESTART, RX_E_CORRUPT.
  */
-static int rx_locate(struct rx_thread *t, const struct rx_op *op, struct rx_place *p)
+int rx_locate(struct rx_thread *t, const struct rx_op *op, struct rx_place *p)
 {
     memset(p, 0, offsetof(struct rx_place, leaf));
     p->node_ref = RX_ROOT_OFF | RX_K_N256;
@@ -110,12 +106,14 @@ static uint64_t rx_any_leaf_size(uint64_t key_len, uint64_t value_len)
 
 static rx_ref rx_new_leaf(struct rx_thread *t, const struct rx_op *op)
 {
-    return rx_leaf_build(t->base, rx_cell(t, 0), op->key, op->key_len, op->value, op->value_len, t->map->checksum,
-                         t->map->fences);
+    rx_ref leaf = rx_leaf_build(t->base, rx_cell(t, 0), op->key, op->key_len, op->value, op->value_len,
+                                t->map->checksum, t->map->fences);
+    rx_will_log(t, leaf, RX_L_PUT);
+    return leaf;
 }
 
 /* Build a node in reserved cell i; its reference. */
-static rx_ref rx_new_node(struct rx_thread *t, unsigned i, unsigned kind, uint64_t level, const uint8_t *prefix,
+rx_ref rx_new_node(struct rx_thread *t, unsigned i, unsigned kind, uint64_t level, const uint8_t *prefix,
                           uint64_t prefix_len, rx_ref term, const uint8_t *bytes, const rx_ref *refs, unsigned count)
 {
     rx_off off = rx_cell(t, i);
@@ -124,7 +122,7 @@ static rx_ref rx_new_node(struct rx_thread *t, unsigned i, unsigned kind, uint64
     return rx_ref_make(off, kind, (unsigned)prefix_len);
 }
 
-static void rx_unlink_cells(struct rx_thread *t, unsigned n, rx_ref a, rx_ref b, rx_ref c)
+void rx_unlink_cells(struct rx_thread *t, unsigned n, rx_ref a, rx_ref b, rx_ref c)
 {
     const rx_ref refs[3] = {a, b, c};
     for (unsigned i = 0; i < n; i++)
@@ -135,7 +133,7 @@ static void rx_unlink_cells(struct rx_thread *t, unsigned n, rx_ref a, rx_ref b,
 static bool rx_sound(const struct rx_node *n) { return !(rx_load(&n->lock) & RX_OBSOLETE); }
 
 /* Locks the node of p alone; RX_I_RESTART when it is held or gone. */
-static int rx_lock_node(struct rx_thread *t, const struct rx_place *p)
+int rx_lock_node(struct rx_thread *t, const struct rx_place *p)
 {
     int rc = rx_try_lock(t, rx_ref_off(p->node_ref), 0);
     /* The parent's slot still refers to it, or it would be obsolete; checked all the same (R1). */
@@ -149,7 +147,7 @@ static int rx_lock_node(struct rx_thread *t, const struct rx_place *p)
 }
 
 /* Locks parent and node; the parent's slot then refers to the node. */
-static int rx_lock_pair(struct rx_thread *t, const struct rx_place *p)
+int rx_lock_pair(struct rx_thread *t, const struct rx_place *p)
 {
     int rc = rx_try_lock(t, rx_ref_off(p->parent_ref), 0);
     if (rc)
@@ -166,14 +164,14 @@ static int rx_lock_pair(struct rx_thread *t, const struct rx_place *p)
 }
 
 /* Someone was faster: let go and start again at once. */
-static int rx_moved(struct rx_thread *t, unsigned locks)
+int rx_moved(struct rx_thread *t, unsigned locks)
 {
     rx_unlock_all(t, locks);
     t->waited_uid = 0;
     return RX_I_RESTART;
 }
 
-static int rx_commit_or_unlock(struct rx_thread *t, unsigned locks, const rx_ref *slot, rx_ref old, rx_ref new, int delta)
+int rx_commit_or_unlock(struct rx_thread *t, unsigned locks, const rx_ref *slot, rx_ref old, rx_ref new, int delta)
 {
     int rc = rx_commit(t, rx_offset_of(t, slot), old, new, delta);
     if (rc)
@@ -334,7 +332,7 @@ static int rx_split_prefix(struct rx_thread *t, struct rx_op *op, struct rx_plac
     return rx_commit_or_unlock(t, 2, p->parent_slot, p->node_ref, top, 1);
 }
 
-static int rx_put_at(struct rx_thread *t, struct rx_op *op, struct rx_place *p)
+int rx_put_at(struct rx_thread *t, struct rx_op *op, struct rx_place *p)
 {
     switch (p->at) {
     case RX_AT_LEAF:
@@ -351,294 +349,4 @@ static int rx_put_at(struct rx_thread *t, struct rx_op *op, struct rx_place *p)
     if (rx_node_full(p->node, p->kind))
         return rx_copy_larger(t, op, p, byte);
     return rx_give_slot(t, op, p, byte);
-}
-
-/* ---- removing ----------------------------------------------------------------------- */
-
-/* Only the slot becomes null; the node keeps it for its byte. */
-static int rx_clear_slot(struct rx_thread *t, struct rx_place *p)
-{
-    int rc = rx_reserve(t, NULL, 0, 1);
-    if (rc || (rc = rx_lock_node(t, p)) != RX_OK)
-        return rc;
-    if (rx_load(p->slot) != p->ref)
-        return rx_moved(t, 1);
-    rx_unlink_cells(t, 1, p->ref, 0, 0);
-    if (p->kind == RX_K_N256 && p->slot != &p->node->term)
-        rx_node_hint(p->node, -1);
-    return rx_commit_or_unlock(t, 1, p->slot, p->ref, 0, -1);
-}
-
-/* The entries of p->node but the one being removed; returns their number, *term apart. */
-static unsigned rx_others(const struct rx_place *p, uint8_t *bytes, rx_ref *refs, rx_ref *term)
-{
-    unsigned count = (unsigned)rx_node_children(p->node, p->kind, bytes, refs);
-    *term = rx_load(&p->node->term);
-    if (p->slot == &p->node->term) {
-        *term = 0;
-        return count;
-    }
-    for (unsigned i = 0; i < count; i++)
-        if (refs[i] == p->ref) {
-            memmove(bytes + i, bytes + i + 1, count - i - 1);
-            memmove(refs + i, refs + i + 1, (count - i - 1) * sizeof(rx_ref));
-            return count - 1;
-        }
-    return count;
-}
-
-/*
- * The node goes, its last other entry (a leaf, or nothing) takes its place; or the node
- * is copied without the entry to a smaller kind.  One commit to the parent's slot.
- */
-static int rx_remove_shrinking(struct rx_thread *t, struct rx_place *p, unsigned kind)
-{
-    uint8_t bytes[256];
-    rx_ref refs[256], term, last;
-    uint64_t size = kind ? rx_node_size(kind, (unsigned)p->node_prefix) : 0;
-    int rc = rx_reserve(t, &size, kind != 0, 2);
-    if (rc || (rc = rx_lock_pair(t, p)) != RX_OK)
-        return rc;
-    if (rx_load(p->slot) != p->ref)
-        return rx_moved(t, 2);
-    unsigned count = rx_others(p, bytes, refs, &term);
-    if (kind) {
-        if (rx_kind_for(count) > kind || count + (term != 0) < 2)
-            return rx_moved(t, 2);
-        last = rx_new_node(t, 0, kind, p->level, rx_node_prefix(p->node, p->kind), p->node_prefix, term, bytes, refs,
-                           count);
-    } else {
-        last = term ? term : count ? refs[0] : 0;
-        if (count + (term != 0) > 1 || (last && !rx_ref_is_leaf(last)))
-            return rx_moved(t, 2);
-    }
-    rx_unlink_cells(t, 2, p->node_ref, p->ref, 0);
-    return rx_commit_or_unlock(t, 2, p->parent_slot, p->node_ref, last, -1);
-}
-
-/* The node's last other entry is a node: a copy of it with the joined prefix takes over. */
-static int rx_remove_merging(struct rx_thread *t, struct rx_place *p, rx_ref child_ref, uint8_t child_byte,
-                             struct rx_node *child)
-{
-    uint8_t bytes[256], prefix[RX_PREFIX_MAX + 1];
-    rx_ref refs[256], term;
-    unsigned child_kind = rx_ref_kind(child_ref);
-    unsigned joined = (unsigned)p->node_prefix + 1 + child->prefix_len;
-    unsigned kind = rx_kind_for((unsigned)rx_node_live(child, child_kind));
-    uint64_t size = rx_node_size(kind, joined);
-    int rc = rx_reserve(t, &size, 1, 3);
-    if (rc || (rc = rx_lock_pair(t, p)) != RX_OK)
-        return rc;
-    unsigned count = rx_load(p->slot) == p->ref ? rx_others(p, bytes, refs, &term) : 0;
-    if (count != 1 || term || refs[0] != child_ref)
-        return rx_moved(t, 2);
-    if ((rc = rx_try_lock(t, rx_ref_off(child_ref), 2)) != RX_OK) {
-        rx_unlock_all(t, 2);
-        return rc;
-    }
-    count = (unsigned)rx_node_children(child, child_kind, bytes, refs);
-    if (rx_kind_for(count) != kind)
-        return rx_moved(t, 3);
-    memcpy(prefix, rx_node_prefix(p->node, p->kind), p->node_prefix);
-    prefix[p->node_prefix] = child_byte;
-    memcpy(prefix + p->node_prefix + 1, rx_node_prefix(child, child_kind), child->prefix_len);
-    rx_ref copy = rx_new_node(t, 0, kind, p->level, prefix, joined, rx_load(&child->term), bytes, refs, count);
-    rx_unlink_cells(t, 3, p->node_ref, p->ref, child_ref);
-    return rx_commit_or_unlock(t, 3, p->parent_slot, p->node_ref, copy, -1);
-}
-
-/* The kind to which the node should shrink with `count` children left; 0: none. */
-static unsigned rx_shrunk(unsigned kind, unsigned count)
-{
-    if (kind == RX_K_N256 && count <= 40)
-        return rx_kind_for(count);
-    if (kind == RX_K_N48 && count <= 12)
-        return rx_kind_for(count);
-    return kind == RX_K_N16 && count <= 3 ? RX_K_N4 : 0;
-}
-
-/* Tries the structural removal; RX_I_RESTART with *plain set: do the plain one instead. */
-static int rx_remove_structural(struct rx_thread *t, struct rx_place *p, bool *plain)
-{
-    uint8_t bytes[256];
-    rx_ref refs[256], term;
-    static const uint8_t plain_above[] = {[RX_K_N4] = 2, [RX_K_N16] = 4, [RX_K_N48] = 13};
-    *plain = true;
-    if (p->kind == RX_K_N256 ? rx_load8(&p->node->count) > 44
-                             : rx_node_live(p->node, p->kind) > plain_above[p->kind])
-        return RX_I_RESTART; /* neither merging nor shrinking can be due */
-    *plain = false;
-    unsigned count = rx_others(p, bytes, refs, &term), entries = count + (term != 0);
-    if (entries <= 1 && (entries == 0 || term || rx_ref_is_leaf(refs[0])))
-        return rx_remove_shrinking(t, p, 0);
-    unsigned smaller = rx_shrunk(p->kind, count);
-    if (entries >= 2 && smaller)
-        return rx_remove_shrinking(t, p, smaller);
-    *plain = true;
-    if (entries != 1) {
-        if (p->kind == RX_K_N256) /* the hint was wrong: a later removal looks again */
-            rx_store8(&p->node->count, (uint8_t)(count > 255 ? 255 : count));
-        return RX_I_RESTART;
-    }
-    struct rx_node *child;
-    uint32_t level = p->level + (uint32_t)p->node_prefix + 1;
-    int rc = rx_node_check(t->map, refs[0], level, &child);
-    if (rc)
-        return rc;
-    if (p->node_prefix + 1 + child->prefix_len > RX_PREFIX_MAX)
-        return RX_I_RESTART;
-    *plain = false;
-    return rx_remove_merging(t, p, refs[0], bytes[0], child);
-}
-
-static int rx_remove_at(struct rx_thread *t, const struct rx_op *op, struct rx_place *p)
-{
-    bool plain = true;
-    if (p->parent_slot && !op->plain) {
-        int rc = rx_remove_structural(t, p, &plain);
-        bool busy = rc == RX_I_RESTART && t->waited_uid != 0;
-        if (rc < 0 || (!plain && !busy))
-            return rc;
-        rx_unreserve(t); /* nothing to do, or a neighbour is held: given up (R1) */
-    }
-    return rx_clear_slot(t, p);
-}
-
-/* ---- one attempt, inside the epoch ------------------------------------------------------ */
-
-static int rx_take_out(struct rx_op *op, const struct rx_leaf_view *leaf)
-{
-    op->out_len = leaf->value_len;
-    if (leaf->value_len > op->out_capacity)
-        return RX_TOO_SMALL;
-    memcpy(op->out, leaf->value, leaf->value_len);
-    return RX_OK;
-}
-
-static int rx_attempt(struct rx_thread *t, struct rx_op *op)
-{
-    struct rx_place p;
-    t->waited_uid = 0;
-    int rc = rx_locate(t, op, &p);
-    if (rc)
-        return rc;
-    bool present = p.at == RX_AT_LEAF;
-    switch (op->change) {
-    case RX_PUT:
-        return rx_put_at(t, op, &p);
-    case RX_INSERT:
-        return present ? RX_PRESENT : rx_put_at(t, op, &p);
-    case RX_REMOVE:
-        return present ? rx_remove_at(t, op, &p) : RX_ABSENT;
-    case RX_TAKE:
-        if (!present)
-            return RX_ABSENT;
-        rc = rx_take_out(op, &p.leaf);
-        return rc ? rc : rx_remove_at(t, op, &p);
-    case RX_CAS:
-        break;
-    }
-    if (op->expected == NULL) {
-        if (present)
-            return RX_MISMATCH;
-        return op->value ? rx_put_at(t, op, &p) : RX_OK;
-    }
-    if (!present || p.leaf.value_len != op->expected_len ||
-        memcmp(p.leaf.value, op->expected, op->expected_len) != 0)
-        return RX_MISMATCH;
-    return op->value ? rx_put_at(t, op, &p) : rx_remove_at(t, op, &p);
-}
-
-/* ---- a whole change ------------------------------------------------------------------------ */
-
-/* Before the first change of a session and of a thread: the mark, an arena. */
-static int rx_prepare(struct rx_thread *t)
-{
-    int rc = RX_OK;
-    if (RX_UNLIKELY(!rx_load(&t->db->hdr->marked))) {
-        if (t->deadline_ns == 0) /* it syncs the file */
-            return rx_fail(RX_WOULD_WAIT, 0, "for the in-use mark to become durable");
-        rc = rx_mark_in_use(t->db);
-    }
-    if (rc == RX_OK && RX_UNLIKELY(t->map->generation != rx_load(&t->db->hdr->generation)))
-        rc = rx_remap_thread(t);
-    if (rc == RX_OK && RX_UNLIKELY(t->arena && rx_load(&t->arena->generation) != t->map->generation))
-        rx_arena_release(t);
-    if (rc == RX_OK && RX_UNLIKELY(!t->arena))
-        rc = rx_arena_borrow(t);
-    return rc;
-}
-
-#define RX_RESTARTS_MAX 20000u
-
-/*
- * Outside the epoch: the node that we wanted is held by t->waited_uid.  A moment of
- * patience first; then sleep in growing steps and ask whether the holder still lives.
- */
-static int rx_wait_holder(struct rx_thread *t, unsigned tries)
-{
-    uint64_t uid = t->waited_uid;
-    if (uid == 0 && tries > RX_RESTARTS_MAX) /* somebody makes progress at each; so this is damage */
-        return rx_corrupt(0, "the tree around a key does not hold still, though nobody holds it");
-    if (uid == 0 || tries < 8) {
-        for (unsigned i = 0; i < 32u << (tries > 4 ? 4 : tries); i++)
-            rx_pause();
-        return RX_OK;
-    }
-    if (tries < 32 && t->deadline_ns) {
-        sched_yield();
-        return RX_OK;
-    }
-    if ((tries & 15) == 0 && rx_uid_gone(t->db, uid))
-        return RX_OK;
-    if (rx_now_ns() >= t->deadline_ns)
-        return rx_fail(RX_WOULD_WAIT, 0, "a node is held by uid %llu of process %u", (unsigned long long)uid,
-                       rx_uid_pid(t->db, uid));
-    struct timespec nap = {0, tries < 256 ? 50000 : 1000000};
-    nanosleep(&nap, NULL);
-    return rx_poll_interrupt();
-}
-
-/* What an attempt could not do inside the epoch; RX_OK: try again. */
-static int rx_resolve(struct rx_thread *t, int rc, unsigned tries)
-{
-    switch (rc) {
-    case RX_I_GATE:
-        return rx_gate_wait(t);
-    case RX_I_GROW:
-        return rx_grow(t);
-    case RX_I_RESTART:
-        return rx_wait_holder(t, tries);
-    default:
-        return rc;
-    }
-}
-
-int rx_change(struct rx_thread *t, struct rx_op *op)
-{
-    for (unsigned tries = 0;; tries++) {
-        int rc = rx_prepare(t);
-        if (RX_UNLIKELY(rc))
-            return rc;
-        rc = rx_enter_write(t);
-        if (RX_LIKELY(rc == RX_OK)) {
-            rc = rx_attempt(t, op);
-            if (RX_UNLIKELY(rc != RX_OK))
-                rx_unreserve(t);
-            rx_leave_write(t);
-        } else {
-            t->waited_uid = 0;
-        }
-        if (RX_UNLIKELY(__atomic_load_n(&t->map->poison, __ATOMIC_RELAXED)))
-            return rx_fail(RX_E_IO, 0, "while changing a key; it may or may not have happened");
-        if (RX_LIKELY(rc < RX_I_EVICTED))
-            return rc;
-        rc = rx_resolve(t, rc, tries);
-        if (rc == RX_E_FULL && !op->plain && op->value == NULL) {
-            op->plain = true; /* P6: removals work on a full disk */
-            continue;
-        }
-        if (rc)
-            return rc;
-    }
 }

@@ -31,6 +31,24 @@ struct rx_place {
     struct rx_leaf_view leaf; /* AT_LEAF, AT_OTHER */
 };
 
+/* ---- change.c ---- */
+/* Ordering: as rx_find(); the answer is only a plan, verified under the locks. RX_I_RESTART, RX_E_CORRUPT. */
+int rx_locate(struct rx_thread *t, const struct rx_op *op, struct rx_place *p);
+/* One attempt, inside the epoch: puts op's value where p says. RX_I_RESTART and other RX_I_*: nothing was changed. */
+int rx_put_at(struct rx_thread *t, struct rx_op *op, struct rx_place *p);
+/* The steps of an attempt. */
+rx_ref rx_new_node(struct rx_thread *t, unsigned i, unsigned kind, uint64_t level, const uint8_t *prefix,
+                   uint64_t prefix_len, rx_ref term, const uint8_t *bytes, const rx_ref *refs, unsigned count);
+void rx_unlink_cells(struct rx_thread *t, unsigned n, rx_ref a, rx_ref b, rx_ref c);
+int rx_lock_node(struct rx_thread *t, const struct rx_place *p);
+int rx_lock_pair(struct rx_thread *t, const struct rx_place *p);
+int rx_moved(struct rx_thread *t, unsigned locks);
+int rx_commit_or_unlock(struct rx_thread *t, unsigned locks, const rx_ref *slot, rx_ref old, rx_ref new, int delta);
+
+/* ---- remove.c ---- */
+/* As rx_put_at(): takes the leaf at p out. */
+int rx_remove_at(struct rx_thread *t, const struct rx_op *op, struct rx_place *p);
+
 static inline bool rx_node_full(struct rx_node *n, unsigned kind)
 {
     return kind != RX_K_N256 && rx_load8(&n->count) >= rx_kind_slots(kind);

@@ -11,6 +11,7 @@
 #include <unistd.h>
 #include "attach.h"
 #include "batch.h"
+#include "flush.h"
 #include "../gc/alloc.h"
 #include "../gc/epoch.h"
 #include "../gc/gate.h"
@@ -26,6 +27,8 @@ static int rx_mark_locked(struct rx_db *db)
         return RX_OK;
     int rc = rx_name_is_ours(db);
     if (rc)
+        return rc;
+    if (db->logged && (rc = rx_log_begin(db)) != RX_OK)
         return rc;
     /* A file that was restored with holes gets its blocks now, where a full disk is an error. */
     if (rx_allocate_fd(map->fd, 0, rx_load(&db->hdr->allocated)) != 0)
@@ -171,8 +174,11 @@ static int rx_write_clean(struct rx_db *db)
 {
     struct rx_map *map = db->map;
     struct rx_super *super = rx_super_of(map);
+    int rc = rx_log_end(db, super); /* it reads leaves: before any is given up */
+    if (rc)
+        return rc;
     uint64_t count = rx_db_count(db), brk = (rx_load(&db->hdr->brk) & ((1ull << 36) - 1)) * RX_EXTENT;
-    int rc = rx_arenas_to_super(db, map, super);
+    rc = rx_arenas_to_super(db, map, super);
     rx_map_refresh(map);
     if (rc == RX_OK && !db->memory)
         rc = rx_map_sync(map, map->size);
@@ -210,7 +216,7 @@ static int rx_leave_last(struct rx_db *db)
 
 int rx_detach(struct rx_db *db)
 {
-    int rc = RX_OK;
+    int logged = rx_log_leave(db), rc = RX_OK;
     rx_threads_drop_all(db);
     if (db->lock_fd >= 0) {
         rc = rx_opening_lock(db->lock_fd, db->path); /* failed: we leave as a process that dies does */
@@ -231,5 +237,5 @@ int rx_detach(struct rx_db *db)
         }
     }
     rx_db_discard(db);
-    return rc;
+    return rc ? rc : logged;
 }

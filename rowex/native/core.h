@@ -35,6 +35,7 @@ struct rx_db {
     struct rx_process *processes;
     struct rx_slot *slots;
     struct rx_arena *arenas;
+    struct rx_log_entry *ring;
     uint8_t *lock_base;  /* RX_LOCKFILE_SIZE bytes */
     int lock_fd;         /* holds the users lock and this process's entry lock; -1 lockless */
     int probe_fd;        /* second description on NAME-lock: only for proving deaths (R7) */
@@ -54,6 +55,8 @@ struct rx_db {
     uint64_t scan_reclaimed; /* 1 + cells that the startup scan brought back; 0: there was none */
     uint64_t session_seen; /* lockless: the superblock's session at open */
     uint32_t durability, key_codec, value_codec;
+    bool logged;         /* durability is batch or commit: each change has an entry in the log */
+    struct rx_logger *logger; /* what this process needs to write the log (flush.c); NULL without one */
     uint64_t max_size;
     int handles;         /* under the registry's mutex */
     pthread_mutex_t mutex;       /* threads list, map switches, first write */
@@ -79,6 +82,7 @@ struct rx_thread {
     int reserved_count;     /* cells in arena->reserved[RX_RSV_OP..] */
     uint64_t grow_need;     /* bytes that rx_reserve() could not find, for rx_grow() */
     uint64_t waited_uid;    /* whom we last waited for, for messages */
+    uint64_t log_number;    /* of our last log entry */
     struct rx_thread *next_in_db;
     struct rx_thread *next_in_thread;
 };
@@ -103,6 +107,9 @@ int rx_corrupt(uint64_t offset, const char *format, ...) __attribute__((format(p
 int64_t rx_now_ns(void); /* CLOCK_MONOTONIC */
 /* Long loops call this now and then: RX_OK, or RX_E_INTERRUPTED (Ctrl-C). Cheap. */
 int rx_poll_interrupt(void);
+
+/* This thread is the core's own: no Python runs in it, and *stop interrupts it. */
+void rx_own_thread(const uint32_t *stop);
 
 /* Tells one of the few events worth telling; outside locks and epochs. */
 void rx_event(const char *name, uint64_t a, uint64_t b);

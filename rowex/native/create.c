@@ -125,7 +125,7 @@ int rx_format(struct rx_db *db, int fd, const struct rx_options *o)
     s.header_size = RX_SUPER_SIZE;
     rx_random_bytes(s.uuid, sizeof s.uuid);
     s.generation = 1;
-    s.durability = o->durability ? (uint32_t)o->durability : RX_D_PROCESS;
+    s.durability = o->durability ? (uint32_t)o->durability : db->memory ? RX_D_PROCESS : RX_D_BATCH;
     s.checksum = o->checksum != 0;
     s.key_codec = o->key_codec ? (uint32_t)o->key_codec : RX_C_BYTES;
     s.value_codec = o->value_codec ? (uint32_t)o->value_codec : RX_C_BYTES;

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <errno.h>
 #include <stdlib.h>
+#include "checkpoint.h"
 #include "cursor.h"
 #include "guard.h"
 #include "manage.h"
@@ -154,7 +155,7 @@ static int rx_duplicate_all(struct rx_duplicate *d)
 }
 
 /* The whole tree of the source into `to`; no superblock yet. */
-static int rx_duplicate_tree(struct rx_thread *t, struct rx_map *to, bool checksum, uint64_t *brk, uint64_t *count)
+int rx_duplicate_tree(struct rx_thread *t, struct rx_map *to, bool checksum, uint64_t *brk, uint64_t *count)
 {
     struct rx_duplicate *d = calloc(1, sizeof *d);
     if (d == NULL)
@@ -195,7 +196,7 @@ static int rx_duplicate_super(struct rx_super *s, const struct rx_options *o, co
     s->checksum = o->checksum < 0 ? s->checksum : o->checksum != 0;
     s->key_codec = o->key_codec ? (uint32_t)o->key_codec : s->key_codec;
     s->value_codec = o->value_codec ? (uint32_t)o->value_codec : s->value_codec;
-    s->durability = RX_D_PROCESS;
+    s->durability = o->durability ? (uint32_t)o->durability : s->durability;
     if (s->max_size && brk > s->max_size)
         return rx_fail(RX_E_FULL, 0, "the copy has %llu bytes, max_size is %llu", (unsigned long long)brk,
                        (unsigned long long)s->max_size);
@@ -237,7 +238,7 @@ static int rx_duplicate_into(struct rx_thread *t, struct rx_map *to, const struc
 }
 
 /* Address space to build in: the copy is denser than the source, which may still grow. */
-static uint64_t rx_duplicate_room(struct rx_map *from)
+uint64_t rx_duplicate_room(struct rx_map *from)
 {
     rx_map_refresh(from);
     return __atomic_load_n(&from->size, __ATOMIC_RELAXED) * 2 + (1ull << 32);
@@ -306,8 +307,6 @@ int rx_copy_file(const char *from, const struct rx_options *to)
     struct rx_options source = {.path = from, .mode = 'r', .checksum = -1, .max_size = UINT64_MAX, .fences = -1,
                                 .umask_mode = 0666};
     rx_index *h;
-    if (to->durability && to->durability != RX_D_PROCESS)
-        return rx_fail(RX_E_UNSUPPORTED, 0, "only durability=\"process\" is there yet");
     int rc = rx_open(&source, &h);
     if (rc)
         return rc;

@@ -91,6 +91,7 @@ int64_t rx_now_ns(void)
 static int (*rx_interrupt)(void);
 static void (*rx_event_fn)(const char *name, uint64_t a, uint64_t b);
 static __thread int64_t rx_last_poll_ns;
+static __thread const uint32_t *rx_own_stop;
 #define RX_POLL_NS 20000000ll
 
 void rx_set_interrupt(int (*check)(void)) { __atomic_store_n(&rx_interrupt, check, __ATOMIC_RELEASE); }
@@ -99,8 +100,12 @@ void rx_set_event(void (*event)(const char *name, uint64_t a, uint64_t b))
     __atomic_store_n(&rx_event_fn, event, __ATOMIC_RELEASE);
 }
 
+void rx_own_thread(const uint32_t *stop) { rx_own_stop = stop; }
+
 int rx_poll_interrupt(void)
 {
+    if (rx_own_stop)
+        return rx_load32(rx_own_stop) ? rx_fail(RX_E_INTERRUPTED, 0, "the index is being closed") : RX_OK;
     int (*check)(void) = __atomic_load_n(&rx_interrupt, __ATOMIC_ACQUIRE);
     if (!check)
         return RX_OK;
@@ -114,6 +119,6 @@ int rx_poll_interrupt(void)
 void rx_event(const char *name, uint64_t a, uint64_t b)
 {
     void (*event)(const char *, uint64_t, uint64_t) = __atomic_load_n(&rx_event_fn, __ATOMIC_ACQUIRE);
-    if (event)
+    if (event && !rx_own_stop)
         event(name, a, b);
 }

@@ -28,6 +28,7 @@ typedef uint64_t rx_ref; /* tagged reference, 0 = absent */
 #define RX_MAGIC "ROWEX\r\n\x1a"
 #define RX_LOCK_MAGIC "ROWEXLCK"
 #define RX_VERSION 1u
+#define RX_LOCK_VERSION 2u /* of NAME-lock: users of one index at one time must agree */
 #define RX_ENDIAN_MARK 0x01020304u
 
 #define RX_SUPER_SIZE 8192u
@@ -108,12 +109,13 @@ struct rx_free {
     rx_off next;     /* in its owner's list of this class */
 };
 
-#define RX_LIMBO_ENTRIES 124u
+#define RX_LIMBO_ENTRIES 123u
 struct rx_limbo {
     uint64_t header; /* RX_K_LIMBO | units << 8 */
     rx_off next;     /* younger block; stored last when this one is closed */
     uint64_t stamp;  /* epoch after which no reader can hold an entry */
     uint64_t count;  /* entries of a closed block; the open one's is in the arena */
+    uint64_t logged; /* log entries below this number may name an entry: reused when they are durable */
     rx_off entry[RX_LIMBO_ENTRIES];
 };
 
@@ -158,10 +160,12 @@ struct rx_super {
     uint64_t ino;
     uint64_t brk;   /* heap end at a clean close, multiple of RX_EXTENT */
     uint64_t count; /* keys at a clean close; keys at the start of this generation while in use */
-    uint64_t log_position;    /* reserved for the log */
-    uint64_t log_incarnation; /* reserved for the log */
+    uint64_t log_position;    /* number of the first log entry that this file does not hold */
+    uint64_t log_incarnation; /* 0: there never was a log */
     uint64_t free_bytes;      /* on the free lists at a clean close; only told, never relied on */
-    uint8_t state_reserved[168];
+    uint64_t log_bytes;       /* where that entry begins in the log's stream of bytes */
+    uint64_t log_segment;     /* and in which segment */
+    uint8_t state_reserved[152];
     /* offset 512: free lists at a clean close */
     rx_off head[RX_CLASSES];
     rx_off tail[RX_CLASSES];
@@ -195,13 +199,64 @@ struct rx_lockhdr {
     uint32_t slot_high;     /* slots in use lie below; their bytes are allocated */
     uint32_t arena_high;    /* likewise */
     uint64_t gate_progress; /* bumped by whoever holds the gate while it works */
-    uint64_t gate_new_generation; /* of the copy being made */
-    uint8_t pad2[16];
+    uint8_t pad2[24];
     /* line 3: counters for stats() */
     uint64_t growths, copies, takeovers, evictions, reclaimed_bytes, reclaimed_cells, scans, stat_reserved;
-    char copy_name[256]; /* of the copy in progress, in the file's folder; "" none */
+    /* line 4: the log (log.h): every change adds to the tail */
+    uint64_t log_tail; /* number of the next entry:52 | arena of the last claimer:12 */
+    uint8_t pad4[56];
+    /* line 5: read by every writer, written at each flush */
+    uint64_t log_durable;     /* entries below are durable: number:51 | record:1 | slot:12, whose rx_log_at says where */
+    uint64_t log_size;        /* entries in the ring, a power of two; 0: there is no log, or it was not begun */
+    uint64_t log_failed;      /* errno after which nothing more becomes durable; 0 none */
+    uint64_t log_incarnation; /* 0: not begun, and nothing known of a log that could be gone on with */
+    uint32_t log_awake;       /* futex: 0 when every flusher sleeps */
+    uint32_t log_waiters;     /* who may sleep on log_moved; a hint after a kill: too high */
+    uint64_t log_backlog;     /* bytes of large values not yet durable; a hint after a kill */
+    uint8_t pad5[16];
+    /* line 6: of the leader */
+    uint64_t log_lead;     /* its uid; 0 none */
+    uint64_t log_progress; /* bumped by its process while it works */
+    uint64_t log_segments; /* number of the next segment */
+    uint64_t log_deposed[4]; /* uids of leaders that stood still: until they are gone or back, no segment is used again */
+    uint32_t log_moved;    /* futex: bumped when log_durable rises, a leader leaves, or all fails */
+    uint32_t log_pad;
+    /* line 7 */
+    uint64_t log_base;       /* number with which this incarnation began */
+    uint64_t log_checkpoint; /* byte of the stream at which the last checkpoint begins */
+    uint64_t log_bytes;      /* end of what is durable in the stream: only told */
+    uint64_t log_first;      /* the oldest segment that recovery needs: only told */
+    uint8_t pad7[32];
     uint8_t reserved[4096 - 512];
 };
+
+struct rx_log_at { /* where in the log's bytes; of a leader, in its slot */
+    uint64_t bytes;   /* of the stream, before it */
+    uint64_t segment; /* term << 32 | number: the segment in which the next frame goes */
+};
+
+/*
+ * The ring, in NAME-lock: entry n lies at n % log_size.  It names the leaf that was put or
+ * removed, which is not reused before the entry is durable (limbo.c), so it needs no room
+ * for keys and values.
+ */
+struct rx_log_entry {
+    uint64_t number; /* n + 1, stored last: the entry is decided */
+    uint64_t what;   /* leaf | enum rx_log_kind << 56 */
+};
+enum rx_log_kind {
+    RX_L_PUT = 1,    /* the leaf's key has its value */
+    RX_L_REMOVE = 2, /* the leaf's key is absent */
+    RX_L_VOID = 3,   /* nothing happened: its writer died before its commit */
+    RX_L_BATCH = 4,  /* all that a transaction cell lists */
+};
+#define RX_LOG_KIND_SHIFT 56u
+#define RX_LOG_TAIL_SHIFT 12u    /* of log_tail */
+#define RX_LOG_DURABLE_SHIFT 13u /* of log_durable */
+#define RX_LOG_RECORD (1ull << 12)
+#define RX_LOG_TICKET_BITS 44u   /* of a ticket: incarnation << 44 | number + 1 */
+#define RX_LOG_RING_MAX (1u << 18)
+#define RX_LOG_RING_MIN (1u << 13)
 
 #define RX_GENERATION_REPLACED UINT64_MAX /* hdr->generation: NAME no longer names this file */
 
@@ -229,9 +284,10 @@ struct rx_slot { /* one thread (or reader()/writer()) of one process */
     uint64_t seen_word; /* the word and progress that an observer saw ... */
     uint64_t seen_progress;
     uint64_t seen_ns; /* ... first at this CLOCK_MONOTONIC time */
-    uint8_t pad1[40];
+    struct rx_log_at log_at[2]; /* one of them is named by log_durable, and outlives its owner */
+    uint8_t pad1[8];
 };
-enum rx_slot_kind { RX_S_THREAD = 1, RX_S_READER = 2, RX_S_WRITER = 3 };
+enum rx_slot_kind { RX_S_THREAD = 1, RX_S_READER = 2, RX_S_WRITER = 3, RX_S_FLUSHER = 4 };
 #define RX_EVICTED (1ull << 63)
 #define RX_WORD_EPOCH_SHIFT 24u
 #define RX_WORD_WRITER 1ull
@@ -242,7 +298,7 @@ enum rx_slot_kind { RX_S_THREAD = 1, RX_S_READER = 2, RX_S_WRITER = 3 };
 #define RX_RSV_LIMBO 24u     /* a limbo block being linked or unlinked */
 #define RX_RSV_MISC 25u
 #define RX_INTENT_LOCKS 4u
-#define RX_INTENT_UNLINKED 4u
+#define RX_INTENT_UNLINKED 3u
 
 /*
  * What one writer owns.  It belongs to the uid in `owner`; with owner 0 it lies
@@ -269,13 +325,14 @@ struct rx_arena {
     /* line 2 */
     rx_off locks[RX_INTENT_LOCKS];       /* nodes locked or about to be */
     rx_off unlinked[RX_INTENT_UNLINKED]; /* cells that this commit takes out of the tree */
+    uint64_t log_what;                   /* of its log entry */
     /* line 3.. */
     rx_off reserved[RX_RESERVED]; /* cells taken from the lists for the operation */
     uint64_t free_bytes;          /* on the lists; a hint after a kill */
     uint64_t retired_bytes;       /* in limbo; a hint after a kill */
     uint64_t nonempty[4];         /* bit c: head[c] may be non-zero */
     uint64_t limbo_blocks;        /* from limbo_head to limbo_tail; a hint after a kill */
-    uint8_t pad[8];
+    uint64_t log_claim;           /* log entry being claimed: number << 2 | enum rx_log_claim */
     rx_off head[RX_CLASSES];
     rx_off tail[RX_CLASSES]; /* meaningful while head is non-zero */
     uint8_t reserved_tail[8192 - 512 - 2 * 8 * RX_CLASSES];
@@ -284,11 +341,35 @@ struct rx_arena {
 #define RX_LOCKFILE_PROCESSES 4096u
 #define RX_LOCKFILE_SLOTS (RX_LOCKFILE_PROCESSES + RX_PROCESSES * 64u)
 #define RX_LOCKFILE_ARENAS (RX_LOCKFILE_SLOTS + RX_SLOTS * 128u)
-#define RX_LOCKFILE_SIZE (RX_LOCKFILE_ARENAS + (uint64_t)RX_ARENAS * 8192u)
+#define RX_LOCKFILE_RING (RX_LOCKFILE_ARENAS + (uint64_t)RX_ARENAS * 8192u)
+#define RX_LOCKFILE_SIZE (RX_LOCKFILE_RING + (uint64_t)RX_LOG_RING_MAX * 16u)
+
+/* ---- NAME-log: segments of a stream of frames (segment.c); NAME-checkpoint is a data file -- */
+#define RX_SEGMENT_MAGIC "ROWEXSEG"
+#define RX_SEGMENT_HEAD 4096u
+struct rx_segment {
+    uint8_t magic[8];
+    uint32_t version;
+    uint32_t crc;         /* CRC-32C of what follows */
+    uint8_t uuid[16];     /* of the index */
+    uint64_t id;          /* term << 32 | number; also the file's name */
+    uint64_t incarnation;
+    uint64_t bytes;       /* of the stream, before its first frame */
+    uint64_t first;       /* number of the first entry */
+    uint64_t size;        /* of the file */
+    uint8_t reserved[RX_SEGMENT_HEAD - 72];
+};
+/* A frame: this, then entries {u64 kind:3 | key_len:21 | value_len:40, key, value}, then 0..7 bytes of pad. */
+struct rx_log_frame {
+    uint32_t crc;   /* CRC-32C of what follows, seeded with uuid, incarnation and position (R13) */
+    uint32_t durable; /* low half of the number below which all was durable when this was written */
+    uint64_t shape; /* entries:24 | bytes of payload:40 */
+};
 
 /* byte ranges for open-file-description locks, beyond the end of the files */
 #define RX_LOCK_OPENING (1ull << 40)       /* NAME-lock: exclusive while opening, closing, marking */
 #define RX_LOCK_USERS ((1ull << 40) + 1)   /* NAME-lock and the data file: shared by every user */
+#define RX_LOCK_CHECKPOINT ((1ull << 40) + 3) /* NAME-lock: exclusive while a checkpoint is made */
 #define RX_LOCK_GROWING ((1ull << 40) + 2) /* NAME-lock: exclusive while zeros are appended for want of fallocate(2) */
 #define RX_LOCK_PROCESS ((1ull << 40) + 64) /* NAME-lock: + index, exclusive by the process */
 
@@ -301,7 +382,7 @@ RX_ASSERT_AT(struct rx_big, crc, 8);
 RX_ASSERT_AT(struct rx_big, value_len, 16);
 RX_ASSERT_AT(struct rx_big, bytes, 24);
 RX_ASSERT_AT(struct rx_free, next, 8);
-RX_ASSERT_AT(struct rx_limbo, entry, 32);
+RX_ASSERT_AT(struct rx_limbo, entry, 40);
 _Static_assert(sizeof(struct rx_limbo) == 1024, "limbo block");
 RX_ASSERT_AT(struct rx_super, uuid, 24);
 RX_ASSERT_AT(struct rx_super, generation, 40);
@@ -320,7 +401,12 @@ _Static_assert(sizeof(struct rx_super) == RX_SUPER_SIZE, "superblock");
 RX_ASSERT_AT(struct rx_lockhdr, generation, 64);
 RX_ASSERT_AT(struct rx_lockhdr, brk, 128);
 RX_ASSERT_AT(struct rx_lockhdr, growths, 192);
-RX_ASSERT_AT(struct rx_lockhdr, copy_name, 256);
+RX_ASSERT_AT(struct rx_lockhdr, log_tail, 256);
+RX_ASSERT_AT(struct rx_lockhdr, log_durable, 320);
+RX_ASSERT_AT(struct rx_lockhdr, log_lead, 384);
+RX_ASSERT_AT(struct rx_lockhdr, log_base, 448);
+_Static_assert(sizeof(struct rx_log_entry) == 16 && sizeof(struct rx_log_frame) == 16, "log entry, frame");
+_Static_assert(sizeof(struct rx_segment) == RX_SEGMENT_HEAD, "segment");
 _Static_assert(sizeof(struct rx_lockhdr) == 4096, "lock header");
 _Static_assert(sizeof(struct rx_process) == 64, "process entry");
 _Static_assert(sizeof(struct rx_slot) == 128, "slot: two cache lines");

@@ -159,15 +159,39 @@ static int store_until(struct hot_door *self, store_call call, const struct hot_
     }
 }
 
-static int store(struct hot_door *self, store_call call, PyObject *key_object, PyObject *value_object,
-                 PyObject *timeout, uint64_t *ticket)
+int rx_hot_settle(struct hot_door *self, uint64_t ticket, bool asked, const struct hot_wait *wait)
 {
+    int64_t slice_ns = HOT_SLICE_NS;
+    if (!self->commit && !asked)
+        return 0;
+    for (;;) {
+        rx_index *handle = self->handle;
+        rx_thread *thread = self->thread;
+        int code = RX_E_CLOSED;
+        if (handle) {
+            Py_BEGIN_ALLOW_THREADS
+            code = rx_hot->wait_durable(handle, thread, ticket, slice_ns);
+            Py_END_ALLOW_THREADS
+        }
+        if (code == RX_OK)
+            return 0;
+        if (code != RX_WOULD_WAIT)
+            return rx_hot_raise(code, NULL);
+        if (rx_hot_wait_more(wait, &slice_ns) < 0)
+            return -1;
+    }
+}
+
+static int store(struct hot_door *self, store_call call, PyObject *key_object, PyObject *value_object,
+                 PyObject *timeout, PyObject *durable, uint64_t *ticket)
+{
+    int asked = durable ? PyObject_IsTrue(durable) : 0;
     struct hot_key key;
     struct hot_value value;
     struct hot_wait wait;
     int code = RX_OK, result = -1;
 
-    if (rx_hot_wait_begin(timeout, &wait) < 0 || rx_hot_key_begin(key_object, &key) < 0)
+    if (asked < 0 || rx_hot_wait_begin(timeout, &wait) < 0 || rx_hot_key_begin(key_object, &key) < 0)
         return -1;
     if (rx_hot_value_begin(value_object, &value) == 0) {
         if (self->handle && self->readonly)
@@ -179,30 +203,30 @@ static int store(struct hot_door *self, store_call call, PyObject *key_object, P
     if (result == 0 && code != RX_OK)
         result = rx_hot_raise(code, key_object);
     rx_hot_key_end(&key);
-    return result;
+    return result < 0 ? result : rx_hot_settle(self, *ticket, asked, &wait);
 }
 
-static const char *const store_parameter[] = {"key", "value", "timeout"};
+static const char *const store_parameter[] = {"key", "value", "timeout", "durable"};
 
 static PyObject *door_put(struct hot_door *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names)
 {
-    static const struct hot_signature signature = {"put", 2, 2, 3, store_parameter};
-    PyObject *slot[3];
+    static const struct hot_signature signature = {"put", 2, 2, 4, store_parameter};
+    PyObject *slot[4];
     uint64_t ticket = 0;
     if (rx_hot_parse(&signature, args, nargs, names, slot) < 0)
         return NULL;
-    int result = store(self, rx_hot->put, slot[0], slot[1], slot[2], &ticket);
+    int result = store(self, rx_hot->put, slot[0], slot[1], slot[2], slot[3], &ticket);
     return result < 0 ? NULL : PyLong_FromUnsignedLongLong(ticket);
 }
 
 static PyObject *door_insert(struct hot_door *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names)
 {
-    static const struct hot_signature signature = {"insert", 2, 2, 3, store_parameter};
-    PyObject *slot[3];
+    static const struct hot_signature signature = {"insert", 2, 2, 4, store_parameter};
+    PyObject *slot[4];
     uint64_t ticket = 0;
     if (rx_hot_parse(&signature, args, nargs, names, slot) < 0)
         return NULL;
-    int result = store(self, rx_hot->insert, slot[0], slot[1], slot[2], &ticket);
+    int result = store(self, rx_hot->insert, slot[0], slot[1], slot[2], slot[3], &ticket);
     return result < 0 ? NULL : PyLong_FromUnsignedLongLong(ticket);
 }
 
@@ -211,7 +235,7 @@ static int door_set(struct hot_door *self, PyObject *key, PyObject *value)
 {
     uint64_t ticket;
     if (value)
-        return store(self, rx_hot->put, key, value, NULL, &ticket);
+        return store(self, rx_hot->put, key, value, NULL, NULL, &ticket);
     PyObject *name = PyUnicode_FromString("remove");
     if (!name)
         return -1;
@@ -244,12 +268,13 @@ static int rebind(struct hot_door *self, PyObject *handle, PyObject *thread)
 
 static int door_init(struct hot_door *self, PyObject *args, PyObject *kwargs)
 {
-    static char *parameter[] = {"handle", "thread", "readonly", NULL};
+    static char *parameter[] = {"handle", "thread", "readonly", "commit", NULL};
     PyObject *handle, *thread = NULL;
-    int readonly = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|Op:Door", parameter, &handle, &thread, &readonly))
+    int readonly = 0, commit = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|Opp:Door", parameter, &handle, &thread, &readonly, &commit))
         return -1;
     self->readonly = readonly;
+    self->commit = commit;
     return rebind(self, handle, thread);
 }
 
@@ -282,10 +307,11 @@ static PyMethodDef door_methods[] = {
      PyDoc_STR("lookup($self, key, /)\n--\n\nThe value of key as bytes.  Raises KeyError where it is absent.")},
     {"exists", METHOD(door_exists), METH_O, PyDoc_STR("exists($self, key, /)\n--\n\nWhether key is present.")},
     {"put", METHOD(door_put), METH_FASTCALL | METH_KEYWORDS,
-     PyDoc_STR("put($self, key, value, *, timeout=None)\n--\n\n"
-               "Store value under key, replacing what was there; the ticket.")},
+     PyDoc_STR("put($self, key, value, *, timeout=None, durable=False)\n--\n\n"
+               "Store value under key, replacing what was there; the ticket.  durable: wait until it\n"
+               "survives the loss of power.")},
     {"insert", METHOD(door_insert), METH_FASTCALL | METH_KEYWORDS,
-     PyDoc_STR("insert($self, key, value, *, timeout=None)\n--\n\n"
+     PyDoc_STR("insert($self, key, value, *, timeout=None, durable=False)\n--\n\n"
                "Store value under an absent key; the ticket.  Raises DuplicateKeyError where it is present.")},
     {"get_many", METHOD(rx_hot_get_many), METH_FASTCALL | METH_KEYWORDS,
      PyDoc_STR("get_many($self, keys, default=None)\n--\n\n"
@@ -306,7 +332,7 @@ static PyMethodDef door_methods[] = {
 };
 
 static PyType_Slot door_slots[] = {
-    {Py_tp_doc, PyDoc_STR("Door(handle, thread=0, readonly=False)\n--\n\nThe frequent calls of an index.")},
+    {Py_tp_doc, PyDoc_STR("Door(handle, thread=0, readonly=False, commit=False)\n--\n\nThe frequent calls of an index.")},
     {Py_tp_new, PyType_GenericNew},
     {Py_tp_init, door_init},
     {Py_tp_dealloc, door_dealloc},

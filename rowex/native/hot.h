@@ -42,6 +42,7 @@ struct hot_door {
     rx_index *handle; /* NULL: closed */
     rx_thread *thread;
     bool readonly;
+    bool commit; /* every change waits until it is durable */
 };
 
 struct hot_state {
@@ -89,6 +90,9 @@ int rx_hot_parse(const struct hot_signature *signature, PyObject *const *args, P
 int rx_hot_wait_begin(PyObject *timeout, struct hot_wait *wait);
 /* Length of the next slice.  -1 with an exception: a signal's, or the time is over. */
 int rx_hot_wait_more(const struct hot_wait *wait, int64_t *slice_ns);
+
+/* A change that was made is waited for until it is durable, where the handle wants that or `asked`. */
+int rx_hot_settle(struct hot_door *self, uint64_t ticket, bool asked, const struct hot_wait *wait);
 
 /* 1 with a new bytes object, 0 absent, -1 with an exception. */
 int rx_hot_fetch(struct hot_door *self, PyObject *key, PyObject **value);

@@ -46,6 +46,8 @@ struct rx_hot_api {
     uint64_t (*error_offset)(void);
     const char *(*result_name)(int code);
     const char *(*result_hint)(int code);
+
+    int (*wait_durable)(rx_index *h, rx_thread *t, uint64_t ticket, int64_t wait_ns);
 };
 
 #endif

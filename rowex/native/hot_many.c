@@ -312,6 +312,8 @@ PyObject *rx_hot_put_many(struct hot_door *self, PyObject *const *args, Py_ssize
     int result = iterator ? put_all(self, iterator, chunk) : -1;
     Py_XDECREF(iterator);
     uint64_t ticket = chunk->ticket;
+    if (result >= 0)
+        result = rx_hot_settle(self, ticket, false, &chunk->wait);
     PyMem_Free(chunk);
     return result < 0 ? NULL : PyLong_FromUnsignedLongLong(ticket);
 }

@@ -9,6 +9,8 @@
 #include "batch.h"
 #include "change.h"
 #include "fileio.h"
+#include "durable.h"
+#include "log.h"
 #include "guard.h"
 #include "hot_api.h"
 
@@ -76,10 +78,11 @@ int rx_close(rx_index *h)
     while (__atomic_load_n(&h->entering, __ATOMIC_SEQ_CST))
         sched_yield();
     struct rx_db *db = h->db;
+    int flushed = h->readonly ? RX_OK : rx_flush_closing(db);
     /* An inherited db is the parent's: its descriptors are closed, its maps harmless. */
     int rc = db->broken_fork ? RX_OK : rx_db_close(db);
     h->db = &rx_db_closed;
-    return rc;
+    return rc ? rc : flushed;
 }
 
 void rx_free(rx_index *h)
@@ -316,9 +319,9 @@ static int rx_change_one(rx_index *h, rx_thread *given, struct rx_op *op, int64_
         return rc;
     t->deadline_ns = rx_deadline(wait_ns);
     rc = rx_change(t, op);
+    if (ticket) /* a file without a log has none (design, section 7) */
+        *ticket = t->db->logged && rc == RX_OK ? rx_log_ticket(t->db, t->log_number) : 0;
     rx_call_end(t);
-    if (ticket)
-        *ticket = 0; /* a file without a log has none (design, section 7) */
     return rc;
 }
 
@@ -384,6 +387,7 @@ static const struct rx_hot_api rx_hot_table = {
     .error_offset = rx_error_offset,
     .result_name = rx_result_name,
     .result_hint = rx_result_hint,
+    .wait_durable = rx_wait_durable,
 };
 const void *rx_hot_api(void) { return &rx_hot_table; }
 

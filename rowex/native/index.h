@@ -34,6 +34,8 @@ struct rx_options {
     uint64_t max_size;      /* bytes, 0 = none; UINT64_MAX = as the file says */
     int fences;             /* -1 = by itself (DAX), 0, 1: forced, for tests */
     uint32_t umask_mode;    /* permission bits for new files before the umask: 0666 */
+    int64_t flush_interval_ns; /* 0 = 10 ms; what is written becomes durable at least so often */
+    int replaying;          /* internal: recovery applies a log, and none is written */
 };
 
 struct rx_info { /* what rx_index_info() tells; constant for a handle but for the sizes */
@@ -116,6 +118,21 @@ int rx_edge(rx_index *h, rx_thread *t, int which, const void *key, size_t key_le
             void *buffer, size_t capacity, size_t *need);
 
 int rx_count(rx_index *h, uint64_t *count);
+
+/*
+ * Durability (files with a log; RX_E_DURABILITY without).  A ticket is incarnation << 44 |
+ * entries so far; `position` is that of the last change that anybody made, `durable` that
+ * of the last which survives the loss of power.
+ */
+struct rx_log_info {
+    uint64_t position, durable, incarnation;
+    uint64_t log_bytes;        /* written since the last checkpoint */
+    uint64_t backlog_entries;  /* not yet durable */
+    int failed;                /* errno after which nothing more becomes durable; 0 none */
+};
+int rx_log_status(rx_index *h, struct rx_log_info *out);
+int rx_wait_durable(rx_index *h, rx_thread *t, uint64_t ticket, int64_t wait_ns);
+int rx_checkpoint(rx_index *h, int64_t wait_ns); /* holds nobody; RX_E_BUSY while another is made */
 int rx_index_info(rx_index *h, struct rx_info *info);
 int rx_index_stats(rx_index *h, struct rx_stats *stats);                 /* walks the tree weakly */
 int rx_index_uids(rx_index *h, struct rx_uid_info *out, size_t capacity, size_t *n);

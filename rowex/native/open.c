@@ -29,7 +29,10 @@
 #include <time.h>
 #include <unistd.h>
 #include "attach.h"
+#include "checkpoint.h"
 #include "fault.h"
+#include "flush.h"
+#include "recovery.h"
 #include "../gc/alloc.h"
 #include "../gc/gate.h"
 #include "../gc/scan.h"
@@ -55,6 +58,7 @@ static void rx_lock_pointers(struct rx_db *db, uint8_t *base)
     db->processes = (struct rx_process *)(void *)(base + RX_LOCKFILE_PROCESSES);
     db->slots = (struct rx_slot *)(void *)(base + RX_LOCKFILE_SLOTS);
     db->arenas = (struct rx_arena *)(void *)(base + RX_LOCKFILE_ARENAS);
+    db->ring = (struct rx_log_entry *)(void *)(base + RX_LOCKFILE_RING);
 }
 
 static int rx_lock_map(struct rx_db *db)
@@ -177,7 +181,12 @@ static int rx_codecs_agree(const char *what, int asked, uint32_t file)
 
 int rx_options_agree(const struct rx_db *db, const struct rx_options *o)
 {
-    int rc = rx_agree("durability", (uint64_t)o->durability, 0, db->durability);
+    static const char *const levels[] = {"?", "process", "batch", "commit", "pmem"};
+    bool same = o->durability == 0 || (uint32_t)o->durability == db->durability ||
+                (o->durability != RX_D_PROCESS && db->durability != RX_D_PROCESS); /* batch or commit: each handle's choice */
+    int rc = same ? RX_OK
+                  : rx_fail(RX_E_CONFLICT, 0, "the file has durability=\"%s\", \"%s\" was asked for", levels[db->durability & 3],
+                            levels[o->durability & 7 ? o->durability & 3 : 0]);
     if (rc == RX_OK)
         rc = rx_codecs_agree("keys", o->key_codec, db->key_codec);
     if (rc == RX_OK)
@@ -209,7 +218,7 @@ static void rx_hdr_fill(struct rx_db *db, const struct rx_super *super, const st
     clock_gettime(CLOCK_REALTIME, &now);
     uint64_t serial = ((uint64_t)now.tv_sec * 1000000000ull + (uint64_t)now.tv_nsec) >> 10;
     rx_fill(hdr->uuid, super->uuid, 16);
-    rx_store32(&hdr->version, RX_VERSION);
+    rx_store32(&hdr->version, RX_LOCK_VERSION);
     rx_store(&hdr->session, super->session);
     rx_store(&hdr->generation, super->generation);
     rx_store(&hdr->epoch, 1);
@@ -220,11 +229,52 @@ static void rx_hdr_fill(struct rx_db *db, const struct rx_super *super, const st
     rx_fill(hdr->magic, RX_LOCK_MAGIC, 8);
 }
 
+/* NAME-lock as a session that nobody closed has left it. RX_ABSENT: nothing of its log is there. */
+static int rx_rescue(struct rx_db *db, const struct rx_super *super, struct rx_log_at *at, uint64_t kept[3])
+{
+    struct stat st;
+    if (fstat(db->lock_fd, &st) != 0 || (uint64_t)st.st_size != RX_LOCKFILE_SIZE)
+        return RX_ABSENT;
+    int rc = rx_lock_map(db);
+    if (rc)
+        return rc;
+    rc = rx_log_rescue(db, super, at, kept);
+    rx_guard_remove(db->lock_base);
+    munmap(db->lock_base, RX_LOCKFILE_SIZE);
+    db->lock_base = NULL;
+    db->hdr = NULL;
+    return rc;
+}
+
+/* After the loss of power: from checkpoint and log. RX_I_RESTART: done, NAME is another file now. */
+static int rx_recover_first(struct rx_db *db, const struct rx_super *super)
+{
+    struct rx_recovered told;
+    if (db->readonly)
+        return rx_fail(RX_E_PERMISSION, 0, "%s was open when the machine stopped, and must once be opened for writing", db->path);
+    int rc = rx_recover(db, super, &told);
+    if (rc)
+        return rc;
+    rx_event("recovery", told.entries, told.upto);
+    return RX_I_RESTART;
+}
+
 /* Nobody else has it open. */
 static int rx_be_first(struct rx_db *db, const struct rx_super *super, const struct stat *st)
 {
-    bool clean = super->state == RX_STATE_CLEAN;
+    struct rx_log_at at;
+    uint64_t kept[3];
+    bool clean = super->state == RX_STATE_CLEAN, rescued = false;
     int rc = clean ? RX_OK : rx_judge_unclean(db, super, st);
+    if (rc == RX_E_POWER && db->logged)
+        return rx_recover_first(db, super);
+    if (rc == RX_OK && clean && db->logged && !db->lockless)
+        rc = rx_log_agrees(db, super);
+    if (rc == RX_OK && !clean && db->logger) {
+        rc = rx_rescue(db, super, &at, kept);
+        rescued = rc == RX_OK;
+        rc = rc == RX_ABSENT ? RX_OK : rc;
+    }
     if (rc == RX_OK)
         rc = rx_lock_reset(db);
     if (rc == RX_OK)
@@ -232,6 +282,8 @@ static int rx_be_first(struct rx_db *db, const struct rx_super *super, const str
     if (rc)
         return rc;
     rx_hdr_fill(db, super, st);
+    if (rescued)
+        rx_log_resume(db, &at, kept);
     if (!db->memory && !db->lockless)
         rx_remove_unfinished(db);
     const struct rx_node *root = (const struct rx_node *)(const void *)(db->map->base + RX_ROOT_OFF);
@@ -247,12 +299,18 @@ static int rx_be_first(struct rx_db *db, const struct rx_super *super, const str
         struct rx_scan_report report = {0};
         if (!db->memory)
             rx_remove_leftovers(db);
+        if (db->logger)
+            rx_checkpoint_forget(db);
         if (!db->memory) /* who made the mark may have died before its sync: durable before our first store (R4) */
             rc = rx_map_sync(db->map, RX_SUPER_SIZE);
         if (rc == RX_OK)
             rc = rx_scan_repair(db, db->map, &report);
         db->scan_reclaimed = report.reclaimed_cells + 1;
-        rx_store(&db->hdr->marked, 1);
+        /* A log that could not be rescued has to be begun anew: by the first to write. */
+        if (rc == RX_OK && rescued)
+            rc = rx_log_begin(db);
+        if (rc == RX_OK && (rescued || !db->logged))
+            rx_store(&db->hdr->marked, 1);
     }
     if (rc == RX_OK)
         rx_store32(&db->hdr->ready, 1);
@@ -283,7 +341,7 @@ static int rx_join(struct rx_db *db, const struct rx_super *super, const struct 
     if (rc)
         return rc;
     struct rx_lockhdr *hdr = db->hdr;
-    if (memcmp(hdr->magic, RX_LOCK_MAGIC, 8) != 0 || hdr->version != RX_VERSION || !rx_load32(&hdr->ready))
+    if (memcmp(hdr->magic, RX_LOCK_MAGIC, 8) != 0 || hdr->version != RX_LOCK_VERSION || !rx_load32(&hdr->ready))
         return rx_fail(RX_E_FORMAT, 0, "the -lock file of %s is foreign, or in use by another version", db->path);
     if (memcmp(hdr->uuid, super->uuid, 16) != 0)
         return rx_disown(db);
@@ -313,8 +371,12 @@ int rx_attach(struct rx_db *db, int data_fd, const struct rx_options *o)
         return rc;
     }
     rx_adopt_super(db, &super);
+    db->logged = super.durability != RX_D_PROCESS && !o->replaying;
     if ((rc = rx_options_agree(db, o)) != RX_OK)
         return rc;
+    if (db->logged && !db->readonly && db->lock_fd >= 0 && (rc = rx_log_attach(db)) != RX_OK)
+        return rc;
+    rx_log_interval(db, o->flush_interval_ns);
     db->light = rx_membarrier_ready();
     rx_boot_id(db->boot_id);
     if (db->lock_fd < 0) /* a read-only medium */

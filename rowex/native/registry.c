@@ -15,6 +15,8 @@
 #include <time.h>
 #include <unistd.h>
 #include "attach.h"
+#include "flush.h"
+#include "recovery.h"
 #include "../gc/uid.h"
 
 static struct rx_db *rx_registry; /* under RX_TURN_OPENING */
@@ -37,6 +39,7 @@ static void rx_forget_all(void)
     for (struct rx_db *db = rx_registry; db; db = db->next) {
         db->broken_fork = true;
         db->lock_fd = db->probe_fd = -1;
+        rx_log_forget(db); /* its thread is not here, and its memory may be half-way in a change: only the descriptors */
         for (struct rx_map *map = db->map; map; map = map->older)
             map->fd = -1;
         rx_close_and_forget(&db->dir_fd);
@@ -59,6 +62,7 @@ static struct rx_db *rx_db_new(void)
 
 void rx_db_discard(struct rx_db *db)
 {
+    rx_log_forget(db);
     if (db->lock_base) {
         rx_guard_remove(db->lock_base);
         munmap(db->lock_base, RX_LOCKFILE_SIZE);
@@ -157,6 +161,7 @@ static void rx_register(struct rx_db *db)
     db->handles = 1;
     db->next = rx_registry;
     rx_registry = db;
+    (void)rx_log_watch(db); /* without the thread, whoever waits writes the log */
 }
 
 /* ---- opening by path --------------------------------------------------------------------- */
@@ -395,6 +400,23 @@ int rx_db_reopen(struct rx_db *inherited, const struct rx_options *o, struct rx_
     return rx_opened(inherited->memory ? rx_memory_join(inherited, o, out) : rx_open_in_turn(o, out), out);
 }
 
+int rx_db_open_within(const struct rx_options *o, struct rx_db **out) { return rx_open_in_turn(o, out); }
+
+static void rx_unregister(struct rx_db *db)
+{
+    for (struct rx_db **at = &rx_registry; *at; at = &(*at)->next)
+        if (*at == db) {
+            *at = db->next;
+            return;
+        }
+}
+
+int rx_db_close_within(struct rx_db *db)
+{
+    rx_unregister(db);
+    return rx_detach(db);
+}
+
 /*
  * Detaching waits for calls that are under way, and a listener in one of them may open an
  * index: so not within the turn.  Whoever opens the same file here meanwhile finds no db and
@@ -404,11 +426,8 @@ int rx_db_close(struct rx_db *db)
 {
     rx_turn_take_surely(RX_TURN_OPENING);
     bool last = --db->handles == 0;
-    for (struct rx_db **at = &rx_registry; last && *at; at = &(*at)->next)
-        if (*at == db) {
-            *at = db->next;
-            break;
-        }
+    if (last)
+        rx_unregister(db);
     rx_turn_end(RX_TURN_OPENING);
     return last ? rx_detach(db) : RX_OK;
 }

@@ -1,0 +1,84 @@
+"""
+Durability: tickets, waiting until what they stand for survives the loss of power, checkpoints.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rowex._native import ffi, lib
+from rowex._waits import until_done
+from rowex.errors import raise_result
+from rowex.results import LogStatus
+
+__all__ = ["checkpoint", "log_status", "wait_durable"]
+
+_BUSY = int(lib.RX_E_BUSY)
+
+
+def log_status(handle: Any) -> LogStatus:
+    """
+    Where the log stands.
+
+    Args:
+        handle: Of an open index.
+
+    Returns:
+        Its tickets and sizes, at this moment.
+
+    Raises:
+        DurabilityError: The file has no log.
+        ClosedError: The index is closed.
+    """
+    told = ffi.new("struct rx_log_info *")
+    code = lib.rx_log_status(handle, told)
+    if code < 0:
+        raise_result(code)
+    return LogStatus(
+        position=int(told.position),
+        durable=int(told.durable),
+        incarnation=int(told.incarnation),
+        log_bytes=int(told.log_bytes),
+        backlog_entries=int(told.backlog_entries),
+        failed=int(told.failed),
+    )
+
+
+def wait_durable(handle: Any, thread: Any, ticket: int, timeout: float | None) -> None:
+    """
+    Wait until what a ticket stands for survives the loss of power, writing the log if nobody does.
+
+    Args:
+        handle: Of an open index.
+        thread: An explicit uid, or NULL.
+        ticket: What an operation returned.
+        timeout: Seconds, >= 0; None: as long as it takes.
+
+    Raises:
+        DurabilityError: It never will: the log could not be written, or there is none.
+        DiskFullError: Not yet: the disk is full; wait again when there is room.
+        TimeoutError: Not yet; the message names who holds it up.
+        TypeError: *ticket* is not an int.
+    """
+    if isinstance(ticket, bool) or not isinstance(ticket, int):
+        raise TypeError(f"a ticket is the int that an operation returned, not {type(ticket).__name__}")
+    if not 0 <= ticket < 2**64:
+        raise ValueError(f"{ticket} is no ticket")
+    until_done(lambda ns: int(lib.rx_wait_durable(handle, thread, ticket, ns)), timeout)
+
+
+def checkpoint(handle: Any) -> None:
+    """
+    Make a checkpoint; if one is being made already, that is enough.
+
+    Args:
+        handle: Of an open index that may be written.
+
+    Raises:
+        DurabilityError: The file has no log, or it could not be written.
+        DiskFullError: No room; the checkpoint before and its log stay.
+        ReadOnlyError: The index may only be read.
+    """
+    code = lib.rx_checkpoint(handle, -1)
+    if code < 0 and code != _BUSY:
+        raise_result(code)

@@ -1,0 +1,65 @@
+/*
+ * flush.h -- writing the log out: who leads, what becomes durable, who waits.
+ *
+ * One uid leads at a time (hdr->log_lead).  It takes log_durable over by naming its own slot
+ * in it, writes the decided entries after it as frames, syncs, and moves log_durable by a
+ * compare-and-swap from the very word that it took: a leader that stood still and was
+ * deposed fails there, and has changed nothing that is believed.  Who deposes it, or takes
+ * over from a dead one, goes on in a fresh segment and trusts nothing past log_durable.
+ */
+#ifndef ROWEX_FLUSH_H
+#define ROWEX_FLUSH_H
+
+#include "core.h"
+#include "log.h"
+
+/*
+ * The log of an index that nobody writes yet (OPENING is held): goes on where the clean
+ * file says that it ended, or begins a new incarnation.  RX_E_DURABILITY: the log is not
+ * the one that belongs to this file.
+ */
+int rx_log_begin(struct rx_db *db);
+/* What this process needs for it; then the flusher may be started. */
+int rx_log_attach(struct rx_db *db);
+/* The log of a clean file, without touching it: RX_OK, or why this file and it do not belong together. */
+int rx_log_agrees(struct rx_db *db, const struct rx_super *super);
+/* This process's part: its folder, its ring's pages, its flusher.  Idempotent; outside epochs. */
+int rx_log_join(struct rx_db *db);
+/* How long a close waits for entries that a stopped process holds up; the others' flushers go on with them. */
+#define RX_CLOSING_NS 5000000000ll
+/* Stops the flusher at once and makes durable what there is; rc of that. Before threads are dropped. */
+int rx_log_leave(struct rx_db *db);
+void rx_log_forget(struct rx_db *db); /* frees; in a forked child too */
+/* Alone with the index, everybody else reaped: writes out all that is left, and where the log ends. */
+int rx_log_end(struct rx_db *db, struct rx_super *super);
+/*
+ * What a session that nobody closed has left in NAME-lock (same boot): its dead are reaped, its
+ * ring written out.  RX_OK, then rx_log_resume() puts *at and kept[] into the new NAME-lock;
+ * RX_ABSENT: lost, the next to write begins with a checkpoint.
+ */
+int rx_log_rescue(struct rx_db *db, const struct rx_super *super, struct rx_log_at *at, uint64_t kept[3]);
+void rx_log_resume(struct rx_db *db, const struct rx_log_at *at, const uint64_t kept[3]);
+
+/*
+ * Entries below `number` durable, by leading if nobody does.  Outside epochs and locks.
+ * RX_OK, RX_WOULD_WAIT at t->deadline_ns, RX_E_INTERRUPTED, RX_E_DURABILITY (for good),
+ * RX_E_FULL (not yet: the disk is full).
+ */
+int rx_log_flush(struct rx_thread *t, uint64_t number);
+/* Room for one more entry (L3), waiting for the log if there is none; errors as above. */
+int rx_log_room(struct rx_thread *t);
+/* After a change: somebody looks after it within the flush interval. */
+static inline void rx_log_notice(struct rx_db *db);
+void rx_log_wake(struct rx_db *db);
+static inline void rx_log_notice(struct rx_db *db)
+{
+    if (RX_UNLIKELY(rx_load32(&db->hdr->log_awake) == 0))
+        rx_log_wake(db);
+}
+/* The durable point, consistently: its number, and where in the bytes it is. */
+uint64_t rx_log_point(const struct rx_db *db, struct rx_log_at *at);
+void rx_log_interval(struct rx_db *db, int64_t interval_ns);
+/* Starts this process's flusher. */
+int rx_log_watch(struct rx_db *db);
+
+#endif

@@ -1,0 +1,235 @@
+/*
+ * frames.c -- from the ring to the disk.  Only the leader is here, one thread a process.
+ *
+ * What an entry names stays as it is until the entry is durable (L4), so the bytes are read
+ * from the leaf itself, outside any epoch.  They belong to the generation in which the entry
+ * was published: a copy is renamed only when the log is durable up to its tail, so a map of
+ * the generation that hdr names after the entry was seen is the right one.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <sys/types.h>
+#include "flush.h"
+#include "frames.h"
+#include "tree.h"
+#include "fileio.h"
+#include "../gc/epoch.h"
+
+
+#define RX_ENTRY_INLINE (128u << 10) /* larger ones go from the leaf to the file */
+#define RX_SYNC_BYTES (64u << 20)
+#define RX_SEGMENT_MIN (256u << 10)
+#define RX_SEGMENT_MAX (64u << 20)
+#define RX_SEGMENT_SETTLE (1u << 20)
+
+struct rx_gather { /* one frame being put together */
+    uint64_t count, used; /* entries, bytes of payload */
+    const uint8_t *large; /* the value that follows the buffer, when it did not fit in */
+    uint64_t large_size;
+};
+
+/* ---- gathering ------------------------------------------------------------------------ */
+
+static void rx_gather_head(struct rx_logger *l, struct rx_gather *g, enum rx_log_kind kind, uint64_t key_len,
+                           uint64_t value_len)
+{
+    uint64_t head = rx_logged_head(kind, key_len, value_len);
+    memcpy(l->buffer + sizeof(struct rx_log_frame) + g->used, &head, sizeof head);
+    g->used += sizeof head;
+}
+static void rx_gather_bytes(struct rx_logger *l, struct rx_gather *g, const uint8_t *from, uint64_t size)
+{
+    memcpy(l->buffer + sizeof(struct rx_log_frame) + g->used, from, size);
+    g->used += size;
+}
+
+/* RX_OK; RX_END: it does not fit any more. */
+static int rx_gather_entry(struct rx_logger *l, struct rx_map *map, struct rx_gather *g, uint64_t what)
+{
+    enum rx_log_kind kind = (enum rx_log_kind)(what >> RX_LOG_KIND_SHIFT);
+    uint64_t room = RX_FRAME_BYTES - sizeof(struct rx_log_frame) - 8 - g->used;
+    struct rx_leaf_view v = {0};
+    if (kind != RX_L_VOID) {
+        int rc = rx_leaf_view(map, what & ((1ull << RX_LOG_KIND_SHIFT) - 1), &v);
+        if (rc)
+            return rc;
+    }
+    uint64_t value_len = kind == RX_L_PUT ? v.value_len : 0, size = 8 + v.key_len + value_len;
+    bool large = value_len > RX_ENTRY_INLINE;
+    if (large ? g->count != 0 : size > room)
+        return RX_END;
+    if (v.key_len > RX_KEY_MAX || 8 + v.key_len > room)
+        return g->count ? RX_END : rx_corrupt(what & RX_REF_OFF_MASK, "a logged key of %llu bytes",
+                                              (unsigned long long)v.key_len);
+    rx_gather_head(l, g, kind, v.key_len, value_len);
+    rx_gather_bytes(l, g, v.key, v.key_len);
+    if (large) {
+        g->large = v.value;
+        g->large_size = value_len;
+    } else {
+        rx_gather_bytes(l, g, v.value, value_len);
+    }
+    g->count++;
+    return RX_OK;
+}
+
+/*
+ * Ordering  an entry's number (acquire), then the generation: while that is our map's, so
+ *           was the entry's.
+ */
+static int rx_gather(struct rx_thread *t, struct rx_logger *l, uint64_t number, uint64_t tail, struct rx_gather *g)
+{
+    struct rx_db *db = t->db;
+    *g = (struct rx_gather){0};
+    while (number + g->count < tail && g->large == NULL && g->count < RX_FRAME_COUNT_MAX) {
+        const struct rx_log_entry *e = rx_log_entry(db, number + g->count), *later = rx_log_entry(db, number + g->count + 8);
+        if (rx_load(&e->number) != number + g->count + 1)
+            break; /* undecided */
+        uint64_t what = rx_load_rlx(&e->what);
+        __builtin_prefetch(t->base + (rx_load_rlx(&later->what) & RX_REF_OFF_MASK));
+        if (RX_UNLIKELY(rx_load(&db->hdr->generation) != t->map->generation)) {
+            if (g->count)
+                break;
+            int rc = rx_remap_thread(t);
+            if (rc)
+                return rc;
+            continue;
+        }
+        int rc = rx_gather_entry(l, t->map, g, what);
+        if (rc == RX_END)
+            break;
+        if (rc)
+            return rc;
+    }
+    return RX_OK;
+}
+
+/* ---- segments -------------------------------------------------------------------------- */
+
+uint64_t rx_segment_bytes(const struct rx_db *db, uint64_t frame)
+{
+    uint64_t size = rx_load(&db->hdr->allocated) / 8 & ~65535ull;
+    size = size < RX_SEGMENT_MIN ? RX_SEGMENT_MIN : size > RX_SEGMENT_MAX ? RX_SEGMENT_MAX : size;
+    return size < frame + RX_SEGMENT_HEAD ? frame + RX_SEGMENT_HEAD : size;
+}
+
+/* The durable point moves to what was written; everything before it is synced. */
+static int rx_lead_sync(struct rx_thread *t, struct rx_logger *l, struct rx_lead *lead, uint64_t *unsynced)
+{
+    if (*unsynced == 0)
+        return RX_OK;
+    if (rx_segment_sync(&l->segment) != 0)
+        return rx_os_error("sync the log of", t->db->path);
+    *unsynced = 0;
+    if (!rx_log_advance(t, &lead->word, lead->number, &lead->at)) /* commit */
+        return RX_I_RESTART;
+    rx_store(&t->db->hdr->log_bytes, lead->at.bytes);
+    lead->wrote = true;
+    return RX_OK;
+}
+
+/* A segment with room for `frame` bytes at lead->at; a new one begins there when it must. */
+static int rx_lead_segment(struct rx_thread *t, struct rx_logger *l, struct rx_lead *lead, uint64_t frame,
+                           uint64_t *unsynced)
+{
+    struct rx_db *db = t->db;
+    int rc;
+    if (!lead->fresh && l->segment.fd >= 0 && l->segment.id != lead->at.segment)
+        rx_segment_shut(&l->segment);
+    if (!lead->fresh && l->segment.fd < 0 && (rc = rx_segment_open(db, l->dir_fd, lead->at.segment, &l->segment)) != RX_OK)
+        return rc;
+    if (!lead->fresh && lead->at.bytes - l->segment.bytes + frame <= l->segment.size - RX_SEGMENT_HEAD)
+        return RX_OK;
+    if ((rc = rx_lead_sync(t, l, lead, unsynced)) != RX_OK) /* who begins later vouches for what was before */
+        return rc;
+    if (!rx_log_lead_is(t))
+        return RX_I_RESTART;
+    uint64_t term = (lead->at.segment >> 32) + lead->fresh;
+    uint64_t id = term << 32 | (rx_fetch_add(&db->hdr->log_segments, 1) & 0xffffffffu);
+    struct rx_segment_head head = {id, rx_load(&db->hdr->log_incarnation), lead->at.bytes, lead->number,
+                                   rx_segment_bytes(db, frame)};
+    rx_segment_shut(&l->segment);
+    rc = rx_segment_create(db, l->dir_fd, &head, head.size <= RX_SEGMENT_SETTLE, &l->segment);
+    if (rc)
+        return rc;
+    lead->at.segment = id;
+    lead->fresh = false;
+    return RX_OK;
+}
+
+/* ---- writing --------------------------------------------------------------------------- */
+
+static int rx_frame_put(struct rx_thread *t, struct rx_logger *l, struct rx_lead *lead, const struct rx_gather *g,
+                        uint64_t *unsynced)
+{
+    static const uint8_t pad[8];
+    struct rx_db *db = t->db;
+    struct rx_log_frame *frame = (struct rx_log_frame *)(void *)l->buffer;
+    uint64_t whole = g->used + g->large_size, padded = (whole + 7) & ~7ull, spare = padded - whole;
+    int rc = rx_lead_segment(t, l, lead, sizeof *frame + padded, unsynced);
+    if (rc)
+        return rc;
+    uint8_t *payload = l->buffer + sizeof *frame;
+    if (g->large == NULL)
+        memset(payload + g->used, 0, spare);
+    frame->durable = (uint32_t)(lead->word >> RX_LOG_DURABLE_SHIFT);
+    frame->shape = rx_frame_shape(g->count, padded);
+    uint32_t crc = rx_frame_seed(db->uuid, rx_load(&db->hdr->log_incarnation), lead->at.bytes);
+    crc = rx_crc32c(crc, &frame->durable, 12);
+    crc = rx_crc32c(crc, payload, g->large ? g->used : padded);
+    if (g->large)
+        crc = rx_crc32c(rx_crc32c(crc, g->large, g->large_size), pad, spare);
+    frame->crc = crc;
+    if (__atomic_load_n(&t->map->poison, __ATOMIC_ACQUIRE))
+        return rx_fail(RX_E_CORRUPT, EIO, "a page of %s that was to be logged cannot be read", db->path);
+    uint64_t at = lead->at.bytes, first = sizeof *frame + (g->large ? g->used : padded);
+    if (rx_segment_write(&l->segment, at, l->buffer, first) != 0 ||
+        (g->large && (rx_segment_write(&l->segment, at + first, g->large, g->large_size) != 0 ||
+                      rx_segment_write(&l->segment, at + first + g->large_size, pad, spare) != 0)))
+        return rx_os_error("write the log of", db->path);
+    lead->at.bytes += sizeof *frame + padded;
+    lead->number += g->count;
+    *unsynced += sizeof *frame + padded;
+    rx_fetch_add(&db->hdr->log_progress, 1);
+    return RX_OK;
+}
+
+/* From the durable point on: an attempt that failed is begun anew, with the ring as it is. */
+int rx_frames_write(struct rx_thread *t, struct rx_lead *lead)
+{
+    struct rx_logger *l = t->db->logger;
+    struct rx_gather g;
+    uint64_t unsynced = 0, tail = rx_log_tail(t->db);
+    struct rx_log_at at;
+    lead->number = rx_log_point(t->db, &at);
+    lead->at = at;
+    int rc = RX_OK;
+    while (rc == RX_OK && lead->number < tail) {
+        rc = rx_gather(t, l, lead->number, tail, &g);
+        if (rc || g.count == 0)
+            break;
+        rc = rx_frame_put(t, l, lead, &g, &unsynced);
+        if (rc == RX_OK && unsynced >= RX_SYNC_BYTES)
+            rc = rx_lead_sync(t, l, lead, &unsynced);
+    }
+    if (rc == RX_OK)
+        rc = rx_lead_sync(t, l, lead, &unsynced);
+    if (rc == RX_OK && lead->fresh) { /* nothing to write: the next leader must not go on where the deposed one may write */
+        rc = rx_lead_segment(t, l, lead, 0, &unsynced);
+        if (rc == RX_OK && !rx_log_advance(t, &lead->word, lead->number, &lead->at))
+            rc = RX_I_RESTART;
+    }
+    if (rc)
+        rx_segment_shut(&l->segment);
+    return rc;
+}
+
+int rx_logger_lock(struct rx_db *db)
+{
+    struct rx_logger *l = db->logger;
+    if (l == NULL || !rx_load32(&l->ready))
+        return rx_fail(RX_E_DURABILITY, 0, "this process cannot write the log of %s", db->path);
+    pthread_mutex_lock(&l->mutex);
+    return RX_OK;
+}
+void rx_logger_unlock(struct rx_db *db) { pthread_mutex_unlock(&db->logger->mutex); }

@@ -1,0 +1,55 @@
+/*
+ * frames.h -- the leader's work: decided entries become frames in the leader's segment.
+ */
+#ifndef ROWEX_FRAMES_H
+#define ROWEX_FRAMES_H
+
+#include "core.h"
+#include "log.h"
+#include "segment.h"
+
+#define RX_FRAME_BYTES (2u << 20) /* the longest key and a value that is copied fit in */
+struct rx_logger { /* of this process */
+    pthread_mutex_t mutex; /* the fields up to the blank line: of whoever writes */
+    int dir_fd;
+    struct rx_segment_file segment;
+    uint8_t *buffer; /* RX_FRAME_BYTES */
+
+    pthread_t flusher;
+    struct rx_thread *thread; /* the flusher's uid, taken when it first has something to do */
+    uint32_t stop;            /* futex */
+    bool running;
+    int64_t interval_ns; /* atomic */
+    uint32_t ready;      /* joined; atomic */
+    pthread_mutex_t checkpoint; /* of whoever makes one */
+    pthread_t checkpointer;
+    uint32_t checkpointing; /* 0 idle, 1 running, 2 ended and to be joined; atomic */
+    int64_t checkpoint_after_ns; /* not before: the last one failed */
+};
+
+struct rx_lead { /* one leader's turn */
+    uint64_t word;       /* hdr->log_durable as we know it, naming our slot */
+    uint64_t number;     /* the next entry to be written */
+    struct rx_log_at at; /* and where it goes */
+    bool fresh;          /* into a segment of our own, under a new term */
+    bool wrote;          /* the durable point rose */
+};
+
+int rx_logger_lock(struct rx_db *db);
+void rx_logger_unlock(struct rx_db *db);
+
+/*
+ * Everything that is decided, up to the tail as it is now, becomes durable.  RX_OK (maybe
+ * nothing was decided); RX_I_RESTART: deposed; RX_E_FULL, RX_E_OS, RX_E_IO, RX_E_CORRUPT.
+ */
+int rx_frames_write(struct rx_thread *t, struct rx_lead *lead);
+
+/* flush.c, for frames.c */
+bool rx_log_advance(struct rx_thread *t, uint64_t *word, uint64_t number, const struct rx_log_at *at);
+bool rx_log_lead_is(const struct rx_thread *t);
+/* checkpoint.c */
+void rx_checkpoint_if_due(struct rx_thread *t);
+void rx_checkpointer_join(struct rx_db *db);
+uint64_t rx_segment_bytes(const struct rx_db *db, uint64_t frame);
+
+#endif

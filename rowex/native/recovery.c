@@ -1,0 +1,244 @@
+/*
+ * recovery.c -- after the loss of power: checkpoint and log become the index again.
+ *
+ *   1  a new file, NAME-recovery, from the checkpoint, or empty when the log is whole
+ *   2  the log is replayed into it, up to its torn end E
+ *   3  the first segment of a new incarnation, beginning at E, made durable (R13)
+ *   4  NAME-recovery, closed cleanly, says that it ends where that begins; synced
+ *   5  renamed over NAME
+ * Nothing that is needed is changed before 5, so dying anywhere, or a full disk, leaves what
+ * the next attempt begins with: the same, and possibly one segment more, which holds nothing.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include "attach.h"
+#include "checkpoint.h"
+#include "fault.h"
+#include "recovery.h"
+#include "segment.h"
+
+/* ---- where to begin ------------------------------------------------------------------- */
+
+struct rx_base { /* what replaying begins with */
+    int fd;      /* the checkpoint; -1: nothing */
+    struct rx_super super;
+};
+
+static int rx_base_find(struct rx_db *db, const struct rx_super *name, struct rx_base *b)
+{
+    int rc = rx_checkpoint_super(db, &b->super, &b->fd);
+    if (rc == RX_OK || rc != RX_ABSENT)
+        return rc;
+    b->fd = -1;
+    b->super = *name; /* its fixed part; an empty index */
+    memset((uint8_t *)&b->super + offsetof(struct rx_super, state), 0, sizeof b->super - offsetof(struct rx_super, state));
+    b->super.state = RX_STATE_CLEAN;
+    b->super.brk = RX_HEAP;
+    rx_super_seal_state(&b->super);
+    return RX_OK;
+}
+
+static int rx_base_seek(struct rx_db *db, const struct rx_base *b, struct rx_reader *r)
+{
+    int rc = rx_reader_open(db, r);
+    if (rc == RX_ABSENT)
+        return rx_fail(RX_E_DURABILITY, 0, "%s was open when the machine stopped, and its log is gone; `rowex salvage` gets "
+                       "out what can be had", db->path);
+    if (rc)
+        return rc;
+    rc = r->count ? rx_reader_seek(r, b->super.log_bytes, b->super.log_position) : RX_ABSENT;
+    if (rc == RX_ABSENT)
+        rc = rx_fail(RX_E_DURABILITY, 0, "%s was open when the machine stopped, and its log begins after %s; `rowex "
+                     "salvage` gets out what can be had", db->path, b->fd < 0 ? "the first change" : "its checkpoint");
+    if (rc)
+        rx_reader_close(r);
+    return rc;
+}
+
+/* ---- building --------------------------------------------------------------------------- */
+
+static void rx_recovery_name(const struct rx_db *db, char name[300]) { snprintf(name, 300, "%.280s-recovery", db->name); }
+
+static void rx_recovery_remove(struct rx_db *db)
+{
+    char name[300], side[310];
+    rx_recovery_name(db, name);
+    (void)unlinkat(db->dir_fd, name, 0);
+    snprintf(side, sizeof side, "%s-lock", name);
+    (void)unlinkat(db->dir_fd, side, 0);
+}
+
+static int rx_copy_bytes(struct rx_db *db, int from, int to)
+{
+    uint8_t *buffer = malloc(1u << 20);
+    int rc = buffer ? RX_OK : rx_fail(RX_E_MEMORY, 0, "for recovering");
+    off_t at = 0;
+    while (rc == RX_OK) {
+        ssize_t n = pread(from, buffer, 1u << 20, at);
+        if (n == 0)
+            break;
+        if (n < 0 || RX_FAULT("pwrite") || pwrite(to, buffer, (size_t)n, at) != n)
+            rc = rx_os_error("copy the checkpoint of", db->path);
+        at += n;
+        if (rc == RX_OK)
+            rc = rx_poll_interrupt();
+    }
+    free(buffer);
+    return rc;
+}
+
+static int rx_recovery_create(struct rx_db *db, const struct rx_base *b)
+{
+    char name[300];
+    struct rx_node root = {.kind = RX_K_N256};
+    rx_recovery_name(db, name);
+    rx_recovery_remove(db);
+    int fd = openat(db->dir_fd, name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return rx_os_error("create a file to recover", db->path);
+    rx_copy_attributes(db->map->fd, fd);
+    int rc = RX_OK;
+    if (b->fd >= 0)
+        rc = rx_copy_bytes(db, b->fd, fd);
+    else if (rx_allocate_fd(fd, 0, 2 * RX_EXTENT) != 0 || RX_FAULT("pwrite") ||
+             pwrite(fd, &root, sizeof root, RX_ROOT_OFF) != (ssize_t)sizeof root ||
+             pwrite(fd, &b->super, sizeof b->super, 0) != (ssize_t)sizeof b->super)
+        rc = rx_os_error("write a file to recover", db->path);
+    close(fd);
+    return rc;
+}
+
+/* ---- replaying ---------------------------------------------------------------------------- */
+
+static int rx_replay_entry(struct rx_index *h, const struct rx_logged *e, struct rx_recovered *told)
+{
+    int rc;
+    do
+        switch (e->kind) {
+        case RX_L_PUT:
+            rc = rx_put(h, NULL, e->key, e->key_len, e->value, e->value_len, -1, NULL);
+            break;
+        case RX_L_REMOVE:
+            rc = rx_remove(h, NULL, e->key, e->key_len, -1, NULL);
+            break;
+        case RX_L_VOID:
+            return RX_OK;
+        default:
+            return rx_fail(RX_E_CORRUPT, 0, "an entry of the log is of kind %d, unknown to this version", (int)e->kind);
+        }
+    while (rc == RX_WOULD_WAIT);
+    told->entries++;
+    return rc == RX_ABSENT ? RX_OK : rc;
+}
+
+static int rx_replay(struct rx_index *h, struct rx_reader *r, struct rx_recovered *told)
+{
+    for (;;) {
+        struct rx_piece piece;
+        struct rx_logged entry;
+        int rc = rx_reader_next(r, &piece);
+        if (rc)
+            return rc == RX_END ? RX_OK : rc;
+        while (rc == RX_OK && (rc = rx_piece_entry(&piece, &entry)) == RX_OK)
+            rc = rx_replay_entry(h, &entry, told);
+        if (rc != RX_END)
+            return rc;
+        if ((rc = rx_poll_interrupt()) != RX_OK)
+            return rc;
+    }
+}
+
+static int rx_recovery_replay(struct rx_db *db, struct rx_reader *r, struct rx_recovered *told)
+{
+    char path[4400];
+    struct rx_index h = {0};
+    struct rx_options o = {.path = path, .mode = 'w', .checksum = -1, .max_size = UINT64_MAX, .fences = -1,
+                           .umask_mode = 0666, .replaying = 1};
+    snprintf(path, sizeof path, "%s-recovery", db->path);
+    int rc = rx_db_open_within(&o, &h.db);
+    if (rc)
+        return rc;
+    rc = rx_replay(&h, r, told);
+    int closed = rx_db_close_within(h.db);
+    return rc ? rc : closed;
+}
+
+/* ---- the end -------------------------------------------------------------------------------- */
+
+/* Step 3.  *head becomes what the new segment says. */
+static int rx_recovery_segment(struct rx_db *db, const struct rx_reader *r, struct rx_segment_head *head)
+{
+    struct rx_segment_file made;
+    uint64_t number = 0, term = 0, incarnation = 0;
+    for (size_t i = 0; i < r->count; i++) {
+        const struct rx_segment_head *s = &r->segment[i];
+        number = (s->id & 0xffffffffu) > number ? s->id & 0xffffffffu : number;
+        term = s->id >> 32 > term ? s->id >> 32 : term;
+        incarnation = s->incarnation > incarnation ? s->incarnation : incarnation;
+    }
+    *head = (struct rx_segment_head){(term + 1) << 32 | (number + 1), incarnation + 1, r->bytes, r->number, 256u << 10};
+    int rc = rx_segment_create(db, r->dir_fd, head, true, &made);
+    if (rc == RX_OK)
+        rx_segment_shut(&made);
+    return rc;
+}
+
+/* Steps 4 and 5. Commit: the rename. */
+static int rx_recovery_place(struct rx_db *db, const struct rx_segment_head *head)
+{
+    char name[300], side[310];
+    struct rx_super s;
+    rx_recovery_name(db, name);
+    int fd = openat(db->dir_fd, name, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0)
+        return rx_os_error("open the recovered file of", db->path);
+    int rc = pread(fd, &s, sizeof s, 0) == (ssize_t)sizeof s && s.state == RX_STATE_CLEAN
+                 ? RX_OK : rx_os_error("read the recovered file of", db->path);
+    s.log_position = head->first;
+    s.log_incarnation = head->incarnation;
+    s.log_bytes = head->bytes;
+    s.log_segment = head->id;
+    rx_super_seal_state(&s);
+    if (rc == RX_OK && (RX_FAULT("pwrite") || pwrite(fd, &s, sizeof s, 0) != (ssize_t)sizeof s || rx_sync_fd(fd) != 0))
+        rc = rx_os_error("write the recovered file of", db->path);
+    close(fd);
+    if (rc == RX_OK)
+        rc = rx_copy_rename(db, name);
+    snprintf(side, sizeof side, "%s-lock", name);
+    (void)unlinkat(db->dir_fd, side, 0);
+    return rc ? rc : rx_folder_sync(db);
+}
+
+int rx_recover(struct rx_db *db, const struct rx_super *name, struct rx_recovered *told)
+{
+    struct rx_base base;
+    struct rx_reader reader;
+    struct rx_segment_head head;
+    *told = (struct rx_recovered){0};
+    int rc = rx_base_find(db, name, &base);
+    if (rc)
+        return rc;
+    rc = rx_base_seek(db, &base, &reader);
+    if (rc == RX_OK) {
+        told->from = base.super.log_position;
+        rc = rx_recovery_create(db, &base);
+        if (rc == RX_OK)
+            rc = rx_recovery_replay(db, &reader, told);
+        if (rc == RX_OK)
+            rc = rx_recovery_segment(db, &reader, &head);
+        if (rc == RX_OK)
+            rc = rx_recovery_place(db, &head);
+        told->upto = reader.number;
+        rx_reader_close(&reader);
+    }
+    if (base.fd >= 0)
+        close(base.fd);
+    if (rc)
+        rx_recovery_remove(db);
+    return rc;
+}

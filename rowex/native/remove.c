@@ -1,0 +1,156 @@
+/*
+ * remove.c -- taking a key out: the slot becomes null, or the node shrinks, merges with its
+ * only child, or goes (I4).  The steps are those of change.c.
+ */
+#include "change.h"
+#include "lock.h"
+
+/* Only the slot becomes null; the node keeps it for its byte. */
+static int rx_clear_slot(struct rx_thread *t, struct rx_place *p)
+{
+    int rc = rx_reserve(t, NULL, 0, 1);
+    if (rc || (rc = rx_lock_node(t, p)) != RX_OK)
+        return rc;
+    if (rx_load(p->slot) != p->ref)
+        return rx_moved(t, 1);
+    rx_unlink_cells(t, 1, p->ref, 0, 0);
+    if (p->kind == RX_K_N256 && p->slot != &p->node->term)
+        rx_node_hint(p->node, -1);
+    return rx_commit_or_unlock(t, 1, p->slot, p->ref, 0, -1);
+}
+
+/* The entries of p->node but the one being removed; returns their number, *term apart. */
+static unsigned rx_others(const struct rx_place *p, uint8_t *bytes, rx_ref *refs, rx_ref *term)
+{
+    unsigned count = (unsigned)rx_node_children(p->node, p->kind, bytes, refs);
+    *term = rx_load(&p->node->term);
+    if (p->slot == &p->node->term) {
+        *term = 0;
+        return count;
+    }
+    for (unsigned i = 0; i < count; i++)
+        if (refs[i] == p->ref) {
+            memmove(bytes + i, bytes + i + 1, count - i - 1);
+            memmove(refs + i, refs + i + 1, (count - i - 1) * sizeof(rx_ref));
+            return count - 1;
+        }
+    return count;
+}
+
+/*
+ * The node goes, its last other entry (a leaf, or nothing) takes its place; or the node
+ * is copied without the entry to a smaller kind.  One commit to the parent's slot.
+ */
+static int rx_remove_shrinking(struct rx_thread *t, struct rx_place *p, unsigned kind)
+{
+    uint8_t bytes[256];
+    rx_ref refs[256], term, last;
+    uint64_t size = kind ? rx_node_size(kind, (unsigned)p->node_prefix) : 0;
+    int rc = rx_reserve(t, &size, kind != 0, 2);
+    if (rc || (rc = rx_lock_pair(t, p)) != RX_OK)
+        return rc;
+    if (rx_load(p->slot) != p->ref)
+        return rx_moved(t, 2);
+    unsigned count = rx_others(p, bytes, refs, &term);
+    if (kind) {
+        if (rx_kind_for(count) > kind || count + (term != 0) < 2)
+            return rx_moved(t, 2);
+        last = rx_new_node(t, 0, kind, p->level, rx_node_prefix(p->node, p->kind), p->node_prefix, term, bytes, refs,
+                           count);
+    } else {
+        last = term ? term : count ? refs[0] : 0;
+        if (count + (term != 0) > 1 || (last && !rx_ref_is_leaf(last)))
+            return rx_moved(t, 2);
+    }
+    rx_unlink_cells(t, 2, p->node_ref, p->ref, 0);
+    return rx_commit_or_unlock(t, 2, p->parent_slot, p->node_ref, last, -1);
+}
+
+/* The node's last other entry is a node: a copy of it with the joined prefix takes over. */
+static int rx_remove_merging(struct rx_thread *t, struct rx_place *p, rx_ref child_ref, uint8_t child_byte,
+                             struct rx_node *child)
+{
+    uint8_t bytes[256], prefix[RX_PREFIX_MAX + 1];
+    rx_ref refs[256], term;
+    unsigned child_kind = rx_ref_kind(child_ref);
+    unsigned joined = (unsigned)p->node_prefix + 1 + child->prefix_len;
+    unsigned kind = rx_kind_for((unsigned)rx_node_live(child, child_kind));
+    uint64_t size = rx_node_size(kind, joined);
+    int rc = rx_reserve(t, &size, 1, 3);
+    if (rc || (rc = rx_lock_pair(t, p)) != RX_OK)
+        return rc;
+    unsigned count = rx_load(p->slot) == p->ref ? rx_others(p, bytes, refs, &term) : 0;
+    if (count != 1 || term || refs[0] != child_ref)
+        return rx_moved(t, 2);
+    if ((rc = rx_try_lock(t, rx_ref_off(child_ref), 2)) != RX_OK) {
+        rx_unlock_all(t, 2);
+        return rc;
+    }
+    count = (unsigned)rx_node_children(child, child_kind, bytes, refs);
+    if (rx_kind_for(count) != kind)
+        return rx_moved(t, 3);
+    memcpy(prefix, rx_node_prefix(p->node, p->kind), p->node_prefix);
+    prefix[p->node_prefix] = child_byte;
+    memcpy(prefix + p->node_prefix + 1, rx_node_prefix(child, child_kind), child->prefix_len);
+    rx_ref copy = rx_new_node(t, 0, kind, p->level, prefix, joined, rx_load(&child->term), bytes, refs, count);
+    rx_unlink_cells(t, 3, p->node_ref, p->ref, child_ref);
+    return rx_commit_or_unlock(t, 3, p->parent_slot, p->node_ref, copy, -1);
+}
+
+/* The kind to which the node should shrink with `count` children left; 0: none. */
+static unsigned rx_shrunk(unsigned kind, unsigned count)
+{
+    if (kind == RX_K_N256 && count <= 40)
+        return rx_kind_for(count);
+    if (kind == RX_K_N48 && count <= 12)
+        return rx_kind_for(count);
+    return kind == RX_K_N16 && count <= 3 ? RX_K_N4 : 0;
+}
+
+/* Tries the structural removal; RX_I_RESTART with *plain set: do the plain one instead. */
+static int rx_remove_structural(struct rx_thread *t, struct rx_place *p, bool *plain)
+{
+    uint8_t bytes[256];
+    rx_ref refs[256], term;
+    static const uint8_t plain_above[] = {[RX_K_N4] = 2, [RX_K_N16] = 4, [RX_K_N48] = 13};
+    *plain = true;
+    if (p->kind == RX_K_N256 ? rx_load8(&p->node->count) > 44
+                             : rx_node_live(p->node, p->kind) > plain_above[p->kind])
+        return RX_I_RESTART; /* neither merging nor shrinking can be due */
+    *plain = false;
+    unsigned count = rx_others(p, bytes, refs, &term), entries = count + (term != 0);
+    if (entries <= 1 && (entries == 0 || term || rx_ref_is_leaf(refs[0])))
+        return rx_remove_shrinking(t, p, 0);
+    unsigned smaller = rx_shrunk(p->kind, count);
+    if (entries >= 2 && smaller)
+        return rx_remove_shrinking(t, p, smaller);
+    *plain = true;
+    if (entries != 1) {
+        if (p->kind == RX_K_N256) /* the hint was wrong: a later removal looks again */
+            rx_store8(&p->node->count, (uint8_t)(count > 255 ? 255 : count));
+        return RX_I_RESTART;
+    }
+    struct rx_node *child;
+    uint32_t level = p->level + (uint32_t)p->node_prefix + 1;
+    int rc = rx_node_check(t->map, refs[0], level, &child);
+    if (rc)
+        return rc;
+    if (p->node_prefix + 1 + child->prefix_len > RX_PREFIX_MAX)
+        return RX_I_RESTART;
+    *plain = false;
+    return rx_remove_merging(t, p, refs[0], bytes[0], child);
+}
+
+int rx_remove_at(struct rx_thread *t, const struct rx_op *op, struct rx_place *p)
+{
+    bool plain = true;
+    rx_will_log(t, p->ref, RX_L_REMOVE);
+    if (p->parent_slot && !op->plain) {
+        int rc = rx_remove_structural(t, p, &plain);
+        bool busy = rc == RX_I_RESTART && t->waited_uid != 0;
+        if (rc < 0 || (!plain && !busy))
+            return rc;
+        rx_unreserve(t); /* nothing to do, or a neighbour is held: given up (R1) */
+    }
+    return rx_clear_slot(t, p);
+}

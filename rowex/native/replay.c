@@ -1,0 +1,280 @@
+/*
+ * replay.c -- reading the log's stream of frames, as recovery and `rowex recover` do.
+ * Nothing in these files is trusted before its checksum fits, and no length reaches
+ * beyond its file.
+ */
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include "fileio.h"
+#include "segment.h"
+
+uint64_t rx_frame_shape(uint64_t count, uint64_t size) { return count | size << 24; }
+
+uint32_t rx_frame_seed(const uint8_t uuid[16], uint64_t incarnation, uint64_t bytes)
+{
+    uint64_t where[2] = {incarnation, bytes};
+    return rx_crc32c(rx_crc32c(0, uuid, 16), where, sizeof where);
+}
+
+/* ---- the segments ---------------------------------------------------------------- */
+
+static bool rx_head_read(const struct rx_reader *r, const char *name, struct rx_segment_head *out)
+{
+    struct rx_segment head;
+    struct stat st;
+    int fd = openat(r->dir_fd, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0)
+        return false;
+    bool whole = fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && pread(fd, &head, sizeof head, 0) == (ssize_t)sizeof head;
+    close(fd);
+    if (!whole || memcmp(head.magic, RX_SEGMENT_MAGIC, 8) != 0 || memcmp(head.uuid, r->uuid, 16) != 0 ||
+        head.crc != rx_crc32c(0, head.uuid, sizeof head - offsetof(struct rx_segment, uuid)))
+        return false;
+    uint64_t size = (uint64_t)st.st_size < head.size ? (uint64_t)st.st_size : head.size;
+    *out = (struct rx_segment_head){head.id, head.incarnation, head.bytes, head.first, size};
+    return true;
+}
+
+static int rx_by_id(const void *a, const void *b)
+{
+    const struct rx_segment_head *x = a, *y = b;
+    return x->id < y->id ? -1 : x->id > y->id;
+}
+
+static int rx_reader_list(struct rx_reader *r)
+{
+    int fd = openat(r->dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *folder = fd < 0 ? NULL : fdopendir(fd);
+    size_t room = 0;
+    int rc = RX_OK;
+    if (folder == NULL)
+        return rx_os_error("list", "a log");
+    for (struct dirent *e; rc == RX_OK && (e = readdir(folder)) != NULL;) {
+        struct rx_segment_head head;
+        if (strlen(e->d_name) != 16 || !rx_head_read(r, e->d_name, &head))
+            continue;
+        if (r->count == room) {
+            struct rx_segment_head *more = realloc(r->segment, (room = room ? room * 2 : 16) * sizeof *more);
+            if (more == NULL) {
+                rc = rx_fail(RX_E_MEMORY, 0, "for a log's segments");
+                break;
+            }
+            r->segment = more;
+        }
+        r->segment[r->count++] = head;
+    }
+    closedir(folder);
+    if (r->count)
+        qsort(r->segment, r->count, sizeof *r->segment, rx_by_id);
+    return rc;
+}
+
+int rx_reader_open(struct rx_db *db, struct rx_reader *r)
+{
+    memset(r, 0, sizeof *r);
+    r->fd = -1;
+    memcpy(r->uuid, db->uuid, 16);
+    int rc = rx_log_folder(db, false, &r->dir_fd);
+    if (rc == RX_OK)
+        rc = rx_reader_list(r);
+    if (rc)
+        rx_reader_close(r);
+    return rc;
+}
+
+void rx_reader_close(struct rx_reader *r)
+{
+    if (r->fd >= 0)
+        close(r->fd);
+    if (r->dir_fd >= 0)
+        close(r->dir_fd);
+    free(r->segment);
+    free(r->buffer);
+    r->fd = r->dir_fd = -1;
+    r->segment = NULL;
+    r->buffer = NULL;
+    r->count = 0;
+}
+
+/* ---- frames ---------------------------------------------------------------------- */
+
+/* Opens the segment that holds r->bytes: of those that begin at or before it, the last. */
+static int rx_reader_place(struct rx_reader *r)
+{
+    size_t found = r->count;
+    r->until = UINT64_MAX;
+    for (size_t i = 0; i < r->count; i++)
+        if (r->segment[i].bytes <= r->bytes)
+            found = i;
+    if (found == r->count)
+        return RX_ABSENT;
+    for (size_t i = found + 1; i < r->count; i++)
+        if (r->segment[i].bytes < r->until)
+            r->until = r->segment[i].bytes;
+    if (r->fd >= 0 && found == r->at)
+        return RX_OK;
+    char name[24];
+    if (r->fd >= 0)
+        close(r->fd);
+    r->at = found;
+    rx_segment_name(r->segment[found].id, name);
+    r->fd = openat(r->dir_fd, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+    return r->fd < 0 ? rx_os_error("open segment", name) : RX_OK;
+}
+
+int rx_reader_seek(struct rx_reader *r, uint64_t bytes, uint64_t number)
+{
+    r->bytes = bytes;
+    r->number = number;
+    return rx_reader_place(r);
+}
+
+static int rx_read_all(struct rx_reader *r, uint64_t at, void *to, uint64_t size)
+{
+    uint8_t *out = to;
+    while (size) {
+        ssize_t n = pread(r->fd, out, size < 1u << 30 ? size : 1u << 30, (off_t)at);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return rx_os_error("read", "the log");
+        if (n == 0)
+            return RX_END;
+        out += n;
+        at += (uint64_t)n;
+        size -= (uint64_t)n;
+    }
+    return RX_OK;
+}
+
+/* The frame that begins at `bytes` of the segment in hand: RX_OK, RX_END (no whole frame there). */
+static int rx_frame_read(struct rx_reader *r, uint64_t bytes, struct rx_log_frame *frame)
+{
+    const struct rx_segment_head *s = &r->segment[r->at];
+    uint64_t at = RX_SEGMENT_HEAD + (bytes - s->bytes);
+    if (bytes < s->bytes || at > s->size || s->size - at < sizeof *frame)
+        return RX_END;
+    int rc = rx_read_all(r, at, frame, sizeof *frame);
+    if (rc)
+        return rc;
+    uint64_t size = frame->shape >> 24;
+    if ((frame->shape & RX_FRAME_COUNT_MAX) == 0 || size % 8 || size < 8 || size > s->size - at - sizeof *frame ||
+        (r->until != UINT64_MAX && bytes + sizeof *frame + size > r->until))
+        return RX_END;
+    if (size > r->capacity) {
+        free(r->buffer);
+        r->capacity = size + (1u << 20);
+        if ((r->buffer = malloc(r->capacity)) == NULL) {
+            r->capacity = 0;
+            return rx_fail(RX_E_MEMORY, 0, "for a frame of the log");
+        }
+    }
+    if ((rc = rx_read_all(r, at + sizeof *frame, r->buffer, size)) != RX_OK)
+        return rc;
+    uint32_t crc = rx_crc32c(rx_frame_seed(r->uuid, s->incarnation, bytes), &frame->durable, 12);
+    return rx_crc32c(crc, r->buffer, size) == frame->crc ? RX_OK : RX_END;
+}
+
+/* Could a frame begin with these bytes, `left` bytes before the segment's end? */
+static bool rx_frame_plausible(const uint8_t *head, uint64_t left)
+{
+    struct rx_log_frame frame;
+    memcpy(&frame, head, sizeof frame);
+    uint64_t size = frame.shape >> 24;
+    return (frame.shape & RX_FRAME_COUNT_MAX) != 0 && size >= 8 && size % 8 == 0 && size <= left - sizeof frame;
+}
+
+/* Looks for a frame after r->bytes that knew a durable point after r->number. */
+static int rx_reader_search(struct rx_reader *r, const struct rx_segment_head *s)
+{
+    static const uint64_t window = 1u << 20;
+    uint64_t end = s->bytes + s->size - RX_SEGMENT_HEAD, from = r->bytes + 8;
+    uint8_t *seen = malloc(window);
+    int rc = seen ? RX_OK : rx_fail(RX_E_MEMORY, 0, "for looking through a log");
+    for (; rc == RX_OK && from + sizeof(struct rx_log_frame) <= end; from += window - sizeof(struct rx_log_frame)) {
+        uint64_t have = end - from < window ? end - from : window;
+        rc = rx_read_all(r, RX_SEGMENT_HEAD + (from - s->bytes), seen, have);
+        for (uint64_t at = 0; rc == RX_OK && at + sizeof(struct rx_log_frame) <= have; at += 8) {
+            struct rx_log_frame frame;
+            if (!rx_frame_plausible(seen + at, end - from - at))
+                continue;
+            int found = rx_frame_read(r, from + at, &frame);
+            if (found < 0)
+                rc = found;
+            else if (found == RX_OK && (int32_t)(frame.durable - (uint32_t)r->number) > 0)
+                rc = rx_fail(RX_E_CORRUPT, 0, "the log is damaged at byte %llu (segment %016llx): a frame behind it shows that "
+                             "what stood there had been durable", (unsigned long long)r->bytes, (unsigned long long)s->id);
+        }
+    }
+    free(seen);
+    return rc == RX_OK ? RX_END : rc;
+}
+
+/*
+ * No whole frame at r->bytes.  Torn, unless something that was written after it was durable
+ * says so: a segment that begins behind it, or a frame that knew a later durable point.
+ */
+static int rx_reader_judge(struct rx_reader *r)
+{
+    const struct rx_segment_head *s = &r->segment[r->at];
+    for (size_t i = r->at + 1; i < r->count; i++)
+        if (r->segment[i].bytes > r->bytes)
+            return rx_fail(RX_E_CORRUPT, 0, "the log is damaged at byte %llu (segment %016llx), and its segment %016llx "
+                           "shows that what stood there had been durable", (unsigned long long)r->bytes,
+                           (unsigned long long)s->id, (unsigned long long)r->segment[i].id);
+    return rx_reader_search(r, s);
+}
+
+int rx_reader_ends(struct rx_reader *r)
+{
+    struct rx_log_frame frame;
+    int rc = rx_frame_read(r, r->bytes, &frame);
+    return rc == RX_OK ? RX_PRESENT : rc == RX_END ? RX_OK : rc;
+}
+
+int rx_reader_next(struct rx_reader *r, struct rx_piece *piece)
+{
+    struct rx_log_frame frame;
+    if (r->bytes >= r->until) {
+        int rc = rx_reader_place(r);
+        if (rc)
+            return rc;
+    }
+    int rc = rx_frame_read(r, r->bytes, &frame);
+    if (rc == RX_END)
+        return rx_reader_judge(r);
+    if (rc)
+        return rc;
+    *piece = (struct rx_piece){r->buffer, frame.shape >> 24, r->number, frame.shape & RX_FRAME_COUNT_MAX};
+    r->bytes += sizeof frame + piece->size;
+    r->number += piece->count;
+    return RX_OK;
+}
+
+int rx_piece_entry(struct rx_piece *p, struct rx_logged *e)
+{
+    uint64_t head;
+    if (p->count == 0)
+        return RX_END;
+    if (p->size < sizeof head)
+        return rx_fail(RX_E_CORRUPT, 0, "a frame of the log has fewer entries than it says");
+    memcpy(&head, p->payload, sizeof head);
+    e->kind = (enum rx_log_kind)(head & 7);
+    e->key_len = head >> 3 & ((1u << 21) - 1);
+    e->value_len = head >> 24;
+    if (e->key_len > p->size - sizeof head || e->value_len > p->size - sizeof head - e->key_len ||
+        e->key_len > RX_KEY_MAX)
+        return rx_fail(RX_E_CORRUPT, 0, "an entry of the log is longer than its frame");
+    e->key = p->payload + sizeof head;
+    e->value = e->key + e->key_len;
+    p->payload = e->value + e->value_len;
+    p->size -= sizeof head + e->key_len + e->value_len;
+    p->count--;
+    return RX_OK;
+}

@@ -1,0 +1,153 @@
+/*
+ * segment.c -- writing segments: names, headers, blocks, syncs.  replay.c reads them.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include "fault.h"
+#include "fileio.h"
+#include "segment.h"
+
+int rx_log_folder(struct rx_db *db, bool create, int *dir_fd)
+{
+    char name[300];
+    snprintf(name, sizeof name, "%.290s-log", db->name);
+    for (;;) {
+        *dir_fd = openat(db->dir_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        if (*dir_fd >= 0)
+            return RX_OK;
+        if (errno != ENOENT)
+            return rx_os_error("open the log of", db->path);
+        if (!create)
+            return RX_ABSENT;
+        struct stat st = {.st_mode = 0600};
+        (void)fstat(db->map->fd, &st); /* who may write the file may write its log */
+        mode_t mode = (st.st_mode & 0666) | (st.st_mode & 0444) >> 2;
+        if (mkdirat(db->dir_fd, name, mode) != 0 && errno != EEXIST)
+            return rx_os_error("create the log of", db->path);
+        int fd = openat(db->dir_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        if (fd >= 0) {
+            if (fchown(fd, st.st_uid, st.st_gid) != 0 || fchmod(fd, mode) != 0)
+                errno = 0; /* not ours to give: it stays with us */
+            close(fd);
+        }
+        int rc = rx_folder_sync(db);
+        if (rc)
+            return rc;
+    }
+}
+
+void rx_segment_name(uint64_t id, char name[24]) { snprintf(name, 24, "%016llx", (unsigned long long)id); }
+
+static int rx_write_all(int fd, uint64_t at, const void *data, uint64_t size)
+{
+    const uint8_t *from = data;
+    while (size) {
+        ssize_t n = RX_FAULT("pwrite") ? -1 : pwrite(fd, from, size < 1u << 30 ? size : 1u << 30, (off_t)at);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return -1;
+        from += n;
+        at += (uint64_t)n;
+        size -= (uint64_t)n;
+    }
+    return 0;
+}
+
+static int rx_write_blocks(int fd, uint64_t size, bool settle)
+{
+    static const uint8_t zeros[65536];
+    if (rx_allocate_fd(fd, 0, size) != 0)
+        return -1;
+    for (uint64_t at = 0; settle && at < size; at += sizeof zeros)
+        if (rx_write_all(fd, at, zeros, size - at < sizeof zeros ? size - at : sizeof zeros) != 0)
+            return -1;
+    return 0;
+}
+
+static int rx_segment_fill(struct rx_db *db, int fd, const struct rx_segment *head, bool settle)
+{
+    rx_copy_attributes(db->map->fd, fd);
+    if (rx_write_blocks(fd, head->size, settle) != 0 || rx_write_all(fd, 0, head, sizeof *head) != 0 ||
+        rx_sync_fd(fd) != 0)
+        return rx_os_error("write a segment of the log of", db->path);
+    return RX_OK;
+}
+
+/*
+ * Commit    the folder's sync: before it the segment may be missing, or not whole, after a
+ *           power cut, and nothing in it has been told to be durable.
+ */
+int rx_segment_create(struct rx_db *db, int dir_fd, const struct rx_segment_head *what, bool settle,
+                      struct rx_segment_file *out)
+{
+    char name[24];
+    struct rx_segment head = {.version = 1, .id = what->id, .incarnation = what->incarnation, .bytes = what->bytes,
+                              .first = what->first, .size = (what->size + 4095) & ~4095ull};
+    memcpy(head.magic, RX_SEGMENT_MAGIC, 8);
+    memcpy(head.uuid, db->uuid, 16);
+    head.crc = rx_crc32c(0, head.uuid, sizeof head - offsetof(struct rx_segment, uuid));
+    rx_segment_name(head.id, name);
+    int fd = openat(dir_fd, name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return rx_os_error("create a segment of the log of", db->path);
+    int rc = rx_segment_fill(db, fd, &head, settle);
+    if (rc == RX_OK && rx_sync_fd(dir_fd) != 0)
+        rc = rx_os_error("sync the log's folder of", db->path);
+    if (rc) {
+        close(fd);
+        (void)unlinkat(dir_fd, name, 0);
+        return rc;
+    }
+    *out = (struct rx_segment_file){fd, head.id, head.bytes, head.size};
+    return RX_OK;
+}
+
+int rx_segment_open(struct rx_db *db, int dir_fd, uint64_t id, struct rx_segment_file *out)
+{
+    char name[24];
+    struct rx_segment head;
+    rx_segment_name(id, name);
+    int fd = openat(dir_fd, name, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0)
+        return rx_os_error("open a segment of the log of", db->path);
+    if (pread(fd, &head, sizeof head, 0) != (ssize_t)sizeof head || head.id != id ||
+        memcmp(head.uuid, db->uuid, 16) != 0) {
+        close(fd);
+        return rx_fail(RX_E_CORRUPT, 0, "segment %s of the log of %s is not the one that was written", name, db->path);
+    }
+    *out = (struct rx_segment_file){fd, id, head.bytes, head.size};
+    return RX_OK;
+}
+
+void rx_segment_shut(struct rx_segment_file *s)
+{
+    if (s->fd >= 0)
+        close(s->fd);
+    *s = (struct rx_segment_file){-1, 0, 0, 0};
+}
+
+int rx_segment_write(const struct rx_segment_file *s, uint64_t bytes, const void *data, uint64_t size)
+{
+    return rx_write_all(s->fd, RX_SEGMENT_HEAD + (bytes - s->bytes), data, size);
+}
+
+int rx_segment_sync(const struct rx_segment_file *s)
+{
+    int rc;
+    do
+        rc = RX_FAULT("fdatasync") ? -1 : fdatasync(s->fd);
+    while (rc != 0 && errno == EINTR);
+    return rc;
+}
+
+void rx_segment_remove(int dir_fd, uint64_t id)
+{
+    char name[24];
+    rx_segment_name(id, name);
+    (void)unlinkat(dir_fd, name, 0);
+}

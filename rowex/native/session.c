@@ -1,0 +1,337 @@
+/*
+ * session.c -- the log from the first write of a session to its last close: begun, joined
+ * by each process, ended; and what is left of one that nobody closed.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include "attach.h"
+#include "checkpoint.h"
+#include "flush.h"
+#include "frames.h"
+#include "../gc/uid.h"
+
+#define RX_RING_SMALL (1u << 16)
+#define RX_LARGE_FILE (64ull << 20)
+#define RX_INTERVAL_NS 10000000ll
+
+/* ---- this process's part ----------------------------------------------------------- */
+
+int rx_log_attach(struct rx_db *db)
+{
+    struct rx_logger *l = calloc(1, sizeof *l);
+    if (l == NULL)
+        return rx_fail(RX_E_MEMORY, 0, "for a log");
+    pthread_mutex_init(&l->mutex, NULL);
+    pthread_mutex_init(&l->checkpoint, NULL);
+    l->dir_fd = l->segment.fd = -1;
+    l->interval_ns = RX_INTERVAL_NS;
+    db->logger = l;
+    return RX_OK;
+}
+
+static int rx_join_locked(struct rx_db *db, struct rx_logger *l)
+{
+    int rc = l->dir_fd >= 0 ? RX_OK : rx_log_folder(db, true, &l->dir_fd);
+    if (rc == RX_OK && l->buffer == NULL && (l->buffer = malloc(RX_FRAME_BYTES)) == NULL)
+        rc = rx_fail(RX_E_MEMORY, 0, "for a log");
+    return rc;
+}
+
+/*
+ * No page of the ring is touched for the first time between an entry's claim and its
+ * publishing: that would be a moment in which this process holds up everybody's log.
+ */
+int rx_log_join(struct rx_db *db)
+{
+    struct rx_logger *l = db->logger;
+    if (l == NULL)
+        return rx_fail(RX_E_READONLY, 0, "nothing was changed");
+    if (rx_load32(&l->ready))
+        return RX_OK;
+    pthread_mutex_lock(&l->mutex);
+    int rc = rx_join_locked(db, l);
+    if (rc == RX_OK) {
+        (void)madvise(db->ring, rx_load(&db->hdr->log_size) * sizeof *db->ring, MADV_POPULATE_WRITE);
+        rx_store32(&l->ready, 1);
+    }
+    pthread_mutex_unlock(&l->mutex);
+    return rc;
+}
+
+void rx_log_interval(struct rx_db *db, int64_t interval_ns)
+{
+    struct rx_logger *l = db->logger;
+    if (l && interval_ns > 0 && interval_ns < __atomic_load_n(&l->interval_ns, __ATOMIC_RELAXED))
+        __atomic_store_n(&l->interval_ns, interval_ns, __ATOMIC_RELAXED);
+}
+
+void rx_log_forget(struct rx_db *db)
+{
+    struct rx_logger *l = db->logger;
+    if (l == NULL)
+        return;
+    db->logger = NULL;
+    rx_segment_shut(&l->segment);
+    if (l->dir_fd >= 0)
+        close(l->dir_fd);
+    free(l->buffer);
+    free(l);
+}
+
+/* ---- does the log belong to the file? ------------------------------------------------- */
+
+static int rx_stranger(struct rx_db *db, const char *why)
+{
+    return rx_fail(RX_E_DURABILITY, 0, "%s was closed cleanly, but %s: is it an old copy, put back?  `rowex recover` tells "
+                   "what log and checkpoint hold; remove both to use the file as it is", db->path, why);
+}
+
+int rx_log_agrees(struct rx_db *db, const struct rx_super *super)
+{
+    struct rx_reader r;
+    int rc = rx_reader_open(db, &r);
+    if (rc == RX_ABSENT)
+        return RX_OK;
+    if (rc)
+        return rc;
+    if (r.count) {
+        const struct rx_segment_head *last = &r.segment[r.count - 1];
+        bool never = super->log_incarnation == 0; /* a file of which nothing was ever logged */
+        uint64_t bytes = never ? 0 : super->log_bytes, number = never ? 0 : super->log_position;
+        if (!never && (last->id < super->log_segment || last->incarnation < super->log_incarnation))
+            rc = rx_stranger(db, "its log is older");
+        else if (never ? last->bytes != 0 : last->id != super->log_segment || last->incarnation != super->log_incarnation)
+            rc = rx_stranger(db, "its log is newer");
+        else if ((rc = rx_reader_seek(&r, bytes, number)) == RX_OK && (rc = rx_reader_ends(&r)) == RX_PRESENT)
+            rc = rx_stranger(db, "its log goes on after it");
+        else if (rc == RX_ABSENT)
+            rc = rx_stranger(db, "its log begins after it");
+    }
+    rx_reader_close(&r);
+    return rc;
+}
+
+/* ---- beginning -------------------------------------------------------------------------- */
+
+struct rx_origin { uint64_t incarnation, number, segments; struct rx_log_at at; };
+
+/* Numbers and bytes beyond all that any segment can hold; a new incarnation. */
+static int rx_origin_beyond(struct rx_db *db, const struct rx_super *super, struct rx_origin *o)
+{
+    struct rx_reader r;
+    *o = (struct rx_origin){super->log_incarnation + 1, super->log_position, 1, {super->log_bytes, 1ull << 32}};
+    int rc = rx_reader_open(db, &r);
+    if (rc == RX_ABSENT)
+        return RX_OK;
+    for (size_t i = 0; rc == RX_OK && i < r.count; i++) {
+        const struct rx_segment_head *s = &r.segment[i];
+        uint64_t bytes = s->bytes + s->size, number = s->first + s->size;
+        o->incarnation = s->incarnation + 1 > o->incarnation ? s->incarnation + 1 : o->incarnation;
+        o->number = number > o->number ? number : o->number;
+        o->at.bytes = bytes > o->at.bytes ? bytes : o->at.bytes;
+        if ((s->id & 0xffffffffu) >= o->segments)
+            o->segments = (s->id & 0xffffffffu) + 1;
+        if ((s->id >> 32) + 1 > o->at.segment >> 32)
+            o->at.segment = ((s->id >> 32) + 1) << 32;
+    }
+    rx_reader_close(&r);
+    return rc;
+}
+
+/* What was there is of another file, or of a beginning that was not finished. */
+static int rx_origin_first(struct rx_db *db, struct rx_origin *o)
+{
+    *o = (struct rx_origin){1, 0, 1, {0, 1ull << 32}};
+    rx_log_sweep(db, UINT64_MAX);
+    return rx_checkpoint_remove(db);
+}
+
+/* The first segment of an incarnation; then the log may be gone on with. */
+static int rx_origin_segment(struct rx_db *db, struct rx_origin *o)
+{
+    struct rx_logger *l = db->logger;
+    struct rx_segment_file made;
+    o->at.segment |= o->segments++;
+    struct rx_segment_head head = {o->at.segment, o->incarnation, o->at.bytes, o->number, rx_segment_bytes(db, 0)};
+    int rc = rx_segment_create(db, l->dir_fd, &head, head.size <= 1u << 20, &made);
+    if (rc == RX_OK)
+        rx_segment_shut(&made);
+    return rc;
+}
+
+/* Ordering: log_size last; who finds it set finds the rest. */
+static void rx_origin_store(struct rx_db *db, const struct rx_origin *o, uint64_t size)
+{
+    struct rx_lockhdr *hdr = db->hdr;
+    rx_store(&db->slots[0].log_at[0].bytes, o->at.bytes);
+    rx_store(&db->slots[0].log_at[0].segment, o->at.segment);
+    rx_store(&hdr->log_incarnation, o->incarnation);
+    rx_store(&hdr->log_segments, o->segments);
+    rx_store(&hdr->log_durable, o->number << RX_LOG_DURABLE_SHIFT);
+    rx_store(&hdr->log_tail, o->number << RX_LOG_TAIL_SHIFT);
+    rx_store(&hdr->log_base, o->number);
+    rx_store(&hdr->log_bytes, o->at.bytes);
+    if (size)
+        rx_store(&hdr->log_size, size);
+}
+
+static int rx_ring_allocate(struct rx_db *db, uint64_t *size)
+{
+    *size = rx_load(&db->hdr->allocated) >= RX_LARGE_FILE ? RX_LOG_RING_MAX : RX_RING_SMALL;
+    for (;; *size /= 2) {
+        int rc = rx_lockfile_allocate(db, RX_LOCKFILE_RING, *size * sizeof *db->ring);
+        if (rc != RX_E_FULL || *size <= RX_LOG_RING_MIN)
+            return rc;
+    }
+}
+
+/* What a rescue, or rx_origin_store() at an open, has left in the header. */
+static void rx_origin_known(struct rx_db *db, struct rx_origin *o)
+{
+    *o = (struct rx_origin){rx_load(&db->hdr->log_incarnation), 0, rx_load(&db->hdr->log_segments), {0, 0}};
+    o->number = rx_log_point(db, &o->at);
+}
+
+static int rx_origin_find(struct rx_db *db, const struct rx_super *super, struct rx_origin *o)
+{
+    if (rx_load(&db->hdr->log_incarnation)) {
+        rx_origin_known(db, o);
+        return RX_OK;
+    }
+    struct rx_logger *l = db->logger;
+    struct rx_segment_file last;
+    bool clean = super->state == RX_STATE_CLEAN;
+    int rc;
+    if (clean && super->log_incarnation == 0) {
+        rc = rx_origin_first(db, o);
+    } else if (clean && rx_segment_open(db, l->dir_fd, super->log_segment, &last) == RX_OK) {
+        rx_segment_shut(&last);
+        *o = (struct rx_origin){super->log_incarnation, super->log_position, (super->log_segment & 0xffffffffu) + 1,
+                                {super->log_bytes, super->log_segment}};
+        return RX_OK;
+    } else if ((rc = rx_origin_beyond(db, super, o)) == RX_OK) {
+        /* The file holds what no log tells of: a checkpoint first, before anything new is durable. */
+        rc = rx_checkpoint_alone(db, o->incarnation, o->number, &o->at);
+    }
+    if (rc == RX_OK) {
+        rc = rx_origin_segment(db, o);
+    }
+    return rc;
+}
+
+/*
+ * Requires  OPENING; nobody has written in this session.
+ * Crash     log_size is still 0: the next to write does it again, with a later incarnation
+ *           where one was begun.
+ */
+int rx_log_begin(struct rx_db *db)
+{
+    struct rx_origin o;
+    uint64_t size;
+    if (rx_load(&db->hdr->log_size))
+        return RX_OK;
+    if (db->logger == NULL)
+        return rx_fail(RX_E_READONLY, 0, "nothing was changed");
+    int rc = rx_ring_allocate(db, &size);
+    if (rc == RX_OK)
+        rc = rx_join_locked(db, db->logger);
+    if (rc == RX_OK)
+        rc = rx_origin_find(db, rx_super_of(db->map), &o);
+    if (rc == RX_OK)
+        rx_origin_store(db, &o, size);
+    return rc;
+}
+
+/* ---- ending ------------------------------------------------------------------------------- */
+
+/* Alone: the lead is ours, whoever had it. */
+static int rx_write_alone(struct rx_db *db)
+{
+    struct rx_thread t = {.db = db, .slot = &db->slots[0], .map = db->map, .base = db->map->base,
+                          .uid = rx_fetch_add(&db->hdr->next_serial, 1) << RX_SLOT_BITS};
+    struct rx_lead lead = {.fresh = rx_load(&db->hdr->log_lead) != 0};
+    uint64_t tail = rx_log_tail(db);
+    int rc = rx_log_durable(db) == tail ? RX_OK : rx_join_locked(db, db->logger);
+    rx_store(&db->hdr->log_lead, t.uid);
+    lead.word = rx_load(&db->hdr->log_durable);
+    if (rc == RX_OK)
+        rc = rx_frames_write(&t, &lead);
+    rx_store(&db->hdr->log_lead, 0);
+    if (rc == RX_OK && rx_log_durable(db) != tail)
+        rc = rx_fail(RX_E_DURABILITY, 0, "an entry of the log of %s stays undecided", db->path);
+    return rc;
+}
+
+int rx_log_end(struct rx_db *db, struct rx_super *super)
+{
+    struct rx_log_at at;
+    uint64_t failed = rx_load(&db->hdr->log_failed);
+    if (!db->logged || rx_load(&db->hdr->log_size) == 0)
+        return RX_OK;
+    if (failed)
+        return rx_fail(RX_E_DURABILITY, (int)failed, "the log of %s could not be written; the next to open the file begins "
+                       "with a checkpoint", db->path);
+    int rc = rx_write_alone(db);
+    if (rc)
+        return rc;
+    rx_store(&super->log_position, rx_log_point(db, &at));
+    rx_store(&super->log_incarnation, rx_load(&db->hdr->log_incarnation));
+    rx_store(&super->log_bytes, at.bytes);
+    rx_store(&super->log_segment, at.segment);
+    return RX_OK;
+}
+
+/* ---- a session that nobody closed ------------------------------------------------------------ */
+
+/* Is what lies in NAME-lock the last session's, whole, and of this file? */
+static bool rx_ring_is_ours(const struct rx_db *db, const struct rx_super *super)
+{
+    const struct rx_lockhdr *hdr = db->hdr;
+    uint64_t size = hdr->log_size;
+    return memcmp(hdr->magic, RX_LOCK_MAGIC, 8) == 0 && hdr->version == RX_LOCK_VERSION && hdr->ready == 1 &&
+           memcmp(hdr->uuid, super->uuid, 16) == 0 && hdr->session == super->session && hdr->marked == 1 &&
+           size >= RX_LOG_RING_MIN && size <= RX_LOG_RING_MAX && (size & (size - 1)) == 0 && hdr->log_failed == 0 &&
+           hdr->log_incarnation != 0 && hdr->slot_high <= RX_SLOTS && hdr->arena_high <= RX_ARENAS &&
+           rx_log_tail(db) - rx_log_durable(db) <= size;
+}
+
+static int rx_rescue_mapped(struct rx_db *db, const struct rx_super *super)
+{
+    if (!rx_ring_is_ours(db, super))
+        return RX_ABSENT;
+    bool same = rx_load(&db->hdr->generation) == super->generation; /* else a copy was renamed, after all was durable */
+    for (uint32_t i = 0; same && i < RX_PROCESSES; i++)
+        if (rx_load(&db->processes[i].token))
+            rx_reap_process(db, db->map, i);
+    if (!same && rx_log_tail(db) != rx_log_durable(db))
+        return RX_ABSENT;
+    return rx_write_alone(db);
+}
+
+/*
+ * Requires  exclusive; NAME-lock as the dead have left it, mapped.
+ * Crash     nothing but what a leader does: repeated by the next opener.
+ * Returns   RX_OK: rx_log_resume() can go on with *o.  RX_ABSENT: lost; what reached the
+ *           log is there, the rest is in the file alone.
+ */
+int rx_log_rescue(struct rx_db *db, const struct rx_super *super, struct rx_log_at *at, uint64_t kept[3])
+{
+    int rc = rx_rescue_mapped(db, super);
+    if (rc)
+        return rc == RX_E_MEMORY ? rc : RX_ABSENT;
+    kept[0] = rx_load(&db->hdr->log_incarnation);
+    kept[1] = rx_log_point(db, at);
+    kept[2] = rx_load(&db->hdr->log_segments);
+    return RX_OK;
+}
+
+void rx_log_resume(struct rx_db *db, const struct rx_log_at *at, const uint64_t kept[3])
+{
+    struct rx_origin o = {kept[0], kept[1], kept[2], *at};
+    rx_origin_store(db, &o, 0);
+}

@@ -1,0 +1,480 @@
+"""
+Durability: tickets, what survives the loss of power, and what is refused.
+
+A machine that was switched off is a copy of the folder, opened under another ROWEX_BOOT_ID: the data
+file in it is not believed, only the log and the checkpoint are.  That the log itself had reached the
+disk is what test_power.py and fuzz/ are for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import random
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import rowex
+from tools import TIME_SCALE, Child, assert_same, counted, eventually, make_value
+
+Start = Callable[..., Child]
+_boots = itertools.count()
+
+
+@contextmanager
+def other_boot() -> Iterator[None]:
+    """What is opened in it is opened by a machine that was switched off and on."""
+    os.environ["ROWEX_BOOT_ID"] = f"boot {os.getpid()} {next(_boots)}"
+    try:
+        yield
+    finally:
+        del os.environ["ROWEX_BOOT_ID"]
+
+
+def without_power(path: Path, folder: Path) -> Path:
+    """The files as they are, where another boot finds them; the lock file is not on a disk."""
+    for tries in range(20):
+        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            shutil.copytree(path.parent, folder, ignore=shutil.ignore_patterns("*-lock"))
+            break
+        except shutil.Error:  # a segment that nobody needs any more went away under it
+            if tries == 19:
+                raise
+    return folder / path.name
+
+
+def segments(path: Path) -> list[Path]:
+    """Of the log, oldest first."""
+    return sorted(Path(f"{path}-log").iterdir())
+
+
+def recovered(path: Path, **options: Any) -> dict[bytes, bytes]:
+    """What another boot finds."""
+    with other_boot(), rowex.open(path, **options) as index:
+        index.check()
+        assert len(index) == counted(index)
+        return dict(index.items())
+
+
+# ---- tickets ---------------------------------------------------------------------------
+
+
+def test_tickets_rise_and_the_durable_one_follows(path: Path) -> None:
+    """Every change has a greater ticket than the one before; waiting makes all up to it durable."""
+    with rowex.open(path, flush_interval=60) as index:
+        tickets = [index.put(b"a", b"1"), index.insert(b"b", b"2"), index.put_many([(b"c", b""), (b"d", b"")])]
+        tickets += [index.remove(b"a"), index.remove_many([b"b", b"no"])]
+        assert index.compare_and_set(b"c", b"", b"3") is True
+        tickets.append(index.position)
+        assert index.discard(b"d") is True
+        tickets.append(index.position)
+        assert tickets == sorted(set(tickets))
+        index.wait_durable(tickets[2])
+        assert tickets[2] <= index.durable
+        index.flush()
+        assert index.durable == index.position == tickets[-1]
+        index.wait_durable(0)
+        with pytest.raises(rowex.DurabilityError):
+            index.wait_durable(index.position + 1)
+        with pytest.raises(TypeError):
+            index.wait_durable("1")  # type: ignore[arg-type]
+
+
+def test_tickets_rise_across_threads_and_processes(path: Path, child: Start) -> None:
+    """One sequence for all: no ticket is given twice, and each writer's own rise."""
+
+    def write(pipe: Any, name: int) -> None:
+        with rowex.open(path) as mine:
+            given: list[list[int]] = [[] for _ in range(3)]
+
+            def run(number: int) -> None:
+                for i in range(300):
+                    given[number].append(mine.put(b"%d %d %d" % (name, number, i % 50), b"%d" % i))
+
+            threads = [threading.Thread(target=run, args=(number,)) for number in range(3)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            pipe.send(given)
+
+    children = [child(write, name) for name in range(2)]
+    everything: list[int] = []
+    for process in children:
+        for own in process.recv():
+            assert own == sorted(own)
+            everything += own
+        process.finish()
+    assert len(everything) == len(set(everything)) == 1800
+
+
+def test_flusher_keeps_the_interval_though_nobody_waits(path: Path) -> None:
+    """At "batch" a change becomes durable by itself."""
+    with rowex.open(path, flush_interval=0.02) as index:
+        for _ in range(5):
+            ticket = index.put(b"k", b"v")
+            eventually(lambda ticket=ticket: index.durable >= ticket, 2)
+
+
+def test_close_makes_durable_and_ends_at_once(path: Path, folder: Path) -> None:
+    """Not an interval later; and the handle that stays has nothing to wait for."""
+    stays = rowex.open(path, flush_interval=60)
+    with rowex.open(path, flush_interval=60) as index:
+        ticket = index.put(b"k", b"v")
+        started = time.monotonic()
+    assert time.monotonic() - started < 2 * TIME_SCALE
+    assert stays.durable >= ticket
+    assert recovered(without_power(path, folder / "off")) == {b"k": b"v"}
+    stays.close()
+
+
+def test_commit_waits_for_every_change(path: Path, folder: Path) -> None:
+    """Whatever returned is there after the loss of power, in every way of changing something."""
+    with rowex.open(path, durability="commit", flush_interval=60) as index:
+        steps: list[Callable[[], Any]] = [
+            lambda: index.put(b"a", b"1"),
+            lambda: index.insert(b"b", b"2"),
+            lambda: index.__setitem__(b"c", b"3"),
+            lambda: index.put_many([(b"d", b"4"), (b"e", b"5")]),
+            lambda: index.compare_and_set(b"a", b"1", b"one"),
+            lambda: index.setdefault(b"f", b"6"),
+            lambda: index.remove(b"b"),
+            lambda: index.discard(b"c"),
+            lambda: index.pop(b"d"),
+            lambda: index.popitem(),
+            lambda: index.remove_many([b"e"]),
+        ]
+        for step in steps:
+            step()
+            assert index.durable == index.position
+        assert recovered(without_power(path, folder / "off")) == dict(index.items()) == {b"a": b"one"}
+
+
+def test_batch_and_commit_are_one_kind_of_file(path: Path) -> None:
+    """Each handle chooses; a file without a log is another kind, and the error names both."""
+    with rowex.open(path, durability="commit") as index:
+        assert index.info().durability == "commit"
+        with rowex.open(path, durability="batch", flush_interval=60) as other:
+            other[b"k"] = b"1"
+            index[b"l"] = b"2"
+            assert index.durable == other.position
+    with pytest.raises(ValueError, match=r"commit.*process"):
+        rowex.open(path, durability="process")
+
+
+def test_ticket_of_before_a_recovery_is_kept_or_refused(path: Path, folder: Path) -> None:
+    """Never taken for durable because a later one has a greater number."""
+    with rowex.open(path, flush_interval=60) as index:
+        kept = index.put(b"kept", b"1", durable=True)
+        off = without_power(path, folder / "off")
+        lost = index.put(b"lost", b"1")
+    with other_boot(), rowex.open(off) as index:
+        assert set(index) == {b"kept"}
+        for _ in range(10):
+            assert index.put(b"new", b"1") > lost
+        index.wait_durable(kept)
+        with pytest.raises(rowex.DurabilityError):
+            index.wait_durable(lost)
+
+
+# ---- the loss of power --------------------------------------------------------------------
+
+
+def write_and_tell(pipe: Any, path: Path, name: int, seed: int) -> None:
+    """Rising counters; what is durable is told."""
+    dice = random.Random(seed)
+    index = rowex.open(path, flush_interval=0.002)
+    pipe.send("ready")
+    counter = 0
+    while True:
+        counter += 1
+        index.put(b"counter %d" % name, b"%d" % counter)
+        index.put(b"%d/%d" % (name, counter % 40), make_value(b"%d" % counter, counter, dice.choice([8, 100, 3000])))
+        if dice.random() < 0.3:
+            other = index.get(b"counter %d" % (1 - name)) or b"0"
+            index.put(b"saw %d" % name, b"%d" % int(other))  # decided from what the other had written
+        if dice.random() < 0.1:
+            index.discard(b"%d/%d" % (name, dice.randrange(40)))
+        if dice.random() < 0.2:
+            index.flush()
+            pipe.send(counter)
+
+
+def test_killed_and_switched_off_keeps_what_was_durable(
+    path: Path, folder: Path, child: Start, rng: random.Random, long_run: bool
+) -> None:
+    """Everything told is there; each writer's changes are a prefix; nobody saw what is lost."""
+    for number in range(60 if long_run else 6):
+        shutil.rmtree(path.parent)
+        path.parent.mkdir()
+        writers = [child(write_and_tell, path, name, rng.randrange(2**32)) for name in range(2)]
+        told = [0, 0]
+        for writer in writers:
+            writer.recv()
+        until = time.monotonic() + 0.05 + rng.random() * 0.3
+        while time.monotonic() < until:
+            for name, writer in enumerate(writers):
+                if writer.pipe.poll(0.005):
+                    told[name] = writer.recv()
+        for writer in writers:
+            writer.stop()  # a copy is one instant only when nobody moves
+        off = without_power(path, folder / "off") if number % 2 else None
+        for name, writer in enumerate(writers):
+            writer.kill()
+            with contextlib.suppress(EOFError):
+                while off is None:  # what it was told before it died counts too
+                    told[name] = writer.pipe.recv()
+        state = recovered(off or path)
+        for name in range(2):
+            counter = int(state.get(b"counter %d" % name, b"0"))
+            assert counter >= told[name], f"writer {name} was told {told[name]}, {counter} is left"
+            assert int(state.get(b"saw %d" % name, b"0")) <= int(state.get(b"counter %d" % (1 - name), b"0"))
+            versions = [int(key.split(b"/")[1]) for key in state if key.startswith(b"%d/" % name)]
+            assert len(versions) <= 40
+
+
+def test_recovery_repeats_until_it_succeeds(path: Path, folder: Path, child: Start, rng: random.Random) -> None:
+    """Dying in the middle of a recovery, any number of times, leaves what it began with."""
+    keys = {b"%05d" % i: make_value(b"%05d" % i, i, 60) for i in range(20_000)}
+    with rowex.open(path) as index:
+        index.put_many(list(keys.items())[:10_000])
+        index.checkpoint()
+        index.put_many(list(keys.items())[10_000:])
+        index.flush()
+        off = without_power(path, folder / "off")
+
+    def recover(pipe: Any) -> None:
+        with other_boot():
+            pipe.send("begin")
+            rowex.open(off).close()
+            pipe.send("done")
+
+    for _ in range(8):
+        process = child(recover)
+        process.recv()
+        process.pipe.poll(rng.random() * 0.05)
+        process.kill()
+    with other_boot(), rowex.open(off) as index:
+        assert_same(index, keys)
+    names = {entry.name for entry in off.parent.iterdir()}
+    assert names <= {off.name + side for side in ("", "-lock", "-log", "-checkpoint")}
+
+
+def test_torn_tail_is_cut_and_never_returns(path: Path, folder: Path, rng: random.Random) -> None:
+    """A prefix of what was written; what comes after it is not continued by what the torn tail held."""
+    with rowex.open(path, flush_interval=60) as index:
+        ends = []
+        for i in range(200):
+            index.put(b"%03d" % i, b"x" * rng.randrange(300), durable=True)
+            ends.append(i)
+        off = without_power(path, folder / "off")
+    for _ in range(12):
+        torn = folder / "torn"
+        shutil.rmtree(torn, ignore_errors=True)
+        shutil.copytree(off.parent, torn)
+        last = segments(torn / path.name)[-1]
+        data = bytearray(last.read_bytes())
+        used = len(bytes(data).rstrip(b"\0"))
+        at = rng.randrange(max(4096, used - 6000), used)
+        if rng.random() < 0.5:
+            data[at:] = bytes(len(data) - at)
+        else:
+            end = min(used, at + 512)
+            data[at:] = rng.randbytes(end - at) + bytes(len(data) - end)
+        last.write_bytes(data)
+        state = recovered(torn / path.name)
+        assert sorted(state) == [b"%03d" % i for i in range(len(state))]
+        with other_boot(), rowex.open(torn / path.name) as index:
+            index.put(b"after", b"", durable=True)
+            again = without_power(torn / path.name, folder / "again")
+        assert recovered(again) == {**state, b"after": b""}
+
+
+def test_damage_below_a_durable_ticket_is_refused(path: Path, folder: Path) -> None:
+    """Not a torn tail: what was told to be durable is lost, and that is said."""
+    with rowex.open(path, flush_interval=60) as index:
+        for i in range(50):
+            index.put(b"%03d" % i, b"x" * 100, durable=True)
+        off = without_power(path, folder / "off")
+    last = segments(off)[-1]
+    data = bytearray(last.read_bytes())
+    data[4096 + 700] ^= 1
+    last.write_bytes(data)
+    before = {entry.name for entry in off.parent.iterdir()}
+    with other_boot(), pytest.raises(rowex.CorruptionError, match="durable"):
+        rowex.open(off)
+    assert {entry.name for entry in off.parent.iterdir()} - {off.name + "-lock"} == before
+
+
+def test_checkpoint_drops_the_log_before_it(path: Path, folder: Path) -> None:
+    """Recovery begins there; removals after it stay removals."""
+    with rowex.open(path) as index:
+        index.put_many((b"%05d" % i, bytes(100)) for i in range(10_000))
+        before = len(segments(path))
+        index.checkpoint()
+        assert len(segments(path)) < before
+        index.remove_many([b"%05d" % i for i in range(0, 10_000, 2)])
+        index.flush()
+        off = without_power(path, folder / "off")
+        assert recovered(off) == dict(index.items())
+
+
+def test_checkpoint_comes_by_itself_while_writers_work(path: Path, folder: Path) -> None:
+    """The log does not grow for ever, and nobody is held up for good."""
+    with rowex.open(path) as index:
+        for number in range(40):
+            index.put_many((b"%04d" % i, make_value(b"%04d" % i, number, 400)) for i in range(1000))
+        eventually(lambda: Path(f"{path}-checkpoint").exists(), 10)
+        index.flush()
+        eventually(lambda: not Path(f"{path}-checkpoint-new").exists(), 10)
+        off = without_power(path, folder / "off")
+        assert recovered(off) == dict(index.items())
+
+
+def test_large_values_go_through_the_log(path: Path, folder: Path) -> None:
+    """Larger than a segment, a frame, or the ring."""
+    with rowex.open(path) as index:
+        for i, size in enumerate([0, 1, 70_000, 200_000, 3 << 20, 20 << 20]):
+            index.put(b"%d" % i, make_value(b"%d" % i, i, size), durable=True)
+        index.put(b"k" * 1_000_000, b"long key", durable=True)
+        index.put(b"2", b"small again", durable=True)
+        off = without_power(path, folder / "off")
+        assert recovered(off) == dict(index.items())
+
+
+# ---- files that do not belong together -------------------------------------------------------
+
+
+def test_old_copy_of_the_file_put_back_is_refused(path: Path, folder: Path) -> None:
+    """Its log has gone on: opening it would lose what was durable without a word."""
+    with rowex.open(path) as index:
+        index[b"k"] = b"old"
+    shutil.copyfile(path, folder / "old copy")
+    with rowex.open(path) as index:
+        index[b"k"] = b"new"
+    now = path.read_bytes()
+    shutil.copyfile(folder / "old copy", path)
+    with pytest.raises(rowex.DurabilityError, match="old copy"):
+        rowex.open(path)
+    path.write_bytes(now)
+    with rowex.open(path) as index:
+        assert index[b"k"] == b"new"
+
+
+def test_clean_file_without_its_log_is_good(path: Path, folder: Path) -> None:
+    """It is whole by itself; a checkpoint is made before anything new is durable."""
+    with rowex.open(path) as index:
+        index[b"k"] = b"1"
+    shutil.copyfile(path, folder / "alone.rowex")
+    with rowex.open(folder / "alone.rowex") as index:
+        assert index[b"k"] == b"1"
+        index.put(b"l", b"2", durable=True)
+        assert Path(f"{folder / 'alone.rowex'}-checkpoint").exists()
+        off = without_power(folder / "alone.rowex", folder.parent / f"{folder.name}-off")
+        try:
+            assert recovered(off) == {b"k": b"1", b"l": b"2"}
+        finally:
+            shutil.rmtree(off.parent)
+
+
+def test_file_made_anew_never_takes_the_old_sidecars(path: Path, folder: Path) -> None:
+    """Only NAME was deleted: another index has come there, and the old log is not applied to it."""
+    with rowex.open(path) as index:
+        index[b"old"] = b"1"
+        index.checkpoint()
+    path.unlink()
+    with rowex.open(path) as index:
+        assert len(index) == 0
+        index.put(b"new", b"1", durable=True)
+        assert recovered(without_power(path, folder / "off")) == {b"new": b"1"}
+
+
+def test_file_without_its_log_after_the_loss_of_power_is_refused(path: Path, folder: Path) -> None:
+    """What it holds is torn, and nothing else is there."""
+    with rowex.open(path) as index:
+        index.put(b"k", b"1", durable=True)
+        off = without_power(path, folder / "off")
+    shutil.rmtree(f"{off}-log")
+    with other_boot(), pytest.raises(rowex.DurabilityError, match="log"):
+        rowex.open(off)
+
+
+def test_killed_session_goes_on_with_its_log(path: Path, folder: Path, child: Start) -> None:
+    """On the same boot nothing is lost, durable or not; with the lock file lost neither."""
+    for lost in (False, True):
+
+        def write(pipe: Any, lost: bool = lost) -> None:
+            mine = rowex.open(path, flush_interval=60)
+            mine.put(b"durable %d" % lost, b"1", durable=True)
+            mine.put(b"visible %d" % lost, b"1")
+            pipe.send("written")
+            signal.pause()
+
+        process = child(write)
+        process.recv()
+        process.kill()
+        if lost:
+            Path(f"{path}-lock").unlink()
+        with rowex.open(path, flush_interval=60) as index:
+            assert index[b"visible %d" % lost] == b"1"
+            index.put(b"later %d" % lost, b"1", durable=True)
+            off = without_power(path, folder / "off")
+            assert recovered(off) == dict(index.items())
+
+
+# ---- who writes the log -------------------------------------------------------------------------
+
+
+def test_stopped_and_killed_leaders_are_replaced(
+    path: Path, folder: Path, child: Start, rng: random.Random, long_run: bool
+) -> None:
+    """Others get their durability; when a stopped one wakes, nothing of it harms."""
+
+    def write(pipe: Any, name: int) -> None:
+        with rowex.open(path) as mine:
+            pipe.send("ready")
+            counter = 0
+            while not pipe.poll(0):
+                counter += 1
+                mine.put(b"other %d" % name, b"%d" % counter, durable=True)
+            pipe.recv()
+            pipe.send(counter)
+
+    with rowex.open(path, flush_interval=60) as index:
+        counter = 0
+        for number in range(60 if long_run else 8):
+            process = child(write, number)
+            process.recv()
+            process.pipe.poll(rng.random() * 0.02)
+            if number % 4 == 3:
+                process.kill()
+            else:
+                process.stop()
+            counter += 1
+            started = time.monotonic()
+            try:
+                index.put(b"mine", b"%d" % counter, durable=True, timeout=8 * TIME_SCALE)
+            except TimeoutError:  # it stands between claiming and publishing an entry: that may hold the log up
+                assert number % 4 != 3
+            else:
+                assert recovered(without_power(path, folder / "off"))[b"mine"] == b"%d" % counter
+            assert time.monotonic() - started < 9 * TIME_SCALE
+            if number % 4 == 3:
+                continue
+            process.go_on()
+            process.send("end")
+            done = process.recv()
+            process.finish()
+            state = recovered(without_power(path, folder / "off"))
+            assert state[b"other %d" % number] == b"%d" % done
+        index.check()
