@@ -162,7 +162,7 @@ static int rx_copy_make(struct rx_thread *t, uint64_t asked)
     char name[256];
     uint64_t capacity = rx_copy_capacity(db, from, asked);
     rx_copy_name(db, t->uid, name);
-    int rc = rx_copy_create(db, capacity, name, &to);
+    int rc = rx_copy_create(db, from, capacity, name, &to);
     if (rc == RX_OK)
         rc = rx_copy_fill(t, from, to, capacity, name);
     if (rc == RX_E_CORRUPT && !rx_gate_mine(t, RX_GATE_COPY))

@@ -121,7 +121,7 @@ static int rx_checkpoint_build(struct rx_thread *t, const char *name, const stru
     uint64_t brk = 0, count = 0;
     int rc = rx_remap_thread(t);
     if (rc == RX_OK)
-        rc = rx_copy_create(db, rx_duplicate_room(t->map), name, &to);
+        rc = rx_copy_create(db, t->map, rx_duplicate_room(t->map), name, &to);
     if (rc)
         return rc;
     super = *rx_super_of(t->map); /* of its fixed part, which does not change */

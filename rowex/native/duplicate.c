@@ -259,7 +259,7 @@ static int rx_duplicate_place(struct rx_thread *t, struct rx_db *target, const s
     bool replace = o->mode == 'n' && rx_target_exists(target->dir_fd, target->name);
     if (!replace && rx_target_exists(target->dir_fd, target->name))
         return rx_fail(RX_E_OS, EEXIST, "%s was left as it is", target->path);
-    int rc = rx_copy_create(target, rx_duplicate_room(t->map), made, &to);
+    int rc = rx_copy_create(target, target->map, rx_duplicate_room(t->map), made, &to);
     if (rc)
         return rc;
     rc = rx_duplicate_into(t, to, o);

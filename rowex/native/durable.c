@@ -14,9 +14,10 @@ static int rx_no_log(const struct rx_db *db)
 }
 
 /* The log's end and durable point; while nobody has written in this session, the clean file's. */
-static uint64_t rx_point_now(const struct rx_db *db, uint64_t *durable, uint64_t *incarnation)
+static uint64_t rx_point_now(const struct rx_thread *t, uint64_t *durable, uint64_t *incarnation)
 {
-    const struct rx_super *super = rx_super_of(db->map);
+    const struct rx_db *db = t->db;
+    const struct rx_super *super = rx_super_of(t->map); /* any generation's: they are copied */
     if (rx_load(&db->hdr->log_size)) {
         *incarnation = rx_load(&db->hdr->log_incarnation);
         *durable = rx_log_durable(db);
@@ -36,7 +37,7 @@ int rx_log_status(rx_index *h, struct rx_log_info *out)
     if (!db->logged)
         rc = rx_no_log(db);
     else {
-        uint64_t durable, incarnation, tail = rx_point_now(db, &durable, &incarnation);
+        uint64_t durable, incarnation, tail = rx_point_now(t, &durable, &incarnation);
         out->position = incarnation << RX_LOG_TICKET_BITS | tail;
         out->durable = incarnation << RX_LOG_TICKET_BITS | durable;
         out->incarnation = incarnation;
@@ -49,9 +50,10 @@ int rx_log_status(rx_index *h, struct rx_log_info *out)
 }
 
 /* RX_OK: durable since before this session or incarnation.  RX_ABSENT: *number is to be waited for. */
-static int rx_ticket_number(struct rx_db *db, uint64_t ticket, uint64_t *number)
+static int rx_ticket_number(struct rx_thread *t, uint64_t ticket, uint64_t *number)
 {
-    uint64_t durable, incarnation, tail = rx_point_now(db, &durable, &incarnation);
+    struct rx_db *db = t->db;
+    uint64_t durable, incarnation, tail = rx_point_now(t, &durable, &incarnation);
     uint64_t of = ticket >> RX_LOG_TICKET_BITS;
     *number = ticket & ((1ull << RX_LOG_TICKET_BITS) - 1);
     if (of == incarnation && *number <= durable)
@@ -76,7 +78,7 @@ int rx_wait_durable(rx_index *h, rx_thread *given, uint64_t ticket, int64_t wait
         return rc;
     struct rx_db *db = t->db;
     t->deadline_ns = wait_ns == 0 ? 0 : rx_now_ns() + (wait_ns < 0 ? 50000000ll : wait_ns);
-    rc = db->logged ? rx_ticket_number(db, ticket, &number) : rx_no_log(db);
+    rc = db->logged ? rx_ticket_number(t, ticket, &number) : rx_no_log(db);
     if (rc == RX_ABSENT) {
         rc = db->logger ? rx_log_join(db) : RX_OK;
         if (rc == RX_OK)

@@ -361,24 +361,24 @@ void rx_copy_attributes(int from, int to)
         (void)fsetxattr(to, "system.posix_acl_access", acl, (size_t)n, 0);
 }
 
-int rx_copy_create(struct rx_db *db, uint64_t capacity, const char *name, struct rx_map **out)
+int rx_copy_create(struct rx_db *db, const struct rx_map *like, uint64_t capacity, const char *name, struct rx_map **out)
 {
     (void)unlinkat(db->dir_fd, name, 0);
     int fd = openat(db->dir_fd, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (fd < 0)
         return rx_os_error("create a copy of", db->path);
-    rx_copy_attributes(db->map->fd, fd);
+    rx_copy_attributes(like->fd, fd);
     int rc = RX_OK;
     if (rx_allocate_fd(fd, 0, RX_HEAP) != 0)
         rc = rx_os_error("give blocks to a copy of", db->path);
     if (rc == RX_OK)
-        rc = rx_map_new(fd, capacity, false, db->map->fences, out);
+        rc = rx_map_new(fd, capacity, false, like->fences, out);
     if (rc) {
         close(fd);
         (void)unlinkat(db->dir_fd, name, 0);
         return rc;
     }
-    (*out)->checksum = db->map->checksum;
+    (*out)->checksum = like->checksum;
     return RX_OK;
 }
 

@@ -59,7 +59,7 @@ int rx_lockfile_allocate(struct rx_db *db, uint64_t from, uint64_t size);
 /* ---- copies for copy-and-rename (file.c) ------------------------------------------- */
 /* Creates `name` in the folder (a leftover of that name goes) with the data file's mode,
  * owner, group and ACL, maps `capacity` of it read-write. */
-int rx_copy_create(struct rx_db *db, uint64_t capacity, const char *name, struct rx_map **out);
+int rx_copy_create(struct rx_db *db, const struct rx_map *like, uint64_t capacity, const char *name, struct rx_map **out);
 int rx_copy_allocate(struct rx_map *copy, uint64_t upto); /* grow it */
 int rx_copy_sync(struct rx_map *copy, uint64_t size);     /* cut to size (extent multiple), msync, fsync */
 int rx_copy_rename(struct rx_db *db, const char *name);   /* the commit; ENOENT: RX_I_RESTART (voided by others) */

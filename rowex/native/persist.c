@@ -2,6 +2,7 @@
  * persist.c -- choosing cache-line flush instructions at run time, and the
  * crash-point counter of the test build.
  */
+#include <pthread.h>
 #include "persist.h"
 
 #if defined(__x86_64__)
@@ -48,7 +49,7 @@ static void rx_copy_nt(void *to, const void *from, size_t size)
 void (*rx_flush_lines)(const void *p, size_t size) = rx_flush_none;
 void (*rx_copy_nt_impl)(void *to, const void *from, size_t size) = rx_copy_nt;
 
-void rx_persist_setup(void)
+static void rx_persist_pick(void)
 {
     unsigned a, b = 0, c, d;
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d))
@@ -79,7 +80,7 @@ static void rx_copy_plain(void *to, const void *from, size_t size)
 void (*rx_flush_lines)(const void *p, size_t size) = rx_flush_none;
 void (*rx_copy_nt_impl)(void *to, const void *from, size_t size) = rx_copy_plain;
 
-void rx_persist_setup(void)
+static void rx_persist_pick(void)
 {
     uint64_t ctr;
     __asm__("mrs %0, ctr_el0" : "=r"(ctr));
@@ -98,10 +99,17 @@ static void rx_flush_none(const void *p, size_t size) { (void)p; (void)size; }
 static void rx_copy_plain(void *to, const void *from, size_t size) { memcpy(to, from, size); }
 void (*rx_flush_lines)(const void *p, size_t size) = rx_flush_none;
 void (*rx_copy_nt_impl)(void *to, const void *from, size_t size) = rx_copy_plain;
-void rx_persist_setup(void) {}
+static void rx_persist_pick(void) {}
 void rx_store_fence(void) { rx_full_fence(); }
 
 #endif
+
+/* Once: who flushes must not see the choice being made again. */
+void rx_persist_setup(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, rx_persist_pick);
+}
 
 #ifdef ROWEX_CRASHPOINTS
 #include <signal.h>

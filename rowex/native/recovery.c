@@ -220,6 +220,7 @@ int rx_recover(struct rx_db *db, const struct rx_super *name, struct rx_recovere
     struct rx_reader reader;
     struct rx_segment_head head;
     *told = (struct rx_recovered){0};
+    rx_copy_attributes(db->map->fd, db->lock_fd); /* the new segment takes them from there */
     int rc = rx_base_find(db, name, &base);
     if (rc)
         return rc;

@@ -1,0 +1,149 @@
+"""
+The files of the log: which belong together, and who writes them.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import rowex
+from power import other_boot, recovered, without_power
+from tools import TIME_SCALE, Child
+
+Start = Callable[..., Child]
+
+
+# ---- files that do not belong together -------------------------------------------------------
+
+
+def test_old_copy_of_the_file_put_back_is_refused(path: Path, folder: Path) -> None:
+    """Its log has gone on: opening it would lose what was durable without a word."""
+    with rowex.open(path) as index:
+        index[b"k"] = b"old"
+    shutil.copyfile(path, folder / "old copy")
+    with rowex.open(path) as index:
+        index[b"k"] = b"new"
+    now = path.read_bytes()
+    shutil.copyfile(folder / "old copy", path)
+    with pytest.raises(rowex.DurabilityError, match="old copy"):
+        rowex.open(path)
+    path.write_bytes(now)
+    with rowex.open(path) as index:
+        assert index[b"k"] == b"new"
+
+
+def test_clean_file_without_its_log_is_good(path: Path, folder: Path) -> None:
+    """It is whole by itself; a checkpoint is made before anything new is durable."""
+    with rowex.open(path) as index:
+        index[b"k"] = b"1"
+    shutil.copyfile(path, folder / "alone.rowex")
+    with rowex.open(folder / "alone.rowex") as index:
+        assert index[b"k"] == b"1"
+        index.put(b"l", b"2", durable=True)
+        assert Path(f"{folder / 'alone.rowex'}-checkpoint").exists()
+        off = without_power(folder / "alone.rowex", folder.parent / f"{folder.name}-off")
+        try:
+            assert recovered(off) == {b"k": b"1", b"l": b"2"}
+        finally:
+            shutil.rmtree(off.parent)
+
+
+def test_file_made_anew_never_takes_the_old_sidecars(path: Path, folder: Path) -> None:
+    """Only NAME was deleted: another index has come there, and the old log is not applied to it."""
+    with rowex.open(path) as index:
+        index[b"old"] = b"1"
+        index.checkpoint()
+    path.unlink()
+    with rowex.open(path) as index:
+        assert len(index) == 0
+        index.put(b"new", b"1", durable=True)
+        assert recovered(without_power(path, folder / "off")) == {b"new": b"1"}
+
+
+def test_file_without_its_log_after_the_loss_of_power_is_refused(path: Path, folder: Path) -> None:
+    """What it holds is torn, and nothing else is there."""
+    with rowex.open(path) as index:
+        index.put(b"k", b"1", durable=True)
+        off = without_power(path, folder / "off")
+    shutil.rmtree(f"{off}-log")
+    with other_boot(), pytest.raises(rowex.DurabilityError, match="log"):
+        rowex.open(off)
+
+
+def test_killed_session_goes_on_with_its_log(path: Path, folder: Path, child: Start) -> None:
+    """On the same boot nothing is lost, durable or not; with the lock file lost neither."""
+    for lost in (False, True):
+
+        def write(pipe: Any, lost: bool = lost) -> None:
+            mine = rowex.open(path, flush_interval=60)
+            mine.put(b"durable %d" % lost, b"1", durable=True)
+            mine.put(b"visible %d" % lost, b"1")
+            pipe.send("written")
+            signal.pause()
+
+        process = child(write)
+        process.recv()
+        process.kill()
+        if lost:
+            Path(f"{path}-lock").unlink()
+        with rowex.open(path, flush_interval=60) as index:
+            assert index[b"visible %d" % lost] == b"1"
+            index.put(b"later %d" % lost, b"1", durable=True)
+            off = without_power(path, folder / "off")
+            assert recovered(off) == dict(index.items())
+
+
+# ---- who writes the log -------------------------------------------------------------------------
+
+
+def test_stopped_and_killed_leaders_are_replaced(
+    path: Path, folder: Path, child: Start, rng: random.Random, long_run: bool
+) -> None:
+    """Others get their durability; when a stopped one wakes, nothing of it harms."""
+
+    def write(pipe: Any, name: int) -> None:
+        with rowex.open(path) as mine:
+            pipe.send("ready")
+            counter = 0
+            while not pipe.poll(0):
+                counter += 1
+                mine.put(b"other %d" % name, b"%d" % counter, durable=True)
+            pipe.recv()
+            pipe.send(counter)
+
+    with rowex.open(path, flush_interval=60) as index:
+        counter = 0
+        for number in range(60 if long_run else 8):
+            process = child(write, number)
+            process.recv()
+            process.pipe.poll(rng.random() * 0.02)
+            if number % 4 == 3:
+                process.kill()
+            else:
+                process.stop()
+            counter += 1
+            started = time.monotonic()
+            try:
+                index.put(b"mine", b"%d" % counter, durable=True, timeout=8 * TIME_SCALE)
+            except TimeoutError:  # it stands between claiming and publishing an entry: that may hold the log up
+                assert number % 4 != 3
+            else:
+                assert recovered(without_power(path, folder / "off"))[b"mine"] == b"%d" % counter
+            assert time.monotonic() - started < 9 * TIME_SCALE
+            if number % 4 == 3:
+                continue
+            process.go_on()
+            process.send("end")
+            done = process.recv()
+            process.finish()
+            state = recovered(without_power(path, folder / "off"))
+            assert state[b"other %d" % number] == b"%d" % done
+        index.check()
