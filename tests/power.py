@@ -45,7 +45,7 @@ def without_power(path: Path, folder: Path) -> Path:
 
 def segments(path: Path) -> list[Path]:
     """Of the log, oldest first."""
-    return sorted(Path(f"{path}-log").iterdir())
+    return sorted(entry for entry in Path(f"{path}-log").iterdir() if entry.name != "spare")
 
 
 def recovered(path: Path, **options: Any) -> dict[bytes, bytes]:

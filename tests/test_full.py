@@ -188,3 +188,43 @@ def test_address_space_that_runs_out_is_an_error(path: Path, child: Start) -> No
 
     child(limited).finish()
     assert (path.parent / "large.rowex").exists() is False
+
+
+def test_log_of_a_full_disk_takes_removals_and_close(tiny_disk: Callable[[str], Path]) -> None:
+    """At "batch": puts are refused before anything changed, removals and close go on, and all of it is durable."""
+    path = tiny_disk("16m") / "index.rowex"
+    with rowex.open(path) as index:
+        model = fill(index, [100, 3000])
+        assert len(model) > 1000
+        assert_same(index, model)
+        index.flush()
+        for key in list(model)[::2]:
+            index.remove(key)
+            del model[key]
+        index.flush()
+        assert index.durable == index.position
+        assert_same(index, model)
+    with rowex.open(path, "r") as index:
+        assert_same(index, model)
+        index.check()
+
+
+def test_disk_filled_by_others_refuses_puts_and_keeps_the_log_whole(tiny_disk: Callable[[str], Path]) -> None:
+    """What was put before stays able to become durable; there is room again when the others have gone."""
+    disk = tiny_disk("16m")
+    with rowex.open(disk / "index.rowex", flush_interval=60) as index:
+        model = {b"%03d" % i: make_value(b"%03d" % i, i, 1000) for i in range(300)}
+        index.put_many(model.items())
+        with contextlib.suppress(OSError):
+            (disk / "ballast").write_bytes(bytes(32 << 20))
+        index.flush()
+        kept = len(index)
+        with pytest.raises(rowex.DiskFullError):
+            index.put_many((b"more %d" % i, bytes(200)) for i in range(100_000))
+        assert all(index.get(key) == value for key, value in model.items())
+        for key in list(model)[:150]:
+            index.remove(key)
+        index.flush()
+        assert len(index) == counted(index) >= kept - 150
+        (disk / "ballast").unlink()
+        index.put(b"room again", bytes(100_000), durable=True)

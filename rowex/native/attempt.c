@@ -58,19 +58,31 @@ static int rx_attempt(struct rx_thread *t, struct rx_op *op)
 /* ---- a whole change ------------------------------------------------------------------------ */
 
 /* Room for an entry (R2), on pages that this process has touched. */
-static inline int rx_prepare_log(struct rx_thread *t)
+static inline int rx_prepare_log(struct rx_thread *t, const struct rx_op *op)
 {
+    struct rx_lockhdr *hdr = t->db->hdr;
     const struct rx_logger *l = t->db->logger;
     if (RX_UNLIKELY(!rx_load32(&l->ready))) {
         int rc = rx_log_join(t->db);
         if (rc)
             return rc;
     }
-    return RX_LIKELY(rx_log_has_room(t->db)) ? RX_OK : rx_log_room(t);
+    if (RX_UNLIKELY(!rx_log_has_room(t->db))) {
+        int rc = rx_log_room(t);
+        if (rc)
+            return rc;
+    }
+    uint64_t size = op->key_len + (op->value ? op->value_len : 0) + RX_LOG_ENTRY_EXTRA, allowed = rx_load_rlx(&hdr->log_allowed);
+    if (op->value == NULL)
+        return RX_LIKELY(allowed) ? RX_OK : rx_log_admit_removal(t, size);
+    if (RX_UNLIKELY(rx_load_rlx(&hdr->log_backlog) + size > allowed))
+        return rx_log_admit_put(t, size);
+    rx_fetch_add(&hdr->log_backlog, size);
+    return RX_OK;
 }
 
 /* Before the first change of a session and of a thread: the mark, an arena. */
-static int rx_prepare(struct rx_thread *t)
+static int rx_prepare(struct rx_thread *t, const struct rx_op *op)
 {
     int rc = RX_OK;
     if (RX_UNLIKELY(!rx_load(&t->db->hdr->marked))) {
@@ -85,7 +97,7 @@ static int rx_prepare(struct rx_thread *t)
     if (rc == RX_OK && RX_UNLIKELY(!t->arena))
         rc = rx_arena_borrow(t);
     if (rc == RX_OK && t->db->logged)
-        rc = rx_prepare_log(t);
+        rc = rx_prepare_log(t, op);
     return rc;
 }
 
@@ -137,7 +149,7 @@ static int rx_resolve(struct rx_thread *t, int rc, unsigned tries)
 int rx_change(struct rx_thread *t, struct rx_op *op)
 {
     for (unsigned tries = 0;; tries++) {
-        int rc = rx_prepare(t);
+        int rc = rx_prepare(t, op);
         if (RX_UNLIKELY(rc))
             return rc;
         rc = rx_enter_write(t);

@@ -272,6 +272,39 @@ int rx_log_room(struct rx_thread *t)
     return rx_log_flush(t, tail - size / 2);
 }
 
+#define RX_ADMIT_SLACK 65536u /* of a segment: for those who look at its room at the same time */
+
+int rx_log_admit_put(struct rx_thread *t, uint64_t size)
+{
+    struct rx_lockhdr *hdr = t->db->hdr;
+    if (t->deadline_ns == 0)
+        return rx_fail(RX_WOULD_WAIT, 0, "for the log to be written out");
+    int rc = rx_log_flush(t, rx_log_tail(t->db));
+    if (rc)
+        return rc;
+    if (size > rx_load(&hdr->log_allowed))
+        rx_log_reserve(t->db, size);
+    if (size > rx_load(&hdr->log_allowed))
+        return rx_fail(RX_E_FULL, ENOSPC, "the disk of %s has no room for %llu more bytes in its log, but for removals",
+                       t->db->path, (unsigned long long)size);
+    rx_fetch_add(&hdr->log_backlog, size);
+    return RX_OK;
+}
+
+int rx_log_admit_removal(struct rx_thread *t, uint64_t size)
+{
+    struct rx_lockhdr *hdr = t->db->hdr;
+    if (t->deadline_ns == 0)
+        return rx_fail(RX_WOULD_WAIT, 0, "for the log to be written out");
+    int rc = rx_log_flush(t, rx_log_tail(t->db));
+    if (rc == RX_OK && rx_load(&hdr->log_room) < size + RX_ADMIT_SLACK) {
+        rx_log_reserve(t->db, 0);
+        if (rx_load(&hdr->log_allowed) == 0 && rx_spare_size(t->db->logger->dir_fd) < size + 2 * RX_ADMIT_SLACK)
+            rc = rx_fail(RX_E_FULL, ENOSPC, "the disk of %s is full, and so is what was kept for removals", t->db->path);
+    }
+    return rc;
+}
+
 /* ---- the flusher ------------------------------------------------------------------------- */
 
 void rx_log_wake(struct rx_db *db)

@@ -48,6 +48,13 @@ void rx_log_resume(struct rx_db *db, const struct rx_log_at *at, const uint64_t 
 int rx_log_flush(struct rx_thread *t, uint64_t number);
 /* Room for one more entry (L3), waiting for the log if there is none; errors as above. */
 int rx_log_room(struct rx_thread *t);
+/*
+ * May a change of so many bytes be made?  A put only while what is not yet durable fits into
+ * the spare segment, so that a disk that is full from now on does not keep it from becoming
+ * durable; a removal may use that up (P6).  As rx_log_room(); RX_E_FULL: nothing was changed.
+ */
+int rx_log_admit_put(struct rx_thread *t, uint64_t size);
+int rx_log_admit_removal(struct rx_thread *t, uint64_t size);
 /* After a change: somebody looks after it within the flush interval. */
 static inline void rx_log_notice(struct rx_db *db);
 void rx_log_wake(struct rx_db *db);

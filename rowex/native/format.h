@@ -212,8 +212,9 @@ struct rx_lockhdr {
     uint64_t log_incarnation; /* 0: not begun, and nothing known of a log that could be gone on with */
     uint32_t log_awake;       /* futex: 0 when every flusher sleeps */
     uint32_t log_waiters;     /* who may sleep on log_moved; a hint after a kill: too high */
-    uint64_t log_backlog;     /* bytes of large values not yet durable; a hint after a kill */
-    uint8_t pad5[16];
+    uint64_t log_backlog;     /* bytes that puts may add to the log before it is durable; a hint: too high after a kill */
+    uint64_t log_allowed;     /* how large log_backlog may be, so that the spare holds it and what removals need; 0: none */
+    uint64_t log_room;        /* bytes left in the segment being written, when it was last synced */
     /* line 6: of the leader */
     uint64_t log_lead;     /* its uid; 0 none */
     uint64_t log_progress; /* bumped by its process while it works */

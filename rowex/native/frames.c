@@ -21,9 +21,13 @@
 #define RX_SEGMENT_MIN (256u << 10)
 #define RX_SEGMENT_MAX (64u << 20)
 #define RX_SEGMENT_SETTLE (1u << 20)
+#define RX_KEEP_MIN (256u << 10)
+#define RX_ALLOW_MIN (1u << 20)
+#define RX_ALLOW_SMALL (64u << 10)
 
 struct rx_gather { /* one frame being put together */
     uint64_t count, used; /* entries, bytes of payload */
+    uint64_t credit;      /* as hdr->log_backlog counted its puts */
     const uint8_t *large; /* the value that follows the buffer, when it did not fit in */
     uint64_t large_size;
 };
@@ -61,6 +65,8 @@ static int rx_gather_entry(struct rx_logger *l, struct rx_map *map, struct rx_ga
     if (v.key_len > RX_KEY_MAX || 8 + v.key_len > room)
         return g->count ? RX_END : rx_corrupt(what & RX_REF_OFF_MASK, "a logged key of %llu bytes",
                                               (unsigned long long)v.key_len);
+    if (kind == RX_L_PUT)
+        g->credit += v.key_len + value_len + RX_LOG_ENTRY_EXTRA;
     rx_gather_head(l, g, kind, v.key_len, value_len);
     rx_gather_bytes(l, g, v.key, v.key_len);
     if (large) {
@@ -113,6 +119,37 @@ uint64_t rx_segment_bytes(const struct rx_db *db, uint64_t frame)
     return size < frame + RX_SEGMENT_HEAD ? frame + RX_SEGMENT_HEAD : size;
 }
 
+static bool rx_reserve_spare(struct rx_db *db, uint64_t keep, uint64_t allow)
+{
+    if (rx_spare_ensure(db, db->logger->dir_fd, keep + allow) != RX_OK)
+        return false;
+    rx_store(&db->hdr->log_allowed, allow);
+    return true;
+}
+
+void rx_log_reserve(struct rx_db *db, uint64_t put)
+{
+    uint64_t data = rx_load(&db->hdr->allocated), keep = data / 4, allow = data / 16;
+    keep = keep < RX_KEEP_MIN ? RX_KEEP_MIN : keep;
+    allow = allow < RX_ALLOW_MIN ? RX_ALLOW_MIN : allow;
+    if (!rx_reserve_spare(db, keep, allow > put ? allow : put) &&
+        !rx_reserve_spare(db, keep, RX_ALLOW_SMALL > put ? RX_ALLOW_SMALL : put))
+        rx_store(&db->hdr->log_allowed, 0);
+}
+
+static uint64_t rx_lead_room(const struct rx_logger *l, const struct rx_lead *lead)
+{
+    return l->segment.size - RX_SEGMENT_HEAD - (lead->at.bytes - l->segment.bytes);
+}
+
+/* Attempts that were repeated, and the dead, have counted too much: it is zero again when all is durable. */
+static void rx_backlog_less(struct rx_lockhdr *hdr, uint64_t bytes)
+{
+    uint64_t have = rx_load(&hdr->log_backlog);
+    while (!rx_cas(&hdr->log_backlog, &have, have > bytes ? have - bytes : 0))
+        ;
+}
+
 /* The durable point moves to what was written; everything before it is synced. */
 static int rx_lead_sync(struct rx_thread *t, struct rx_logger *l, struct rx_lead *lead, uint64_t *unsynced)
 {
@@ -124,6 +161,9 @@ static int rx_lead_sync(struct rx_thread *t, struct rx_logger *l, struct rx_lead
     if (!rx_log_advance(t, &lead->word, lead->number, &lead->at)) /* commit */
         return RX_I_RESTART;
     rx_store(&t->db->hdr->log_bytes, lead->at.bytes);
+    rx_store(&t->db->hdr->log_room, rx_lead_room(l, lead));
+    rx_backlog_less(t->db->hdr, lead->number == rx_log_tail(t->db) ? UINT64_MAX : lead->credit);
+    lead->credit = 0;
     lead->wrote = true;
     return RX_OK;
 }
@@ -138,7 +178,7 @@ static int rx_lead_segment(struct rx_thread *t, struct rx_logger *l, struct rx_l
         rx_segment_shut(&l->segment);
     if (!lead->fresh && l->segment.fd < 0 && (rc = rx_segment_open(db, l->dir_fd, lead->at.segment, &l->segment)) != RX_OK)
         return rc;
-    if (!lead->fresh && lead->at.bytes - l->segment.bytes + frame <= l->segment.size - RX_SEGMENT_HEAD)
+    if (!lead->fresh && frame <= rx_lead_room(l, lead))
         return RX_OK;
     if ((rc = rx_lead_sync(t, l, lead, unsynced)) != RX_OK) /* who begins later vouches for what was before */
         return rc;
@@ -147,13 +187,15 @@ static int rx_lead_segment(struct rx_thread *t, struct rx_logger *l, struct rx_l
     uint64_t term = (lead->at.segment >> 32) + lead->fresh;
     uint64_t id = term << 32 | (rx_fetch_add(&db->hdr->log_segments, 1) & 0xffffffffu);
     struct rx_segment_head head = {id, rx_load(&db->hdr->log_incarnation), lead->at.bytes, lead->number,
-                                   rx_segment_bytes(db, frame)};
+                                   rx_segment_bytes(db, frame), RX_SEGMENT_HEAD + frame};
     rx_segment_shut(&l->segment);
     rc = rx_segment_create(db, l->dir_fd, &head, head.size <= RX_SEGMENT_SETTLE, &l->segment);
     if (rc)
         return rc;
     lead->at.segment = id;
     lead->fresh = false;
+    rx_store(&db->hdr->log_room, rx_lead_room(l, lead));
+    rx_log_reserve(db, 0);
     return RX_OK;
 }
 
@@ -189,6 +231,7 @@ static int rx_frame_put(struct rx_thread *t, struct rx_logger *l, struct rx_lead
         return rx_os_error("write the log of", db->path);
     lead->at.bytes += sizeof *frame + padded;
     lead->number += g->count;
+    lead->credit += g->credit;
     *unsynced += sizeof *frame + padded;
     rx_fetch_add(&db->hdr->log_progress, 1);
     return RX_OK;
@@ -203,6 +246,7 @@ int rx_frames_write(struct rx_thread *t, struct rx_lead *lead)
     struct rx_log_at at;
     lead->number = rx_log_point(t->db, &at);
     lead->at = at;
+    lead->credit = 0;
     int rc = RX_OK;
     while (rc == RX_OK && lead->number < tail) {
         rc = rx_gather(t, l, lead->number, tail, &g);

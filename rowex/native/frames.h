@@ -33,6 +33,7 @@ struct rx_lead { /* one leader's turn */
     struct rx_log_at at; /* and where it goes */
     bool fresh;          /* into a segment of our own, under a new term */
     bool wrote;          /* the durable point rose */
+    uint64_t credit;     /* of what was written and not yet synced, as hdr->log_backlog counts it */
 };
 
 int rx_logger_lock(struct rx_db *db);
@@ -51,5 +52,13 @@ bool rx_log_lead_is(const struct rx_thread *t);
 void rx_checkpoint_if_due(struct rx_thread *t);
 void rx_checkpointer_join(struct rx_db *db);
 uint64_t rx_segment_bytes(const struct rx_db *db, uint64_t frame);
+/* What a put adds to hdr->log_backlog beside its key and value: entry, frame and pad, at most. */
+#define RX_LOG_ENTRY_EXTRA 64u
+/*
+ * Blocks for a spare segment: a quarter of the data for removals, and what puts may add before
+ * it is durable, at least `put` bytes; both small on a disk that is nearly full.  hdr->log_allowed
+ * tells.
+ */
+void rx_log_reserve(struct rx_db *db, uint64_t put);
 
 #endif

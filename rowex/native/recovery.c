@@ -181,7 +181,7 @@ static int rx_recovery_segment(struct rx_db *db, const struct rx_reader *r, stru
         term = s->id >> 32 > term ? s->id >> 32 : term;
         incarnation = s->incarnation > incarnation ? s->incarnation : incarnation;
     }
-    *head = (struct rx_segment_head){(term + 1) << 32 | (number + 1), incarnation + 1, r->bytes, r->number, 256u << 10};
+    *head = (struct rx_segment_head){(term + 1) << 32 | (number + 1), incarnation + 1, r->bytes, r->number, 256u << 10, 64u << 10};
     int rc = rx_segment_create(db, r->dir_fd, head, true, &made);
     if (rc == RX_OK)
         rx_segment_shut(&made);

@@ -37,7 +37,7 @@ static bool rx_head_read(const struct rx_reader *r, const char *name, struct rx_
         head.crc != rx_crc32c(0, head.uuid, sizeof head - offsetof(struct rx_segment, uuid)))
         return false;
     uint64_t size = (uint64_t)st.st_size < head.size ? (uint64_t)st.st_size : head.size;
-    *out = (struct rx_segment_head){head.id, head.incarnation, head.bytes, head.first, size};
+    *out = (struct rx_segment_head){head.id, head.incarnation, head.bytes, head.first, size, 0};
     return true;
 }
 

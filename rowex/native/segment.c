@@ -69,6 +69,47 @@ static int rx_write_blocks(int fd, uint64_t size, bool settle)
     return 0;
 }
 
+#define RX_SPARE "spare"
+
+int rx_spare_ensure(struct rx_db *db, int dir_fd, uint64_t size)
+{
+    struct stat st;
+    int fd = openat(dir_fd, RX_SPARE, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return rx_os_error("create a spare segment of the log of", db->path);
+    int rc = RX_OK;
+    if (fstat(fd, &st) != 0 || ((uint64_t)st.st_size < size && rx_allocate_fd(fd, 0, size) != 0))
+        rc = rx_os_error("give blocks to the log of", db->path);
+    close(fd);
+    return rc;
+}
+
+uint64_t rx_spare_size(int dir_fd)
+{
+    struct stat st;
+    return fstatat(dir_fd, RX_SPARE, &st, AT_SYMLINK_NOFOLLOW) == 0 ? (uint64_t)st.st_size : 0;
+}
+
+/* The disk is full: the spare takes the new segment's name. -1: there is none. */
+static int rx_spare_take(int dir_fd, const char *name, struct rx_segment *head)
+{
+    struct stat st;
+    int fd = openat(dir_fd, RX_SPARE, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0)
+        return -1;
+    if (fstat(fd, &st) == 0 && (uint64_t)st.st_size >= head->size && renameat(dir_fd, RX_SPARE, dir_fd, name) == 0) {
+        head->size = (uint64_t)st.st_size & ~4095ull;
+        return fd;
+    }
+    close(fd);
+    return -1;
+}
+
+static void rx_segment_seal(struct rx_segment *head)
+{
+    head->crc = rx_crc32c(0, head->uuid, sizeof *head - offsetof(struct rx_segment, uuid));
+}
+
 static int rx_segment_fill(struct rx_db *db, int fd, const struct rx_segment *head, bool settle)
 {
     rx_copy_attributes(db->lock_fd, fd); /* which has the data file's; maps may come and go meanwhile */
@@ -90,12 +131,25 @@ int rx_segment_create(struct rx_db *db, int dir_fd, const struct rx_segment_head
                               .first = what->first, .size = (what->size + 4095) & ~4095ull};
     memcpy(head.magic, RX_SEGMENT_MAGIC, 8);
     memcpy(head.uuid, db->uuid, 16);
-    head.crc = rx_crc32c(0, head.uuid, sizeof head - offsetof(struct rx_segment, uuid));
+    rx_segment_seal(&head);
     rx_segment_name(head.id, name);
     int fd = openat(dir_fd, name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    int rc = fd < 0 ? rx_os_error("create a segment of the log of", db->path) : rx_segment_fill(db, fd, &head, settle);
+    if (rc == RX_E_FULL) {
+        if (fd >= 0)
+            close(fd);
+        (void)unlinkat(dir_fd, name, 0);
+        head.size = what->least;
+        fd = rx_spare_take(dir_fd, name, &head);
+        if (fd < 0)
+            return rx_fail(RX_E_FULL, ENOSPC, "there are no blocks for the log of %s", db->path);
+        rx_segment_seal(&head);
+        if (db->hdr)
+            rx_store(&db->hdr->log_allowed, 0);
+        rc = rx_segment_fill(db, fd, &head, false);
+    }
     if (fd < 0)
-        return rx_os_error("create a segment of the log of", db->path);
-    int rc = rx_segment_fill(db, fd, &head, settle);
+        return rc;
     if (rc == RX_OK && rx_sync_fd(dir_fd) != 0)
         rc = rx_os_error("sync the log's folder of", db->path);
     if (rc) {

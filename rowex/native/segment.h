@@ -12,7 +12,7 @@
 
 #include "core.h"
 
-struct rx_segment_head { uint64_t id, incarnation, bytes, first, size; };
+struct rx_segment_head { uint64_t id, incarnation, bytes, first, size, least; }; /* least: what is at hand must hold */
 struct rx_segment_file { /* one that is being written */
     int fd;
     uint64_t id, bytes, size;
@@ -26,6 +26,12 @@ int rx_log_folder(struct rx_db *db, bool create, int *dir_fd);
  */
 int rx_segment_create(struct rx_db *db, int dir_fd, const struct rx_segment_head *what, bool settle,
                       struct rx_segment_file *out);
+/*
+ * The spare: blocks for at least `size` bytes, which become the next segment when the disk is
+ * full.  RX_OK, RX_E_FULL, RX_E_OS.
+ */
+int rx_spare_ensure(struct rx_db *db, int dir_fd, uint64_t size);
+uint64_t rx_spare_size(int dir_fd); /* as it is, 0 without one */
 /* Opens the segment `id` for writing. */
 int rx_segment_open(struct rx_db *db, int dir_fd, uint64_t id, struct rx_segment_file *out);
 void rx_segment_shut(struct rx_segment_file *s);

@@ -157,7 +157,8 @@ static int rx_origin_segment(struct rx_db *db, struct rx_origin *o)
     struct rx_logger *l = db->logger;
     struct rx_segment_file made;
     o->at.segment |= o->segments++;
-    struct rx_segment_head head = {o->at.segment, o->incarnation, o->at.bytes, o->number, rx_segment_bytes(db, 0)};
+    struct rx_segment_head head = {o->at.segment, o->incarnation, o->at.bytes, o->number, rx_segment_bytes(db, 0),
+                                   64u << 10};
     int rc = rx_segment_create(db, l->dir_fd, &head, head.size <= 1u << 20, &made);
     if (rc == RX_OK)
         rx_segment_shut(&made);
@@ -242,8 +243,10 @@ int rx_log_begin(struct rx_db *db)
         rc = rx_join_locked(db, db->logger);
     if (rc == RX_OK)
         rc = rx_origin_find(db, rx_super_of(db->map), &o);
-    if (rc == RX_OK)
+    if (rc == RX_OK) {
+        rx_log_reserve(db, 0);
         rx_origin_store(db, &o, size);
+    }
     return rc;
 }
 
