@@ -58,7 +58,7 @@ static void must_be(int right, const char *what)
 
 static rx_index *open_index(const char *path, int mode)
 {
-    struct rx_options o = {.path = path, .mode = mode, .checksum = -1, .max_size = UINT64_MAX, .fences = -1,
+    struct rx_options o = {.path = path, .mode = mode, .durability = mode == 'n', .checksum = -1, .max_size = UINT64_MAX, .fences = -1,
                            .umask_mode = 0666};
     rx_index *h;
     must(rx_open(&o, &h), "open");

@@ -35,10 +35,20 @@ class Store:
 
 
 def open_rowex(folder: Path) -> Store:
-    """As anybody opens it."""
+    """Without a log: like the peers here, it survives a kill, not the loss of power."""
+    return rowex_store(folder, "process")
+
+
+def open_rowex_batch(folder: Path) -> Store:
+    """As anybody opens it: with a log, durable within 10 ms."""
+    return rowex_store(folder, "batch")
+
+
+def rowex_store(folder: Path, durability: str) -> Store:
+    """Of either level."""
     import rowex
 
-    index = rowex.open(folder / "index.rowex")
+    index = rowex.open(folder / "index.rowex", durability=durability)
     return Store(
         put=index.put,
         put_many=index.put_many,
@@ -281,6 +291,7 @@ def open_sorted(_folder: Path) -> Store:
 
 PEERS: dict[str, Callable[[Path], Store]] = {
     "rowex": open_rowex,
+    "rowex batch": open_rowex_batch,
     "lmdb": open_lmdb,
     "lmdb held": open_lmdb_held,
     "sqlite3": open_sqlite,
