@@ -4,6 +4,7 @@ An index whose keys or values are not bytes: codecs around an index of bytes.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, overload
@@ -322,6 +323,10 @@ class CodedIndex(CodedCalls[K, V]):
     def checkpoint(self) -> None:
         """As `Index.checkpoint`."""
         self._raw.checkpoint()
+
+    def backup(self, target: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> int:
+        """As `Index.backup`."""
+        return self._raw.backup(target)
 
 
 class CodedSession(CodedCalls[K, V]):

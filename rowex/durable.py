@@ -4,14 +4,16 @@ Durability: tickets, waiting until what they stand for survives the loss of powe
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from rowex._native import ffi, lib
 from rowex._waits import until_done
 from rowex.errors import raise_result
+from rowex.options import as_path, core_options
 from rowex.results import LogStatus
 
-__all__ = ["checkpoint", "log_status", "wait_durable"]
+__all__ = ["backup", "checkpoint", "log_status", "wait_durable"]
 
 _BUSY = int(lib.RX_E_BUSY)
 
@@ -82,3 +84,29 @@ def checkpoint(handle: Any) -> None:
     code = lib.rx_checkpoint(handle, -1)
     if code < 0 and code != _BUSY:
         raise_result(code)
+
+
+def backup(handle: Any, target: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> int:
+    """
+    Make a copy that holds what the index holds at one instant, while others change it.
+
+    Args:
+        handle: Of an open index.
+        target: Path of the copy; nothing may be there.
+
+    Returns:
+        The ticket of the last change that is in the copy; 0 without a log.
+
+    Raises:
+        FileExistsError: There is something at *target*.
+        CorruptionError: A key or value is damaged.
+        DiskFullError: No room for the copy or the log; nothing is left of the copy.
+        DurabilityError: The log could not be written.
+        ClosedError: The index is closed.
+    """
+    options: tuple[Any, Any] = core_options(as_path(target), "c")
+    ticket = ffi.new("uint64_t *")
+    code = lib.rx_backup(handle, options[0], ticket)
+    if code < 0:
+        raise_result(code)
+    return int(ticket[0])

@@ -49,6 +49,7 @@ def logger() -> Any:
 
 # The names of the two numbers of each event; others are told as a and b.
 _FIELDS: dict[str, tuple[str, str]] = {
+    "recovery": ("entries", "upto"),
     "eviction": ("uid", "pid"),
     "takeover": ("pid", "process"),
 }

@@ -17,7 +17,7 @@ from typing import Any, Self
 from rowex._native import ffi, lib
 from rowex.admin import check, compact, info, stats
 from rowex.calls import Calls
-from rowex.durable import checkpoint, log_status, wait_durable
+from rowex.durable import backup, checkpoint, log_status, wait_durable
 from rowex.errors import ReadOnlyError, RowexError, make_error, raise_result
 from rowex.results import CheckReport, Info, Stats
 
@@ -273,6 +273,31 @@ class Index(Calls):
         If another is being made just now, nothing is done.  Cost: O(data).
         """
         checkpoint(self._write_handle())
+
+    def backup(self, target: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> int:
+        """
+        Make a copy that holds what the index holds at one instant, while others change it.
+
+        Args:
+            target: Path of the copy; nothing may be there.
+
+        Returns:
+            The ticket of the last change that is in the copy, by the end of the call at the latest;
+            0 where the file has no log.
+
+        Raises:
+            FileExistsError: There is something at *target*.
+            CorruptionError: A key or value is damaged.
+            DiskFullError: No room for the copy or the log; nothing is left of the copy.
+            DurabilityError: The log could not be written.
+            ClosedError: The index is closed.
+
+        The copy is one clean, synced file with the same codecs and durability, a UUID of its own and
+        no sidecars.  Holds nobody; no checkpoint is made meanwhile.  Without a log it is what
+        `rowex.copy` makes: all keys that were there all the time, of others some.  Ctrl-C stops it
+        within 100 ms; nothing is left of it then.  Cost: O(live data).
+        """
+        return backup(self._live_handle(), target)
 
 
 class Session(Calls):

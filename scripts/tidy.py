@@ -43,7 +43,7 @@ PROCESS_LOCAL = """attempt.c checkpoint.c close.c copy.c core.h cursor.c duplica
 
 # System calls on files.
 FILE_CALLS = re.compile(r"\b(fallocate|ftruncate|msync|fsync|fdatasync|renameat|unlinkat|pwrite)\(")
-FILES = "checkpoint.c create.c file.c manage.c open.c recovery.c segment.c".split()
+FILES = "backup.c checkpoint.c create.c file.c manage.c open.c recovery.c segment.c".split()
 
 LOOSE_END = re.compile(r"\b(TODO|FIXME|XXX)\b")
 

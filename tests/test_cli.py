@@ -20,7 +20,7 @@ import rowex
 from commands import do, start
 from rowex.cli.text import Malformed, Side, tokens
 
-NAMES = "run get put delete scan load dump info stats inspect check compact rm mv cp".split()
+NAMES = "run get put delete scan load dump info stats inspect check compact backup recover rm mv cp".split()
 
 
 @pytest.fixture

@@ -15,9 +15,10 @@ from typing import Any
 import click
 
 import rowex
-from rowex.cli.admin import check, compact, cp, info, inspect, mv, rm, stats
+from rowex.cli.admin import backup, check, compact, cp, info, inspect, mv, rm, stats
 from rowex.cli.console import Commands
 from rowex.cli.data import delete, get, put, scan
+from rowex.cli.recover import recover
 from rowex.cli.run import run
 from rowex.cli.transfer import dump, load
 
@@ -71,7 +72,25 @@ def _widen_stdout() -> None:
     sys.stdout = io.TextIOWrapper(buffer, encoding=encoding, errors=errors, line_buffering=is_terminal)
 
 
-for command in (run, get, put, delete, scan, load, dump, info, stats, inspect, check, compact, rm, mv, cp):
+for command in (
+    run,
+    get,
+    put,
+    delete,
+    scan,
+    load,
+    dump,
+    info,
+    stats,
+    inspect,
+    check,
+    compact,
+    backup,
+    recover,
+    rm,
+    mv,
+    cp,
+):
     cli.add_command(command)
 
 try:

@@ -1,5 +1,5 @@
 """
-An index as a whole: `info`, `stats`, `inspect`, `check`, `compact`, `rm`, `mv`, `cp`.
+An index as a whole: `info`, `stats`, `inspect`, `check`, `compact`, `backup`, `rm`, `mv`, `cp`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from rowex.index import Index
 from rowex.opening import open_raw
 from rowex.results import CheckReport
 
-__all__ = ["check", "compact", "cp", "info", "inspect", "mv", "rm", "stats"]
+__all__ = ["backup", "check", "compact", "cp", "info", "inspect", "mv", "print_json", "print_table", "rm", "stats"]
 
 _json_option = click.option("--json", "as_json", is_flag=True, help="As one line of JSON.")
 _timeout_option = click.option(
@@ -36,11 +36,12 @@ def _plain(item: Any) -> Any:
     return str(item) if not isinstance(item, (dict, list, tuple)) else item
 
 
-def _print_json(item: Any) -> None:
+def print_json(item: Any) -> None:
+    """One line of JSON."""
     Output().write(json.dumps(item, default=_plain).encode() + b"\n")
 
 
-def _print_table(rows: dict[str, Any]) -> None:
+def print_table(rows: dict[str, Any]) -> None:
     """Names and numbers, one a line, the numbers below each other."""
     width = max(map(len, rows), default=0) + 2
     output = Output()
@@ -84,7 +85,7 @@ def info(index_path: str, as_json: bool) -> None:
             told["open_uids"] = sum(one["pid"] != own for one in numbers["uids"])
             told |= {name: numbers[name] for name in (*_INFO_STATS, *_INFO_SPACE)}
     if as_json:
-        _print_json(told)
+        print_json(told)
     else:
         nodes = told.pop("nodes", {})
         rows: dict[str, Any] = {}
@@ -92,7 +93,7 @@ def info(index_path: str, as_json: bool) -> None:
             if name == "leaves":
                 rows |= _nodes_rows(nodes)
             rows[name.replace("_", " ")] = item
-        _print_table(rows)
+        print_table(rows)
     if numbers is None:
         raise damage
 
@@ -109,7 +110,7 @@ def stats(index_path: str, as_json: bool) -> None:
     with open_index(index_path, "r") as index:
         numbers = dataclasses.asdict(index.stats())
     if as_json:
-        _print_json(numbers)
+        print_json(numbers)
         return
     nodes, depths, uids = numbers.pop("nodes"), numbers.pop("depths"), numbers.pop("uids")
     rows: dict[str, Any] = {}
@@ -124,7 +125,7 @@ def stats(index_path: str, as_json: bool) -> None:
     for one in uids:
         busy = f", in an operation for {one['age_s']:.3f} s" if one["inside"] else ""
         rows[f"uid {one['uid']}"] = f"{one['kind']} of pid {one['pid']}, tid {one['tid']}{busy}"
-    _print_table(rows)
+    print_table(rows)
 
 
 # ---- inspect -------------------------------------------------------------------------------------
@@ -241,7 +242,7 @@ def inspect(
         nodes = [node for at in offsets if (node := _node_at(index, at)) is not None]
         missing = not nodes if stored is None else not index.exists(stored)
     if as_json:
-        _print_json([_json_node(node) for node in nodes])
+        print_json([_json_node(node) for node in nodes])
     else:
         output = Output()
         for node in nodes:
@@ -285,7 +286,7 @@ def check(ctx: click.Context, index_path: str, timeout: float | None, as_json: b
     keys, seconds = (report.keys, report.seconds) if report else (None, None)
     if as_json:
         named = [{"offset": offset, "text": text} for offset, text in faults]
-        _print_json({"path": index_path, "ok": not faults, "keys": keys, "seconds": seconds, "faults": named})
+        print_json({"path": index_path, "ok": not faults, "keys": keys, "seconds": seconds, "faults": named})
     elif report:
         Output().write(b"no faults; %d keys\n" % report.keys)
     else:
@@ -357,3 +358,20 @@ def cp(source: str, target: str, capacity: int | None, max_size: int | None, che
     Others may be using it. Nothing is overwritten.
     """
     rowex.copy(source, _target_path(source, target), capacity=capacity, max_size=max_size, checksum=checksum)
+
+
+@click.command()
+@click.argument("index_path", metavar="INDEX")
+@click.argument("target")
+@click.option("-q", "--quiet", is_flag=True, help="Do not say what was made.")
+def backup(index_path: str, target: str, quiet: bool) -> None:
+    """
+    Copy an index as it is at one instant, while others write; TARGET may be a folder.
+
+    The copy is one clean file that needs no sidecars. Nothing is overwritten.
+    """
+    path = _target_path(index_path, target)
+    with open_index(index_path, "r") as index:
+        ticket = index.backup(path)
+    if not quiet:
+        tell(f"{path} holds everything up to ticket {ticket}" if ticket else f"{path} is made")

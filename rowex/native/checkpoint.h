@@ -6,6 +6,7 @@
 #define ROWEX_CHECKPOINT_H
 
 #include "core.h"
+#include "index.h"
 
 /*
  * Makes one, beside writers, holding nobody; removes the segments that are then not needed.
@@ -29,5 +30,11 @@ void rx_checkpoint_name(const struct rx_db *db, const char *suffix, char name[30
  */
 int rx_duplicate_tree(struct rx_thread *t, struct rx_map *to, bool checksum, uint64_t *brk, uint64_t *count);
 uint64_t rx_duplicate_room(struct rx_map *from);
+/*
+ * A copy at o->path under a uuid of its own.  t is inside a call, outside epochs.  What is to be
+ * done to the file `made`, whole and synced, before it gets its name: f, or NULL.
+ */
+struct rx_finishing { int (*run)(struct rx_thread *t, struct rx_db *target, const char *made, void *ctx); void *ctx; };
+int rx_duplicate_index(struct rx_thread *t, const struct rx_options *o, const struct rx_finishing *f);
 
 #endif

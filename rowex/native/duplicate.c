@@ -248,7 +248,8 @@ uint64_t rx_duplicate_room(struct rx_map *from)
  * Makes, fills and places the file.  `target` stands in for an open index where the
  * functions for copies want to know the folder, the name and whose mode to take.
  */
-static int rx_duplicate_place(struct rx_thread *t, struct rx_db *target, const struct rx_options *o)
+static int rx_duplicate_place(struct rx_thread *t, struct rx_db *target, const struct rx_options *o,
+                              const struct rx_finishing *f)
 {
     char made[256];
     uint64_t random;
@@ -263,6 +264,8 @@ static int rx_duplicate_place(struct rx_thread *t, struct rx_db *target, const s
     if (rc)
         return rc;
     rc = rx_duplicate_into(t, to, o);
+    if (rc == RX_OK && f)
+        rc = f->run(t, target, made, f->ctx);
     if (rc == RX_OK && replace)
         rc = rx_exclusive_begin(target->path, &x);
     if (rc == RX_OK)
@@ -277,24 +280,20 @@ static int rx_duplicate_place(struct rx_thread *t, struct rx_db *target, const s
     return rc ? rc : rx_folder_sync(target);
 }
 
-static int rx_duplicate_open(rx_index *from, const struct rx_options *o)
+int rx_duplicate_index(struct rx_thread *t, const struct rx_options *o, const struct rx_finishing *f)
 {
-    struct rx_thread *t;
     struct rx_db *target = calloc(1, sizeof *target);
     if (target == NULL)
         return rx_fail(RX_E_MEMORY, 0, "for copying");
     target->dir_fd = target->lock_fd = target->probe_fd = -1;
     target->path = (char *)(uintptr_t)o->path;
+    target->memory = t->db->memory;
     int rc = rx_target_folder(o->path, &target->dir_fd, &target->name);
-    if (rc == RX_OK)
-        rc = rx_call_begin(from, NULL, &t);
+    if (rc == RX_OK && !t->db->memory)
+        rc = rx_remap_thread(t); /* mode and owner of the file as it is now */
     if (rc == RX_OK) {
         target->map = t->map;
-        rc = rx_remap_thread(t); /* mode and owner of the file as it is now */
-        target->map = t->map;
-        if (rc == RX_OK)
-            rc = rx_duplicate_place(t, target, o);
-        rx_call_end(t);
+        rc = rx_duplicate_place(t, target, o, f);
     }
     rx_close_fd(target->dir_fd);
     free(target->name);
@@ -310,7 +309,12 @@ int rx_copy_file(const char *from, const struct rx_options *to)
     int rc = rx_open(&source, &h);
     if (rc)
         return rc;
-    rc = rx_duplicate_open(h, to);
+    struct rx_thread *t;
+    rc = rx_call_begin(h, NULL, &t);
+    if (rc == RX_OK) {
+        rc = rx_duplicate_index(t, to, NULL);
+        rx_call_end(t);
+    }
     (void)rx_close(h);
     rx_free(h);
     return rc;

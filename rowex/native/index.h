@@ -151,6 +151,37 @@ int rx_inspect_path(rx_index *h, const void *key, size_t key_len, uint64_t *offs
 int rx_destroy(const char *path);                       /* NAME and sidecars; RX_E_BUSY while somebody has it open */
 int rx_rename(const char *from, const char *to);        /* likewise */
 int rx_copy_file(const char *from, const struct rx_options *to); /* dense copy under a new uuid; from may be in use */
+/*
+ * A copy under a uuid of its own that holds what the index held at one instant, while others
+ * change it; nothing may be at to->path.  *ticket: of the last change in it (0 without a log).
+ */
+int rx_backup(rx_index *h, const struct rx_options *to, uint64_t *ticket);
+
+/* What opening `path` would do and why; changes nothing, reads all of the log. */
+enum { RX_X_REFUSE, RX_X_USE, RX_X_JOIN, RX_X_SCAN, RX_X_RECOVER };
+struct rx_explained {
+    int verdict;             /* of the list above */
+    int state;               /* 0 unreadable, 1 clean, 2 in use on this boot, 3 on another, 4 a copy of one in use */
+    int open_now;            /* somebody uses it */
+    int durability;
+    uint64_t generation, session, file_bytes, keys;
+    uint8_t uuid[16];
+    uint64_t position;       /* clean: the ticket with which it ends */
+    int ring;                /* in use on this boot: 1, NAME-lock tells how the log went on; 0, lost */
+    uint64_t ring_entries;   /* in it and not yet in the log */
+    int checkpoint;          /* 0 none, 1 whole, 2 damaged */
+    uint64_t checkpoint_ticket, checkpoint_keys;
+    int log;                 /* 0 none, 1 there */
+    int begins;              /* 1: it holds all from the checkpoint on (else: from the beginning) */
+    uint64_t segments, log_from, log_upto, entries; /* tickets; entries that are to be replayed */
+    uint64_t log_bytes;      /* of frames, from there to the end */
+    int end;                 /* 0 nothing behind it, 1 a torn tail, 2 damage */
+    uint64_t damaged_byte, damaged_segment, lost_from, lost_upto, entries_behind; /* tickets at least; behind the damage */
+    char why[512];           /* refused: the reason; of the checkpoint, if that is damaged */
+};
+int rx_explain(const char *path, struct rx_explained *out);
+/* Of the last rx_open() of this thread that recovered an index; zeros, then and until the next. */
+void rx_last_recovery(uint64_t *from, uint64_t *upto, uint64_t *entries);
 
 const char *rx_error_text(void);    /* of this thread's last error */
 int rx_error_errno(void);

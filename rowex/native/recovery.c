@@ -136,21 +136,22 @@ static int rx_replay_entry(struct rx_index *h, const struct rx_logged *e, struct
     return rc == RX_ABSENT ? RX_OK : rc;
 }
 
-static int rx_replay(struct rx_index *h, struct rx_reader *r, struct rx_recovered *told)
+int rx_replay(struct rx_index *h, struct rx_reader *r, uint64_t upto, struct rx_recovered *told)
 {
-    for (;;) {
+    while (r->number < upto) {
         struct rx_piece piece;
         struct rx_logged entry;
         int rc = rx_reader_next(r, &piece);
         if (rc)
             return rc == RX_END ? RX_OK : rc;
-        while (rc == RX_OK && (rc = rx_piece_entry(&piece, &entry)) == RX_OK)
+        for (uint64_t n = piece.first; n < upto && rc == RX_OK && (rc = rx_piece_entry(&piece, &entry)) == RX_OK; n++)
             rc = rx_replay_entry(h, &entry, told);
-        if (rc != RX_END)
+        if (rc != RX_END && rc != RX_OK)
             return rc;
         if ((rc = rx_poll_interrupt()) != RX_OK)
             return rc;
     }
+    return RX_OK;
 }
 
 static int rx_recovery_replay(struct rx_db *db, struct rx_reader *r, struct rx_recovered *told)
@@ -163,7 +164,7 @@ static int rx_recovery_replay(struct rx_db *db, struct rx_reader *r, struct rx_r
     int rc = rx_db_open_within(&o, &h.db);
     if (rc)
         return rc;
-    rc = rx_replay(&h, r, told);
+    rc = rx_replay(&h, r, UINT64_MAX, told);
     int closed = rx_db_close_within(h.db);
     return rc ? rc : closed;
 }
@@ -214,6 +215,17 @@ static int rx_recovery_place(struct rx_db *db, const struct rx_segment_head *hea
     return rc ? rc : rx_folder_sync(db);
 }
 
+/* Of this thread; asked for by `rowex recover`. */
+static __thread struct rx_recovered rx_recovered_last;
+
+void rx_last_recovery(uint64_t *from, uint64_t *upto, uint64_t *entries)
+{
+    *from = rx_recovered_last.from;
+    *upto = rx_recovered_last.upto;
+    *entries = rx_recovered_last.entries;
+    rx_recovered_last = (struct rx_recovered){0};
+}
+
 int rx_recover(struct rx_db *db, const struct rx_super *name, struct rx_recovered *told)
 {
     struct rx_base base;
@@ -241,5 +253,7 @@ int rx_recover(struct rx_db *db, const struct rx_super *name, struct rx_recovere
         close(base.fd);
     if (rc)
         rx_recovery_remove(db);
+    else
+        rx_recovered_last = *told;
     return rc;
 }

@@ -16,6 +16,9 @@ struct rx_recovered { uint64_t from, upto, entries; }; /* numbers of entries; ho
  *           what is missing or damaged; RX_E_FULL and others: nothing was lost, try again.
  */
 int rx_recover(struct rx_db *db, const struct rx_super *name, struct rx_recovered *told);
+/* Entries below `upto` into h, opened with `replaying`. RX_OK also where the log ends before. */
+struct rx_reader;
+int rx_replay(struct rx_index *h, struct rx_reader *r, uint64_t upto, struct rx_recovered *told);
 /* registry.c: opening and closing NAME-recovery by who has the turn of openers already. */
 int rx_db_open_within(const struct rx_options *o, struct rx_db **out);
 int rx_db_close_within(struct rx_db *db);

@@ -181,39 +181,68 @@ static int rx_frame_read(struct rx_reader *r, uint64_t bytes, struct rx_log_fram
     return rx_crc32c(crc, r->buffer, size) == frame->crc ? RX_OK : RX_END;
 }
 
-/* Could a frame begin with these bytes, `left` bytes before the segment's end? */
-static bool rx_frame_plausible(const uint8_t *head, uint64_t left)
+int rx_reader_peek(struct rx_reader *r)
 {
     struct rx_log_frame frame;
-    memcpy(&frame, head, sizeof frame);
-    uint64_t size = frame.shape >> 24;
-    return (frame.shape & RX_FRAME_COUNT_MAX) != 0 && size >= 8 && size % 8 == 0 && size <= left - sizeof frame;
+    int rc = r->bytes >= r->until ? rx_reader_place(r) : RX_OK;
+    return rc ? rc : rx_frame_read(r, r->bytes, &frame);
 }
 
-/* Looks for a frame after r->bytes that knew a durable point after r->number. */
-static int rx_reader_search(struct rx_reader *r, const struct rx_segment_head *s)
+/* ---- behind what is not whole ------------------------------------------------------- */
+
+#define RX_FIND_WINDOW (1u << 20)
+
+/* What a frame's head must be, whatever it holds: so zeros and values are passed over quickly. */
+static bool rx_frame_plausible(const struct rx_log_frame *f, uint64_t room)
 {
-    static const uint64_t window = 1u << 20;
-    uint64_t end = s->bytes + s->size - RX_SEGMENT_HEAD, from = r->bytes + 8;
-    uint8_t *seen = malloc(window);
-    int rc = seen ? RX_OK : rx_fail(RX_E_MEMORY, 0, "for looking through a log");
-    for (; rc == RX_OK && from + sizeof(struct rx_log_frame) <= end; from += window - sizeof(struct rx_log_frame)) {
-        uint64_t have = end - from < window ? end - from : window;
-        rc = rx_read_all(r, RX_SEGMENT_HEAD + (from - s->bytes), seen, have);
-        for (uint64_t at = 0; rc == RX_OK && at + sizeof(struct rx_log_frame) <= have; at += 8) {
-            struct rx_log_frame frame;
-            if (!rx_frame_plausible(seen + at, end - from - at))
-                continue;
-            int found = rx_frame_read(r, from + at, &frame);
-            if (found < 0)
-                rc = found;
-            else if (found == RX_OK && (int32_t)(frame.durable - (uint32_t)r->number) > 0)
-                rc = rx_fail(RX_E_CORRUPT, 0, "the log is damaged at byte %llu (segment %016llx): a frame behind it shows that "
-                             "what stood there had been durable", (unsigned long long)r->bytes, (unsigned long long)s->id);
+    uint64_t count = f->shape & RX_FRAME_COUNT_MAX, size = f->shape >> 24;
+    return count && size % 8 == 0 && size <= room && count * 8 <= size;
+}
+
+typedef bool (*rx_frame_wanted)(const struct rx_reader *r, const struct rx_log_frame *f, uint64_t distance);
+static bool rx_frame_any(const struct rx_reader *r, const struct rx_log_frame *f, uint64_t distance)
+{
+    (void)r, (void)f, (void)distance;
+    return true;
+}
+
+/* It was written when what stood at r->bytes, `distance` before it, was durable already. */
+static bool rx_frame_accuses(const struct rx_reader *r, const struct rx_log_frame *f, uint64_t distance)
+{
+    uint32_t later = f->durable - (uint32_t)r->number;
+    return later != 0 && later <= distance / 8; /* an entry has 8 bytes at least */
+}
+
+/* The first wanted, whole frame behind r->bytes in the segment in hand. RX_OK with *found, RX_END. */
+static int rx_frame_find(struct rx_reader *r, rx_frame_wanted wanted, uint64_t *found)
+{
+    const struct rx_segment_head *s = &r->segment[r->at];
+    uint64_t end = s->bytes + s->size - RX_SEGMENT_HEAD, have = 0, start = 0;
+    uint8_t *window = malloc(RX_FIND_WINDOW);
+    int rc = window ? RX_END : rx_fail(RX_E_MEMORY, 0, "for looking through a log");
+    end = end < r->until ? end : r->until;
+    for (uint64_t at = r->bytes + 8; rc == RX_END && at + sizeof(struct rx_log_frame) < end; at += 8) {
+        struct rx_log_frame frame;
+        if (at + sizeof frame > start + have) {
+            start = at;
+            have = end - at < RX_FIND_WINDOW ? end - at : RX_FIND_WINDOW;
+            rc = rx_read_all(r, RX_SEGMENT_HEAD + (at - s->bytes), window, have);
+            if (rc)
+                break;
+            rc = rx_poll_interrupt();
+            if (rc)
+                break;
+            rc = RX_END;
         }
+        memcpy(&frame, window + (at - start), sizeof frame);
+        if (!rx_frame_plausible(&frame, end - at - sizeof frame) ||
+            !wanted(r, &frame, at - r->bytes))
+            continue;
+        rc = rx_frame_read(r, at, &frame);
+        *found = at;
     }
-    free(seen);
-    return rc == RX_OK ? RX_END : rc;
+    free(window);
+    return rc;
 }
 
 /*
@@ -223,19 +252,34 @@ static int rx_reader_search(struct rx_reader *r, const struct rx_segment_head *s
 static int rx_reader_judge(struct rx_reader *r)
 {
     const struct rx_segment_head *s = &r->segment[r->at];
+    uint64_t found;
     for (size_t i = r->at + 1; i < r->count; i++)
         if (r->segment[i].bytes > r->bytes)
             return rx_fail(RX_E_CORRUPT, 0, "the log is damaged at byte %llu (segment %016llx), and its segment %016llx "
                            "shows that what stood there had been durable", (unsigned long long)r->bytes,
                            (unsigned long long)s->id, (unsigned long long)r->segment[i].id);
-    return rx_reader_search(r, s);
+    int rc = rx_frame_find(r, rx_frame_accuses, &found);
+    if (rc == RX_OK)
+        return rx_fail(RX_E_CORRUPT, 0, "the log is damaged at byte %llu (segment %016llx): a frame behind it shows that "
+                       "what stood there had been durable", (unsigned long long)r->bytes, (unsigned long long)s->id);
+    return rc;
 }
 
-int rx_reader_ends(struct rx_reader *r)
+int rx_reader_skip(struct rx_reader *r)
 {
-    struct rx_log_frame frame;
-    int rc = rx_frame_read(r, r->bytes, &frame);
-    return rc == RX_OK ? RX_PRESENT : rc == RX_END ? RX_OK : rc;
+    uint64_t found;
+    size_t next = r->count;
+    int rc = rx_frame_find(r, rx_frame_any, &found);
+    if (rc == RX_OK) {
+        r->bytes = found;
+        return RX_OK;
+    }
+    if (rc != RX_END && rc != RX_E_OS)
+        return rc;
+    for (size_t i = 0; i < r->count; i++)
+        if (r->segment[i].bytes > r->bytes && (next == r->count || r->segment[i].bytes <= r->segment[next].bytes))
+            next = i;
+    return next == r->count ? RX_END : rx_reader_seek(r, r->segment[next].bytes, r->segment[next].first);
 }
 
 int rx_reader_next(struct rx_reader *r, struct rx_piece *piece)

@@ -62,8 +62,13 @@ int rx_reader_seek(struct rx_reader *r, uint64_t bytes, uint64_t number);
  * RX_E_CORRUPT when something after that was durable, so that this is no torn tail.
  */
 int rx_reader_next(struct rx_reader *r, struct rx_piece *piece);
-/* Does no whole frame follow?  RX_OK, RX_PRESENT. */
-int rx_reader_ends(struct rx_reader *r);
+/* Does a whole frame stand there?  RX_OK, RX_END: whatever the reason. */
+int rx_reader_peek(struct rx_reader *r);
+/*
+ * After RX_E_CORRUPT: on to the next whole frame (of which r->number is only right when it
+ * begins a segment).  RX_OK, RX_END.
+ */
+int rx_reader_skip(struct rx_reader *r);
 /* One entry of a piece's payload; RX_END after the last, RX_E_CORRUPT. */
 struct rx_logged { enum rx_log_kind kind; const uint8_t *key, *value; uint64_t key_len, value_len; };
 int rx_piece_entry(struct rx_piece *piece, struct rx_logged *entry);

@@ -107,8 +107,10 @@ int rx_log_agrees(struct rx_db *db, const struct rx_super *super)
             rc = rx_stranger(db, "its log is older");
         else if (never ? last->bytes != 0 : last->id != super->log_segment || last->incarnation != super->log_incarnation)
             rc = rx_stranger(db, "its log is newer");
-        else if ((rc = rx_reader_seek(&r, bytes, number)) == RX_OK && (rc = rx_reader_ends(&r)) == RX_PRESENT)
+        else if ((rc = rx_reader_seek(&r, bytes, number)) == RX_OK && (rc = rx_reader_peek(&r)) == RX_OK)
             rc = rx_stranger(db, "its log goes on after it");
+        else if (rc == RX_END)
+            rc = RX_OK;
         else if (rc == RX_ABSENT)
             rc = rx_stranger(db, "its log begins after it");
     }
