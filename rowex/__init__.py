@@ -17,6 +17,7 @@ process may be killed at any instant.
 from __future__ import annotations
 
 from rowex import _door, events
+from rowex.batch import Batch
 from rowex.coded import CodedIndex, CodedSession
 from rowex.errors import (
     ClosedError,
@@ -36,6 +37,7 @@ from rowex.results import CheckReport, Info, Stats, UidInfo
 __version__ = "0.1.0"
 
 __all__ = [
+    "Batch",
     "CheckReport",
     "ClosedError",
     "CodedIndex",

@@ -16,6 +16,7 @@ from rowex._door import Door
 from rowex._native import ffi, lib
 from rowex._views import OrderedMapping
 from rowex._waits import until_done
+from rowex.batch import Batch, apply_batch
 from rowex.codecs import encode_bytes
 from rowex.durable import wait_durable
 from rowex.errors import ClosedError, make_error, raise_result
@@ -316,6 +317,45 @@ class Calls(Door, OrderedMapping[bytes, bytes]):
             return int(code)
 
         until_done(attempt, timeout)
+
+    def batch(self, *, timeout: float | None = None) -> Batch[Buffer, Buffer]:
+        """
+        Several changes at one instant, or none of them.
+
+        ::
+
+            with index.batch() as batch:
+                batch.put(b"from", b"90")
+                batch.put(b"to", b"110")
+                batch.remove(b"pending")
+
+        Args:
+            timeout: Seconds to wait for other writers at the end of the block, >= 0; None: as long as it takes.
+
+        Returns:
+            A batch; it collects in memory, and is applied when the block ends.  Its `ticket` is known then.
+
+        Raises:
+            ReadOnlyError: The index may only be read.
+            ClosedError: The index is closed.
+            TimeoutError: At the end of the block: others held what it needs; nothing was changed.
+            DiskFullError: At the end of the block: no room; nothing was changed.
+
+        Who has read one of its values reads all of them from then on; a scan, as always, does not
+        stand still meanwhile.  Overlapping batches take effect one after the other.
+        Cost: O(bytes), with the keys and values twice in memory until it is over.
+        """
+        self._write_handle()
+
+        def apply(changes: dict[bytes, bytes | None]) -> int:
+            ticket = ffi.new("uint64_t *")
+            handle = self._write_handle()
+            if not changes:
+                return 0
+            apply_batch(handle, self._rx_thread, changes, timeout, ticket)
+            return self._settled(ticket, timeout)
+
+        return Batch(apply, encode_bytes, encode_bytes)
 
     def first(self) -> tuple[bytes, bytes] | None:
         """The item with the smallest key, or None."""

@@ -11,6 +11,7 @@ from typing import Any, Generic, Self, TypeVar, overload
 
 from rowex._native import lib
 from rowex._views import ITEMS, KEYS, OrderedMapping
+from rowex.batch import Batch
 from rowex.calls import Calls
 from rowex.codecs import Codec
 from rowex.errors import DuplicateKeyError, raise_result
@@ -109,6 +110,10 @@ class CodedCalls(OrderedMapping[K, V], Generic[K, V]):
     def remove_many(self, keys: Iterable[K], *, timeout: float | None = None) -> int:
         """Remove many keys; the ticket of the last removal.  Each removal is atomic, the whole is not."""
         return self._raw.remove_many(map(self._key, keys), timeout=timeout)
+
+    def batch(self, *, timeout: float | None = None) -> Batch[K, V]:
+        """Several changes at one instant, or none of them; see `Calls.batch`."""
+        return self._raw.batch(timeout=timeout).coded(self._key, self._value)
 
     def remove(self, key: K, *, timeout: float | None = None) -> int:
         """Remove a key; the ticket.  KeyError where it is absent."""

@@ -28,8 +28,8 @@ LONGER = {
 # The order in which the core is read: a header includes only what stands before it.
 FLOOR = """errors.h format.h persist.h crash.h fault.h core.h index.h log.h cell.h node.h tree.h lock.h window.h
     cursor.h file.h manage.h fileio.h segment.h flush.h frames.h checkpoint.h recovery.h durable.h""".split()
-MIDDLE = "bits.h epoch.h uid.h alloc.h cells.h intent.h scan.h build.h gate.h".split()
-ROOF = "guard.h change.h batch.h attach.h hot_api.h hot.h".split()
+MIDDLE = "bits.h epoch.h uid.h alloc.h cells.h intent.h settle.h scan.h build.h gate.h".split()
+ROOF = "guard.h change.h transaction.h batch.h attach.h hot_api.h hot.h".split()
 ORDER = FLOOR + MIDDLE + ROOF
 # Sources of the floor know its headers alone; those of gc/ nothing of the roof.
 FLOOR_SOURCES = """crc.c cursor.c error.c file.c fork.c log.c manage.c node.c persist.c replay.c segment.c sigbus.c
@@ -37,9 +37,9 @@ FLOOR_SOURCES = """crc.c cursor.c error.c file.c fork.c log.c manage.c node.c pe
 UPWARD = {("uid.c", "guard.h")}  # the thread's own uid is cached where a call begins
 
 # Atomics live in persist.h.  These touch flags and pointers of the process itself, in no file.
-PROCESS_LOCAL = """attempt.c checkpoint.c close.c copy.c core.h cursor.c duplicate.c durable.c epoch.c epoch.h error.c
+PROCESS_LOCAL = """checkpoint.c close.c copy.c core.h cursor.c duplicate.c durable.c epoch.c epoch.h error.c
     file.c flush.c frames.c gate.c guard.h index.c intent.c persist.c scan.c session.c sigbus.c uid.c verify.c
-    walk.c""".split()
+    walk.c writing.c""".split()
 
 # System calls on files.
 FILE_CALLS = re.compile(r"\b(fallocate|ftruncate|msync|fsync|fdatasync|renameat|unlinkat|pwrite)\(")

@@ -56,6 +56,10 @@ def perform(index: Any, step: Step) -> Any:
             assert index.compare_and_set(*args)
         case "open" | "create":
             return rowex.open(args[0])
+        case "batch":
+            with index.batch() as batch:
+                for key, value in args[0]:
+                    batch.remove(key) if value is None else batch.put(key, value)
         case _:
             getattr(index, name)(*args)
     return index
@@ -73,6 +77,9 @@ def outcomes(state: State, step: Step) -> list[State]:
             return [state, *(without(state, key) for key in state)]
         case "cas":
             return [state, without(state, args[0]) if args[2] is None else {**state, args[0]: args[2]}]
+        case "batch":
+            changed = {**state, **dict(args[0])}
+            return [state, {key: value for key, value in changed.items() if value is not None}]
         case "put_many":
             return [{**state, **dict(args[0][:i])} for i in range(len(args[0]) + 1)]
         case "remove_many":

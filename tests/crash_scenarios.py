@@ -63,6 +63,17 @@ SCENARIOS: dict[str, Scenario] = {
     "key that ends at a node": Scenario(filled(PATH), [put(b"pathological-aaaa")], MARK),
     "key that extends a leaf": Scenario(filled([b"leaf"]), [put(b"leaf-more")], MARK),
     "key that a leaf extends": Scenario(filled([b"leaf-more"]), [put(b"leaf")], MARK),
+    "batch of new keys": Scenario(filled(N4), [("batch", [put(key)[1:] for key in keys(b"n", 3, 4)])], MARK),
+    "batch of everything": Scenario(
+        filled([*N4, *PATH]),
+        [("batch", [(N4[0], None), (N4[1], None), put(N4[2], 5)[1:], (b"no such key", None), put(b"path", 3)[1:]])],
+        MARK,
+    ),
+    "batch after a batch": Scenario(
+        filled(N16),
+        [("batch", [put(key, 7)[1:] for key in N16[:6]]), ("batch", [(key, None) for key in N16[3:]])],
+        MARK,
+    ),
     "split a leaf": Scenario(filled([b"leafkey1"]), [put(b"leafkey2")], MARK),
     "split a path": Scenario(filled(PATH), [put(b"path-b")], MARK),
     "split a path at its end": Scenario(filled(PATH), [put(b"pathological")], MARK),
@@ -141,5 +152,17 @@ SCENARIOS: dict[str, Scenario] = {
     "reap an inserter": Scenario(filled(N4), [put(b"n\x04", 2)], MARK, victim=[put(b"n\x04", 1)]),
     "reap a remover": Scenario(filled(PATH), [put(PATH[0], 2)], MARK, victim=[("remove", PATH[0])]),
     "reap a splitter": Scenario(filled(PATH), [put(b"path-b", 2)], MARK, victim=[put(b"path-b", 1)]),
+    "reap a batch": Scenario(
+        filled(N16),
+        [put(N16[0], 2)],
+        MARK,
+        victim=[("batch", [(N16[0], None), put(N16[5], 8)[1:], put(b"n\x77", 8)[1:]])],
+    ),
+    "batch over a dead batch": Scenario(
+        filled(N16),
+        [("batch", [put(N16[0], 9)[1:], (N16[5], None)])],
+        MARK,
+        victim=[("batch", [(N16[0], None), put(N16[5], 8)[1:], put(b"n\x77", 8)[1:]])],
+    ),
     "reap a compacter": Scenario(filled(N48), [put(N48[0], 2)], MARK, victim=[("compact",)]),
 }

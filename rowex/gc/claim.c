@@ -54,9 +54,10 @@ static uint64_t rx_heap_limit(const struct rx_thread *t)
 static bool rx_take_idle(struct rx_thread *t, struct rx_arena *a)
 {
     uint64_t nobody = 0;
-    if (rx_load(&a->owner) || rx_load(&a->generation) != t->map->generation || !rx_cas(&a->owner, &nobody, t->uid))
+    if (rx_load(&a->owner) || rx_load(&a->generation) != t->map->generation || rx_load(&a->batch) ||
+        rx_load(&t->arena->batch) || !rx_cas(&a->owner, &nobody, t->uid)) /* a batch stays in its arena */
         return false;
-    if (rx_load(&a->generation) == t->map->generation)
+    if (rx_load(&a->generation) == t->map->generation && rx_load(&a->batch) == 0)
         return true;
     rx_store(&a->owner, 0);
     return false;

@@ -28,7 +28,7 @@ static int rx_copy_leaf(struct rx_builder *b, struct rx_map *from, rx_ref leaf)
     struct rx_leaf_view v;
     int rc = rx_leaf_view(from, leaf, &v);
     if (rc)
-        return rc;
+        return rc == RX_ABSENT ? RX_OK : rc; /* its batch has removed it */
     uint32_t crc = 0;
     rc = rx_builder_add(b, v.key, v.key_len, v.value, v.value_len, from->checksum ? &crc : NULL);
     if (rc == RX_E_CORRUPT)

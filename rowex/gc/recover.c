@@ -9,6 +9,7 @@
  */
 #include "cells.h"
 #include "epoch.h"
+#include "settle.h"
 #include "../native/file.h"
 
 #define RX_ARENA_CHUNK 4u
@@ -45,8 +46,11 @@ static struct rx_arena *rx_arena_idle(struct rx_db *db, uint64_t uid)
     uint32_t high = rx_load32(&db->hdr->arena_high);
     for (uint32_t i = 0; i < high && i < RX_ARENAS; i++) {
         uint64_t nobody = 0;
-        if (rx_load(&db->arenas[i].owner) == 0 && rx_cas(&db->arenas[i].owner, &nobody, uid))
+        if (rx_load(&db->arenas[i].owner) || rx_arena_left(db, &db->arenas[i]) || !rx_cas(&db->arenas[i].owner, &nobody, uid))
+            continue;
+        if (!rx_arena_left(db, &db->arenas[i]))
             return &db->arenas[i];
+        rx_store(&db->arenas[i].owner, 0);
     }
     return NULL;
 }
@@ -253,6 +257,7 @@ int rx_arenas_to_super(struct rx_db *db, struct rx_map *map, struct rx_super *su
         struct rx_arena *a = &db->arenas[i];
         if (rx_load(&a->generation) != map->generation)
             continue;
+        rx_batch_alone(map, a);
         rx_limbo_drain(map, a);
         rx_bump_retire(map, a);
         free_bytes += rx_load_rlx(&a->free_bytes);

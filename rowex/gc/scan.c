@@ -24,6 +24,7 @@
 
 struct rx_todo { rx_ref ref; uint32_t level; };
 struct rx_run { rx_off off; uint64_t size; };
+struct rx_stand { rx_ref *slot, ref; }; /* what is to take a wrapper's place */
 
 struct rx_scanner {
     struct rx_map *map;
@@ -35,6 +36,8 @@ struct rx_scanner {
     size_t run_count, run_room;
     rx_off *locked; /* nodes whose lock word is not 0 */
     size_t locked_count, locked_room;
+    struct rx_stand *stands;
+    size_t stand_count, stand_room;
     uint64_t marked[8]; /* references marked, by kind; the sweep counts down */
     uint64_t polls, used_end;
     struct rx_scan_report *report;
@@ -86,6 +89,20 @@ static int rx_mark_child(struct rx_scanner *s, rx_off from, rx_ref ref, uint32_t
     return rc;
 }
 
+/* A wrapper of the dead: what it stands for is marked; it and its batch are garbage. */
+static int rx_mark_through(struct rx_scanner *s, rx_ref *slot, rx_ref *ref)
+{
+    struct rx_wrapped w;
+    if (!rx_ref_is_wrapper(*ref))
+        return RX_OK;
+    int rc = rx_wrapper_view(s->map, *ref, &w);
+    if (rc == RX_OK)
+        rc = rx_more(&s->stands, &s->stand_room, s->stand_count, sizeof *s->stands);
+    if (rc == RX_OK)
+        s->stands[s->stand_count++] = (struct rx_stand){slot, *ref = rx_wrapped_ref(&w)};
+    return rc;
+}
+
 static int rx_mark_node(struct rx_scanner *s, struct rx_todo at)
 {
     struct rx_node *n;
@@ -102,12 +119,16 @@ static int rx_mark_node(struct rx_scanner *s, struct rx_todo at)
         s->locked[s->locked_count++] = off;
     }
     rx_ref term = rx_load_rlx(&n->term);
+    if ((rc = rx_mark_through(s, &n->term, &term)) != RX_OK)
+        return rc;
     if (term && !rx_ref_is_leaf(term))
         return rx_corrupt(off, "what ends at the node is no leaf: %016llx", (unsigned long long)term);
     if (term && (rc = rx_mark(s, off, term)) != RX_OK)
         return rc;
     for (unsigned i = 0; i < given; i++) {
         rx_ref child = rx_load_rlx(&n->slot[i]);
+        if ((rc = rx_mark_through(s, &n->slot[i], &child)) != RX_OK)
+            return rc;
         if (child && (rc = rx_mark_child(s, off, child, at.level + n->prefix_len + 1)) != RX_OK)
             return rc;
     }
@@ -234,6 +255,8 @@ static int rx_scan_store(struct rx_scanner *s, struct rx_db *db)
     int rc = rx_arena_first(db, s->map, &a);
     if (rc)
         return rc;
+    for (size_t i = 0; i < s->stand_count; i++) /* before any batch's cell is given away */
+        rx_store(s->stands[i].slot, s->stands[i].ref);
     for (size_t i = 0; i < s->locked_count; i++)
         rx_store(&rx_node_at(s->map->base, s->locked[i])->lock, 0);
     for (size_t i = s->run_count; i-- > 0;)
@@ -273,5 +296,6 @@ int rx_scan_repair(struct rx_db *db, struct rx_map *map, struct rx_scan_report *
     free(s.todo);
     free(s.runs);
     free(s.locked);
+    free(s.stands);
     return rc;
 }

@@ -20,6 +20,7 @@
 #include "epoch.h"
 #include "gate.h"
 #include "intent.h"
+#include "settle.h"
 #include "../native/file.h"
 #include "../native/guard.h"
 
@@ -301,6 +302,7 @@ static void rx_reap_slot(struct rx_db *db, struct rx_map *map, struct rx_slot *s
         if (rx_load(&a->owner) != uid)
             continue;
         rx_intent_recover(db, map, a, uid);
+        rx_batch_decide(db, map, a);
         rx_arena_recover(db, map, a);
         rx_store(&a->owner, 0);
     }

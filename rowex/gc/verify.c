@@ -13,6 +13,7 @@
 #include "cells.h"
 #include "gate.h"
 #include "scan.h"
+#include "settle.h"
 #include "../native/file.h"
 #include "../native/node.h"
 
@@ -71,9 +72,18 @@ static bool rx_verify_ref(struct rx_verifier *v, rx_off from, rx_ref ref)
 static void rx_verify_leaf(struct rx_verifier *v, rx_off from, rx_ref ref, uint64_t depth, int byte)
 {
     struct rx_leaf_view leaf;
-    rx_off off = rx_ref_off(ref);
+    struct rx_wrapped w;
     if (!rx_verify_ref(v, from, ref))
         return;
+    if (rx_ref_is_wrapper(ref)) { /* of a batch that is not finished: what it stands for */
+        if (rx_wrapper_view(v->map, ref, &w)) {
+            rx_fault_error(v);
+            return;
+        }
+        if ((ref = rx_wrapped_ref(&w)) == 0 || !rx_verify_ref(v, from, ref))
+            return;
+    }
+    rx_off off = rx_ref_off(ref);
     if (rx_leaf_view(v->map, ref, &leaf)) {
         rx_fault_error(v);
         return;
@@ -243,6 +253,22 @@ static void rx_verify_hands(struct rx_verifier *v, const struct rx_arena *a)
         rx_verify_hand(v, rx_load(&a->bump));
 }
 
+/* What a batch that is not finished has in its hands. */
+static void rx_verify_batch(struct rx_verifier *v, const struct rx_arena *a)
+{
+    uint64_t size;
+    rx_off off = rx_load(&a->batch), cells[3];
+    const struct rx_batch *b = off ? rx_batch_at(v->map, off, &size) : NULL;
+    if (off && b == NULL)
+        rx_fault_at(v, off, "there should be a batch");
+    if (b == NULL || rx_load(&b->retired) > rx_load_rlx(&b->count))
+        return;
+    rx_verify_hand(v, off);
+    for (uint64_t i = rx_load(&b->retired); i < rx_load_rlx(&b->count); i++)
+        for (unsigned n = rx_batch_losers(v->map, b, i, cells); n-- > 0;)
+            rx_verify_hand(v, cells[n]);
+}
+
 static int rx_verify_arenas(struct rx_verifier *v)
 {
     uint32_t high = rx_load32(&v->db->hdr->arena_high);
@@ -256,8 +282,10 @@ static int rx_verify_arenas(struct rx_verifier *v)
             rc = rx_verify_list(v, a, c);
     }
     for (uint32_t i = 0; i < high && i < RX_ARENAS; i++)
-        if (rx_load(&v->db->arenas[i].generation) == v->map->generation)
+        if (rx_load(&v->db->arenas[i].generation) == v->map->generation) {
             rx_verify_hands(v, &v->db->arenas[i]);
+            rx_verify_batch(v, &v->db->arenas[i]);
+        }
     return rc;
 }
 

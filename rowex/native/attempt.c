@@ -1,16 +1,29 @@
 /*
- * attempt.c -- a whole change: attempts inside the epoch (change.c, remove.c), and outside
- * it whatever they could not wait for.
+ * attempt.c -- one attempt at a change, inside the epoch: where the key belongs (change.c), what
+ * is there, what is to be done; and batches that stand in the way.
  */
-#include <sched.h>
-#include <time.h>
 #include "change.h"
-#include "file.h"
-#include "flush.h"
-#include "frames.h"
-#include "../gc/gate.h"
+#include "lock.h"
 
-/* ---- one attempt, inside the epoch ------------------------------------------------------ */
+/*
+ * What a decided wrapper stands for takes its place; where that is nothing, the batch's owner
+ * merges nodes as a removal does.  Neither counts, logs nor retires anything (transaction.c).
+ */
+static int rx_settle(struct rx_thread *t, const struct rx_op *op, struct rx_place *p)
+{
+    rx_ref stands = rx_wrapped_ref(&p->wrapped);
+    bool quiet = t->quiet;
+    int rc;
+    t->quiet = true;
+    if (stands == 0)
+        rc = op->change == RX_SETTLE ? rx_remove_at(t, op, p) : rx_clear_slot(t, p);
+    else if ((rc = rx_reserve(t, NULL, 0, 0)) == RX_OK && (rc = rx_lock_node(t, p)) == RX_OK) {
+        rx_unlink_cells(t, 0, 0, 0, 0);
+        rc = rx_load(p->slot) == p->ref ? rx_commit_or_unlock(t, 1, p->slot, p->ref, stands, 0) : rx_moved(t, 1);
+    }
+    t->quiet = quiet;
+    return rc;
+}
 
 static int rx_take_out(struct rx_op *op, const struct rx_leaf_view *leaf)
 {
@@ -21,13 +34,58 @@ static int rx_take_out(struct rx_op *op, const struct rx_leaf_view *leaf)
     return RX_OK;
 }
 
-static int rx_attempt(struct rx_thread *t, struct rx_op *op)
+/*
+ * A batch stands where we want to go.  Decided: the slot gets what the wrapper stands for, and
+ * the next attempt finds that.  Pending: waited for outside the epoch; when its owner has stood
+ * still for too long, it is aborted.
+ */
+static int rx_meet(struct rx_thread *t, const struct rx_op *op, struct rx_place *p)
+{
+    struct rx_batch *b = p->wrapped.batch;
+    uint64_t state = p->wrapped.state, progress = rx_load(&b->progress);
+    if ((state & 3) != RX_B_PENDING) {
+        int rc = rx_settle(t, op, p);
+        return rc ? rc : RX_I_RESTART;
+    }
+    int64_t now = rx_now_ns();
+    if (t->met_state != state || t->met_progress != progress) {
+        t->met_state = state;
+        t->met_progress = progress;
+        t->met_ns = now;
+    } else if ((uint64_t)(now - t->met_ns) >= rx_load_rlx(&b->patience)) {
+        rx_cas(&b->state, &state, (state & ~3ull) | RX_B_ABORTED);
+        return RX_I_RESTART;
+    }
+    t->waited_uid = state >> 2;
+    return RX_I_RESTART;
+}
+
+/* A wrapper of our own batch, still pending and of this generation, takes the key's place. */
+static int rx_wrap(struct rx_thread *t, struct rx_op *op, struct rx_place *p)
+{
+    struct rx_batch *b = (struct rx_batch *)(void *)(t->base + op->batch);
+    int rc = rx_put_at(t, op, p);
+    if (rc)
+        rx_store(&b->item[op->item].wrapper, 0); /* before the cell is given back */
+    return rc;
+}
+
+int rx_attempt(struct rx_thread *t, struct rx_op *op)
 {
     struct rx_place p;
     t->waited_uid = 0;
-    int rc = rx_locate(t, op, &p);
+    int rc = RX_OK;
+    if (RX_UNLIKELY(t->quiet) && (rc = rx_batch_holds(t, op)) != RX_OK)
+        return rc;
+    rc = rx_locate(t, op, &p);
     if (rc)
         return rc;
+    if (RX_UNLIKELY(op->change == RX_SETTLE)) {
+        bool ours = p.at == RX_AT_WRAPPER && (rx_off)((uint8_t *)p.wrapped.batch - t->base) == op->batch;
+        return ours ? rx_settle(t, op, &p) : RX_ABSENT;
+    }
+    if (RX_UNLIKELY(p.at == RX_AT_WRAPPER))
+        return rx_meet(t, op, &p);
     bool present = p.at == RX_AT_LEAF;
     switch (op->change) {
     case RX_PUT:
@@ -41,6 +99,10 @@ static int rx_attempt(struct rx_thread *t, struct rx_op *op)
             return RX_ABSENT;
         rc = rx_take_out(op, &p.leaf);
         return rc ? rc : rx_remove_at(t, op, &p);
+    case RX_WRAP:
+        return rx_wrap(t, op, &p);
+    case RX_SETTLE:
+        return RX_ABSENT;
     case RX_CAS:
         break;
     }
@@ -53,127 +115,4 @@ static int rx_attempt(struct rx_thread *t, struct rx_op *op)
         memcmp(p.leaf.value, op->expected, op->expected_len) != 0)
         return RX_MISMATCH;
     return op->value ? rx_put_at(t, op, &p) : rx_remove_at(t, op, &p);
-}
-
-/* ---- a whole change ------------------------------------------------------------------------ */
-
-/* Room for an entry (R2), on pages that this process has touched. */
-static inline int rx_prepare_log(struct rx_thread *t, const struct rx_op *op)
-{
-    struct rx_lockhdr *hdr = t->db->hdr;
-    const struct rx_logger *l = t->db->logger;
-    if (RX_UNLIKELY(!rx_load32(&l->ready))) {
-        int rc = rx_log_join(t->db);
-        if (rc)
-            return rc;
-    }
-    if (RX_UNLIKELY(!rx_log_has_room(t->db))) {
-        int rc = rx_log_room(t);
-        if (rc)
-            return rc;
-    }
-    uint64_t size = op->key_len + (op->value ? op->value_len : 0) + RX_LOG_ENTRY_EXTRA, allowed = rx_load_rlx(&hdr->log_allowed);
-    if (op->value == NULL)
-        return RX_LIKELY(allowed) ? RX_OK : rx_log_admit_removal(t, size);
-    if (RX_UNLIKELY(rx_load_rlx(&hdr->log_backlog) + size > allowed))
-        return rx_log_admit_put(t, size);
-    rx_fetch_add(&hdr->log_backlog, size);
-    return RX_OK;
-}
-
-/* Before the first change of a session and of a thread: the mark, an arena. */
-static int rx_prepare(struct rx_thread *t, const struct rx_op *op)
-{
-    int rc = RX_OK;
-    if (RX_UNLIKELY(!rx_load(&t->db->hdr->marked))) {
-        if (t->deadline_ns == 0) /* it syncs the file */
-            return rx_fail(RX_WOULD_WAIT, 0, "for the in-use mark to become durable");
-        rc = rx_mark_in_use(t->db);
-    }
-    if (rc == RX_OK && RX_UNLIKELY(t->map->generation != rx_load(&t->db->hdr->generation)))
-        rc = rx_remap_thread(t);
-    if (rc == RX_OK && RX_UNLIKELY(t->arena && rx_load(&t->arena->generation) != t->map->generation))
-        rx_arena_release(t);
-    if (rc == RX_OK && RX_UNLIKELY(!t->arena))
-        rc = rx_arena_borrow(t);
-    if (rc == RX_OK && t->db->logged)
-        rc = rx_prepare_log(t, op);
-    return rc;
-}
-
-#define RX_RESTARTS_MAX 20000u
-
-/*
- * Outside the epoch: the node that we wanted is held by t->waited_uid.  A moment of
- * patience first; then sleep in growing steps and ask whether the holder still lives.
- */
-static int rx_wait_holder(struct rx_thread *t, unsigned tries)
-{
-    uint64_t uid = t->waited_uid;
-    if (uid == 0 && tries > RX_RESTARTS_MAX) /* somebody makes progress at each; so this is damage */
-        return rx_corrupt(0, "the tree around a key does not hold still, though nobody holds it");
-    if (uid == 0 || tries < 8) {
-        for (unsigned i = 0; i < 32u << (tries > 4 ? 4 : tries); i++)
-            rx_pause();
-        return RX_OK;
-    }
-    if (tries < 32 && t->deadline_ns) {
-        sched_yield();
-        return RX_OK;
-    }
-    if ((tries & 15) == 0 && rx_uid_gone(t->db, uid))
-        return RX_OK;
-    if (rx_now_ns() >= t->deadline_ns)
-        return rx_fail(RX_WOULD_WAIT, 0, "a node is held by uid %llu of process %u", (unsigned long long)uid,
-                       rx_uid_pid(t->db, uid));
-    struct timespec nap = {0, tries < 256 ? 50000 : 1000000};
-    nanosleep(&nap, NULL);
-    return rx_poll_interrupt();
-}
-
-/* What an attempt could not do inside the epoch; RX_OK: try again. */
-static int rx_resolve(struct rx_thread *t, int rc, unsigned tries)
-{
-    switch (rc) {
-    case RX_I_GATE:
-        return rx_gate_wait(t);
-    case RX_I_GROW:
-        return rx_grow(t);
-    case RX_I_RESTART:
-        return rx_wait_holder(t, tries);
-    default:
-        return rc;
-    }
-}
-
-int rx_change(struct rx_thread *t, struct rx_op *op)
-{
-    for (unsigned tries = 0;; tries++) {
-        int rc = rx_prepare(t, op);
-        if (RX_UNLIKELY(rc))
-            return rc;
-        rc = rx_enter_write(t);
-        if (RX_LIKELY(rc == RX_OK)) {
-            rc = rx_attempt(t, op);
-            if (RX_UNLIKELY(rc != RX_OK))
-                rx_unreserve(t);
-            rx_leave_write(t);
-        } else {
-            t->waited_uid = 0;
-        }
-        if (RX_UNLIKELY(__atomic_load_n(&t->map->poison, __ATOMIC_RELAXED)))
-            return rx_fail(RX_E_IO, 0, "while changing a key; it may or may not have happened");
-        if (RX_LIKELY(rc < RX_I_EVICTED)) {
-            if (t->db->logged)
-                rx_log_notice(t->db);
-            return rc;
-        }
-        rc = rx_resolve(t, rc, tries);
-        if (rc == RX_E_FULL && !op->plain && op->value == NULL) {
-            op->plain = true; /* P6: removals work on a full disk */
-            continue;
-        }
-        if (rc)
-            return rc;
-    }
 }

@@ -247,8 +247,10 @@ static int rx_scan_batch(struct rx_thread *t, struct rx_scan *s, struct rx_pack 
         rx_ref leaf;
         struct rx_leaf_view view;
         rc = rx_cursor_step(&s->cursor, &leaf);
-        if (rc == RX_OK)
-            rc = rx_leaf_view(t->map, leaf, &view);
+        if (rc == RX_OK && (rc = rx_leaf_view(t->map, leaf, &view)) == RX_ABSENT) { /* its batch has removed it */
+            rc = RX_OK;
+            continue;
+        }
         if (rc)
             return rc;
         if (rx_scan_past(s, &view))
@@ -341,10 +343,12 @@ int rx_edge(rx_index *h, rx_thread *given, int which, const void *key, size_t ke
         const uint8_t *bound = which >= 2 ? (key ? key : (const uint8_t *)"") : NULL;
         rc = down ? rx_cursor_seek_down(&c, t->map, bound, key_len, true)
                   : rx_cursor_seek(&c, t->map, bound, key_len, false);
-        if (rc == RX_OK)
-            rc = rx_cursor_step(&c, &leaf);
-        if (rc == RX_OK)
-            rc = rx_leaf_view(t->map, leaf, &view);
+        do {
+            if (rc == RX_OK || rc == RX_ABSENT)
+                rc = rx_cursor_step(&c, &leaf);
+            if (rc == RX_OK)
+                rc = rx_leaf_view(t->map, leaf, &view);
+        } while (rc == RX_ABSENT); /* its batch has removed it */
         if (rc == RX_OK && !rx_pack_record(t, &p, &view, 1))
             rc = RX_TOO_SMALL;
         *need = p.need;

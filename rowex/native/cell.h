@@ -15,7 +15,12 @@ static inline rx_ref rx_ref_make(rx_off off, unsigned kind, unsigned prefix_len)
 }
 static inline rx_off rx_ref_off(rx_ref ref) { return ref & RX_REF_OFF_MASK; }
 static inline unsigned rx_ref_kind(rx_ref ref) { return (unsigned)(ref & RX_KIND_MASK); }
-static inline bool rx_ref_is_leaf(rx_ref ref) { return rx_ref_kind(ref) == RX_K_LEAF || rx_ref_kind(ref) == RX_K_BIG; }
+/* A leaf, or the wrapper that stands for one or for none: no node. */
+static inline bool rx_ref_is_leaf(rx_ref ref)
+{
+    return (1u << RX_K_LEAF | 1u << RX_K_BIG | 1u << RX_K_WRAPPER) >> rx_ref_kind(ref) & 1;
+}
+static inline bool rx_ref_is_wrapper(rx_ref ref) { return rx_ref_kind(ref) == RX_K_WRAPPER; }
 static inline bool rx_kind_is_node(unsigned kind) { return kind >= RX_K_N4 && kind <= RX_K_N256; }
 
 /* Bytes of a node of this kind before its prefix; 0 if the kind is no node. */
@@ -76,7 +81,7 @@ static inline uint64_t rx_cell_size(uint64_t header)
     }
     case RX_K_N4: case RX_K_N16: case RX_K_N48: case RX_K_N256:
         return rx_node_size(rx_head_kind(header), (unsigned)(header >> 16) & 0xffffu);
-    case RX_K_BIG: case RX_K_FREE: case RX_K_LIMBO: {
+    case RX_K_BIG: case RX_K_FREE: case RX_K_LIMBO: case RX_K_WRAPPER: case RX_K_BATCH: {
         uint64_t size = (header >> 8) * 8;
         return (header & 0xf0) == 0 && size >= RX_CELL_MIN && size < RX_OFF_MAX ? size : 0;
     }

@@ -37,13 +37,20 @@ static uint64_t rx_common(const uint8_t *a, uint64_t a_len, const uint8_t *b, ui
 /* What a slot's leaf is to the key: RX_AT_LEAF, RX_AT_OTHER, or an error. */
 static int rx_place_leaf(struct rx_thread *t, const struct rx_op *op, struct rx_place *p, bool ends)
 {
-    int rc = rx_leaf_view(t->map, p->ref, &p->leaf);
+    int rc = RX_OK;
+    if (RX_UNLIKELY(rx_ref_is_wrapper(p->ref))) { /* it stands where its key belongs, whatever it stands for */
+        rc = rx_wrapper_view(t->map, p->ref, &p->wrapped);
+        p->leaf.key = p->wrapped.key;
+        p->leaf.key_len = p->wrapped.key_len;
+    } else {
+        rc = rx_leaf_view(t->map, p->ref, &p->leaf);
+    }
     if (rc)
         return rc;
     uint64_t depth = p->level + p->node_prefix + !ends;
     p->common = rx_common(p->leaf.key, p->leaf.key_len, op->key, op->key_len, 0);
     if (p->common == op->key_len && p->leaf.key_len == op->key_len)
-        p->at = RX_AT_LEAF;
+        p->at = rx_ref_is_wrapper(p->ref) ? RX_AT_WRAPPER : RX_AT_LEAF;
     else if (p->common < depth || ends)
         return rx_corrupt(rx_ref_off(p->ref), "a leaf's key does not belong where it hangs");
     else
@@ -99,13 +106,32 @@ int rx_locate(struct rx_thread *t, const struct rx_op *op, struct rx_place *p)
 
 static rx_off rx_cell(struct rx_thread *t, unsigned i) { return rx_load_rlx(&t->arena->reserved[RX_RSV_OP + i]); }
 
-static uint64_t rx_any_leaf_size(uint64_t key_len, uint64_t value_len)
+/* Of what a put hangs into the tree. */
+static uint64_t rx_new_size(const struct rx_op *op)
 {
-    return rx_leaf_is_small(key_len, value_len) ? rx_leaf_size(key_len, value_len) : rx_big_size(key_len, value_len);
+    return op->change == RX_WRAP ? sizeof(struct rx_wrapper) : rx_any_leaf_size(op->key_len, op->value_len);
 }
 
-static rx_ref rx_new_leaf(struct rx_thread *t, const struct rx_op *op)
+/* The item names it before the tree does: whoever finishes the batch finds it. */
+static rx_ref rx_new_wrapper(struct rx_thread *t, const struct rx_op *op, rx_ref old)
 {
+    struct rx_batch *b = (struct rx_batch *)(void *)(t->base + op->batch);
+    rx_off off = rx_cell(t, 0);
+    struct rx_wrapper *w = (struct rx_wrapper *)(void *)(t->base + off);
+    rx_store_rlx(&w->batch, op->batch);
+    rx_store_rlx(&w->index, op->item);
+    rx_store_rlx(&w->old, old);
+    rx_store(&w->header, rx_head_sized(RX_K_WRAPPER, sizeof *w));
+    rx_flush(t->map->fences, w, sizeof *w);
+    rx_store(&b->item[op->item].wrapper, off);
+    rx_flush(t->map->fences, &b->item[op->item].wrapper, 8);
+    return rx_ref_make(off, RX_K_WRAPPER, 0);
+}
+
+static rx_ref rx_new_leaf(struct rx_thread *t, const struct rx_op *op, rx_ref old)
+{
+    if (RX_UNLIKELY(op->change == RX_WRAP))
+        return rx_new_wrapper(t, op, old);
     rx_ref leaf = rx_leaf_build(t->base, rx_cell(t, 0), op->key, op->key_len, op->value, op->value_len,
                                 t->map->checksum, t->map->fences);
     rx_will_log(t, leaf, RX_L_PUT);
@@ -173,7 +199,7 @@ int rx_moved(struct rx_thread *t, unsigned locks)
 
 int rx_commit_or_unlock(struct rx_thread *t, unsigned locks, const rx_ref *slot, rx_ref old, rx_ref new, int delta)
 {
-    int rc = rx_commit(t, rx_offset_of(t, slot), old, new, delta);
+    int rc = rx_commit(t, rx_offset_of(t, slot), old, new, t->quiet ? 0 : delta);
     if (rc)
         rx_unlock_all(t, locks);
     return rc;
@@ -184,17 +210,17 @@ int rx_commit_or_unlock(struct rx_thread *t, unsigned locks, const rx_ref *slot,
 /* The slot exists: its leaf is replaced, or it is empty. */
 static int rx_set_slot(struct rx_thread *t, struct rx_op *op, struct rx_place *p)
 {
-    uint64_t size = rx_any_leaf_size(op->key_len, op->value_len);
+    uint64_t size = rx_new_size(op);
     bool replaces = p->at == RX_AT_LEAF;
     int rc = rx_reserve(t, &size, 1, replaces);
     if (rc)
         return rc;
-    rx_ref leaf = rx_new_leaf(t, op);
+    rx_ref leaf = rx_new_leaf(t, op, replaces ? p->ref : 0);
     if ((rc = rx_lock_node(t, p)) != RX_OK)
         return rc;
     if (rx_load(p->slot) != p->ref)
         return rx_moved(t, 1);
-    rx_unlink_cells(t, replaces, p->ref, 0, 0);
+    rx_unlink_cells(t, replaces && !t->quiet, p->ref, 0, 0);
     if (!replaces && p->kind == RX_K_N256 && p->slot != &p->node->term)
         rx_node_hint(p->node, 1);
     return rx_commit_or_unlock(t, 1, p->slot, p->ref, leaf, !replaces);
@@ -203,11 +229,11 @@ static int rx_set_slot(struct rx_thread *t, struct rx_op *op, struct rx_place *p
 /* The byte has no slot and the node has one to give. */
 static int rx_give_slot(struct rx_thread *t, struct rx_op *op, struct rx_place *p, uint8_t byte)
 {
-    uint64_t size = rx_any_leaf_size(op->key_len, op->value_len);
+    uint64_t size = rx_new_size(op);
     int rc = rx_reserve(t, &size, 1, 0);
     if (rc)
         return rc;
-    rx_ref leaf = rx_new_leaf(t, op);
+    rx_ref leaf = rx_new_leaf(t, op, 0);
     if ((rc = rx_lock_node(t, p)) != RX_OK)
         return rc;
     if (rx_node_find(p->node, p->kind, byte))
@@ -225,11 +251,11 @@ static int rx_copy_larger(struct rx_thread *t, struct rx_op *op, struct rx_place
     uint8_t bytes[257];
     rx_ref refs[257];
     unsigned kind = rx_kind_for((unsigned)rx_node_live(p->node, p->kind) + 1);
-    uint64_t sizes[2] = {rx_any_leaf_size(op->key_len, op->value_len), rx_node_size(kind, (unsigned)p->node_prefix)};
+    uint64_t sizes[2] = {rx_new_size(op), rx_node_size(kind, (unsigned)p->node_prefix)};
     int rc = rx_reserve(t, sizes, 2, 1);
     if (rc)
         return rc;
-    rx_ref leaf = rx_new_leaf(t, op);
+    rx_ref leaf = rx_new_leaf(t, op, 0);
     if ((rc = rx_lock_pair(t, p)) != RX_OK)
         return rc;
     unsigned count = (unsigned)rx_node_children(p->node, p->kind, bytes, refs), at = 0;
@@ -282,14 +308,14 @@ static int rx_split_leaf(struct rx_thread *t, struct rx_op *op, struct rx_place 
     uint64_t level = p->level + p->node_prefix + 1, step = RX_PREFIX_MAX + 1u;
     uint64_t chain = (p->common - level) / step;
     uint64_t sizes[RX_RSV_OP_MAX];
-    sizes[0] = rx_any_leaf_size(op->key_len, op->value_len);
+    sizes[0] = rx_new_size(op);
     sizes[1] = rx_node_size(RX_K_N4, (unsigned)(p->common - level - chain * step));
     for (uint64_t i = 0; i < chain; i++)
         sizes[2 + i] = rx_node_size(RX_K_N4, RX_PREFIX_MAX);
     int rc = rx_reserve(t, sizes, 2 + (int)chain, 0);
     if (rc)
         return rc;
-    rx_ref leaf = rx_new_leaf(t, op);
+    rx_ref leaf = rx_new_leaf(t, op, 0);
     int old_byte = p->leaf.key_len == p->common ? -1 : p->leaf.key[p->common];
     rx_ref top = rx_fork(t, 1, op, level + chain * step, p->common, old_byte, p->ref, leaf);
     for (uint64_t i = chain; i-- > 0;) {
@@ -313,12 +339,12 @@ static int rx_split_prefix(struct rx_thread *t, struct rx_op *op, struct rx_plac
     const uint8_t *prefix = rx_node_prefix(p->node, p->kind);
     unsigned kind = rx_kind_for((unsigned)rx_node_live(p->node, p->kind));
     uint64_t rest = p->node_prefix - p->common - 1;
-    uint64_t sizes[3] = {rx_any_leaf_size(op->key_len, op->value_len), rx_node_size(kind, (unsigned)rest),
+    uint64_t sizes[3] = {rx_new_size(op), rx_node_size(kind, (unsigned)rest),
                          rx_node_size(RX_K_N4, (unsigned)p->common)};
     int rc = rx_reserve(t, sizes, 3, 1);
     if (rc)
         return rc;
-    rx_ref leaf = rx_new_leaf(t, op);
+    rx_ref leaf = rx_new_leaf(t, op, 0);
     if ((rc = rx_lock_pair(t, p)) != RX_OK)
         return rc;
     unsigned count = (unsigned)rx_node_children(p->node, p->kind, bytes, refs);
@@ -338,6 +364,8 @@ int rx_put_at(struct rx_thread *t, struct rx_op *op, struct rx_place *p)
     case RX_AT_LEAF:
     case RX_AT_EMPTY:
         return rx_set_slot(t, op, p);
+    case RX_AT_WRAPPER: /* met before */
+        return RX_I_RESTART;
     case RX_AT_OTHER:
         return rx_split_leaf(t, op, p);
     case RX_AT_PREFIX:

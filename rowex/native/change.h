@@ -15,6 +15,7 @@ enum rx_at {
     RX_AT_EMPTY,   /* the slot is null */
     RX_AT_LEAF,    /* the slot's leaf has this key */
     RX_AT_OTHER,   /* the slot's leaf has another key */
+    RX_AT_WRAPPER, /* the slot's wrapper has this key */
     RX_AT_PREFIX,  /* the key leaves the path inside the node's prefix */
 };
 
@@ -28,7 +29,8 @@ struct rx_place {
     rx_ref *slot, ref;    /* where the leaf is or goes */
     rx_ref parent_ref, *parent_slot; /* none for the root */
     uint64_t common;      /* AT_PREFIX: bytes of the prefix matched; AT_OTHER: bytes the keys share */
-    struct rx_leaf_view leaf; /* AT_LEAF, AT_OTHER */
+    struct rx_leaf_view leaf; /* AT_LEAF, AT_OTHER (of a wrapper: its key alone) */
+    struct rx_wrapped wrapped; /* AT_WRAPPER */
 };
 
 /* ---- change.c ---- */
@@ -48,6 +50,39 @@ int rx_commit_or_unlock(struct rx_thread *t, unsigned locks, const rx_ref *slot,
 /* ---- remove.c ---- */
 /* As rx_put_at(): takes the leaf at p out. */
 int rx_remove_at(struct rx_thread *t, const struct rx_op *op, struct rx_place *p);
+int rx_clear_slot(struct rx_thread *t, struct rx_place *p); /* never merges */
+
+/* ---- attempt.c, writing.c ---- */
+/* Inside an epoch: one attempt at op. */
+int rx_attempt(struct rx_thread *t, struct rx_op *op);
+/* Before the epoch: the in-use mark, the generation, an arena, room in the log. */
+int rx_prepare(struct rx_thread *t);
+/* The log takes so many bytes, or RX_E_FULL and nothing was changed; before the first lock. */
+int rx_admit(struct rx_thread *t, uint64_t bytes, bool removes);
+/* After it: does or waits for what an attempt that returned rc could not; RX_OK: try again. */
+int rx_resolve(struct rx_thread *t, int rc, unsigned tries);
+
+static inline uint64_t rx_any_leaf_size(uint64_t key_len, uint64_t value_len)
+{
+    return rx_leaf_is_small(key_len, value_len) ? rx_leaf_size(key_len, value_len) : rx_big_size(key_len, value_len);
+}
+
+/*
+ * Inside an epoch: is the batch of op still what our arena works on?  RX_I_MOVED: a generation
+ * has ended, and the batch with it.  RX_MISMATCH: nothing can be installed any more, it was aborted.
+ */
+static inline int rx_batch_holds(struct rx_thread *t, const struct rx_op *op)
+{
+    struct rx_batch *b = (struct rx_batch *)(void *)(t->base + op->batch);
+    if (t->map->generation != op->generation || rx_load(&t->arena->batch) != op->batch)
+        return RX_I_MOVED;
+    if (op->change != RX_WRAP)
+        return RX_OK;
+    if ((rx_load(&b->state) & 3) != RX_B_PENDING)
+        return RX_MISMATCH;
+    rx_store(&b->progress, rx_load_rlx(&b->progress) + 1);
+    return RX_OK;
+}
 
 static inline bool rx_node_full(struct rx_node *n, unsigned kind)
 {

@@ -165,8 +165,10 @@ static int rx_weak_batch(struct rx_thread *t, struct rx_weak *w, struct rx_fault
     for (int i = 0; i < RX_CHECK_BATCH && rc == RX_OK; i++) {
         rx_ref leaf;
         rc = rx_cursor_step(&w->cursor, &leaf);
-        if (rc == RX_OK)
-            rc = rx_weak_leaf(t, w, leaf, faults);
+        if (rc == RX_OK && (rc = rx_weak_leaf(t, w, leaf, faults)) == RX_ABSENT) { /* its batch has removed it */
+            rc = RX_OK;
+            i--;
+        }
     }
     return rc;
 }

@@ -83,6 +83,9 @@ struct rx_thread {
     uint64_t grow_need;     /* bytes that rx_reserve() could not find, for rx_grow() */
     uint64_t waited_uid;    /* whom we last waited for, for messages */
     uint64_t log_number;    /* of our last log entry */
+    bool quiet;             /* steps of a batch: commits count, log and retire nothing of their keys */
+    uint64_t met_state, met_progress; /* of the batch that we wait for */
+    int64_t met_ns;                   /* since when it stands still */
     struct rx_thread *next_in_db;
     struct rx_thread *next_in_thread;
 };
@@ -113,6 +116,9 @@ void rx_own_thread(const uint32_t *stop);
 
 /* Tells one of the few events worth telling; outside locks and epochs. */
 void rx_event(const char *name, uint64_t a, uint64_t b);
+
+/* A page of the map could not be read or written. */
+static inline bool rx_poisoned(const struct rx_map *map) { return RX_UNLIKELY(rx_load32(&map->poison)); }
 
 static inline struct rx_super *rx_super_of(const struct rx_map *map)
 {

@@ -226,6 +226,8 @@ static int rx_cursor_place(struct rx_cursor *c, const uint8_t *bound, uint64_t b
             return RX_OK;
         if (rx_ref_is_leaf(ref)) {
             rc = rx_side_of_leaf(c->map, ref, bound, bound_len, &side);
+            if (rc == RX_ABSENT) /* its batch has removed it */
+                return RX_OK;
             if (rc == RX_OK && side != skip && !(side == RX_AT_BOUND && skip_equal)) {
                 f->window[0] = ref; /* the very one that was judged */
                 f->count = 1;

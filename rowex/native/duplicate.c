@@ -71,8 +71,10 @@ static int rx_duplicate_read(struct rx_duplicate *d)
         rx_ref leaf;
         struct rx_leaf_view v;
         rc = rx_cursor_step(&d->cursor, &leaf);
-        if (rc == RX_OK)
-            rc = rx_leaf_view(map, leaf, &v);
+        if (rc == RX_OK && (rc = rx_leaf_view(map, leaf, &v)) == RX_ABSENT) { /* its batch has removed it */
+            rc = RX_OK;
+            continue;
+        }
         if (rc)
             return rc;
         if (v.key_len > RX_BATCH || v.value_len > RX_BATCH || rx_record_bytes(&v) > RX_BATCH)

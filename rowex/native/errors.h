@@ -21,6 +21,7 @@
     X(RX_I_RESTART,        91, "the descent met a change",                          "restart") \
     X(RX_I_GROW,           92, "space must be found outside the epoch",             "rx_grow(), then restart") \
     X(RX_I_GATE,           93, "the gate is closed",                                "rx_gate_wait(), then restart") \
+    X(RX_I_MOVED,          94, "the generation that a batch was begun in is over",  "begin it anew") \
     X(RX_E_CORRUPT,        -1, "the file is damaged",                               "run `rowex check`; restore a backup or `rowex dump` what can be read") \
     X(RX_E_FORMAT,         -2, "this is not a usable Rowex file",                   "check the path and the version that wrote it") \
     X(RX_E_CLOSED,         -3, "the index is closed",                               "open it again") \

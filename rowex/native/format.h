@@ -55,9 +55,10 @@ enum rx_kind {
     RX_K_N48 = 4,
     RX_K_N256 = 5,
     RX_K_BIG = 6,     /* leaf of any size: struct rx_big */
-    RX_K_WRAPPER = 7, /* reserved: batches */
+    RX_K_WRAPPER = 7, /* struct rx_wrapper: what a key is, as its batch decides */
     RX_K_FREE = 8,    /* struct rx_free */
     RX_K_LIMBO = 9,   /* struct rx_limbo: retired cells waiting for readers */
+    RX_K_BATCH = 10,  /* struct rx_batch: several changes that take effect at one instant */
 };
 #define RX_KIND_MASK 7u /* of a reference */
 #define RX_REF_OFF_MASK 0x0000FFFFFFFFFFF8ull
@@ -108,6 +109,35 @@ struct rx_free {
     uint64_t header; /* RX_K_FREE | units << 8 */
     rx_off next;     /* in its owner's list of this class */
 };
+
+/*
+ * A batch (transaction.c).  Its wrappers hang in the tree where leaves do; `state` alone says
+ * what they stand for: committed, the item's leaf (none: the key is absent); else `old`.
+ * All but state, progress, retired and the items' offsets is as it was before it was reachable.
+ */
+struct rx_wrapper {
+    uint64_t header; /* RX_K_WRAPPER | units << 8 */
+    rx_off batch;
+    uint64_t index;  /* of its item */
+    rx_ref old;      /* the leaf before; 0 none */
+};
+struct rx_batch_item {
+    rx_ref leaf;    /* the new one; 0: the key is to be absent */
+    rx_off wrapper; /* 0: not made */
+    uint64_t key;   /* in the cell: offset:40 | length << 40 */
+};
+struct rx_batch {
+    uint64_t header; /* RX_K_BATCH | units << 8 */
+    uint64_t state;  /* uid << 2 | enum rx_batch_state */
+    uint64_t count;
+    uint64_t progress; /* bumped while its owner works: who waits for it sees that it lives */
+    uint64_t retired;  /* items whose cells went to limbo; count + 1: this cell too */
+    uint64_t patience; /* ns that it may stand still before who waits for it aborts it */
+    uint64_t pad[2];
+    struct rx_batch_item item[]; /* by key; then the keys */
+};
+enum rx_batch_state { RX_B_PENDING = 1, RX_B_COMMITTED = 2, RX_B_ABORTED = 3 };
+#define RX_BATCH_KEY_SHIFT 40u
 
 #define RX_LIMBO_ENTRIES 123u
 struct rx_limbo {
@@ -336,7 +366,10 @@ struct rx_arena {
     uint64_t log_claim;           /* log entry being claimed: number << 2 | enum rx_log_claim */
     rx_off head[RX_CLASSES];
     rx_off tail[RX_CLASSES]; /* meaningful while head is non-zero */
-    uint8_t reserved_tail[8192 - 512 - 2 * 8 * RX_CLASSES];
+    rx_off batch;           /* the batch being applied, or left to be finished (settle.h); 0 none */
+    int64_t batch_count;    /* count after it, once it is committed */
+    uint64_t batch_counted; /* 1: count has it */
+    uint8_t reserved_tail[8192 - 512 - 2 * 8 * RX_CLASSES - 24];
 };
 
 #define RX_LOCKFILE_PROCESSES 4096u
@@ -385,6 +418,8 @@ RX_ASSERT_AT(struct rx_big, bytes, 24);
 RX_ASSERT_AT(struct rx_free, next, 8);
 RX_ASSERT_AT(struct rx_limbo, entry, 40);
 _Static_assert(sizeof(struct rx_limbo) == 1024, "limbo block");
+_Static_assert(sizeof(struct rx_wrapper) == 32 && sizeof(struct rx_batch_item) == 24, "wrapper, item");
+RX_ASSERT_AT(struct rx_batch, item, 64);
 RX_ASSERT_AT(struct rx_super, uuid, 24);
 RX_ASSERT_AT(struct rx_super, generation, 40);
 RX_ASSERT_AT(struct rx_super, capacity, 48);

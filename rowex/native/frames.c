@@ -8,6 +8,7 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <stdlib.h>
 #include <sys/types.h>
 #include "flush.h"
 #include "frames.h"
@@ -30,6 +31,7 @@ struct rx_gather { /* one frame being put together */
     uint64_t credit;      /* as hdr->log_backlog counted its puts */
     const uint8_t *large; /* the value that follows the buffer, when it did not fit in */
     uint64_t large_size;
+    uint8_t *owned; /* of a batch: its bytes, put together here */
 };
 
 /* ---- gathering ------------------------------------------------------------------------ */
@@ -47,10 +49,69 @@ static void rx_gather_bytes(struct rx_logger *l, struct rx_gather *g, const uint
     g->used += size;
 }
 
+/*
+ * Item i of a batch as an entry: its size; written to `to` where that is not NULL.
+ * 0: damaged (a page was lost).
+ */
+static uint64_t rx_batch_entry(struct rx_map *map, const struct rx_batch *b, uint64_t size, uint64_t i, uint8_t *to)
+{
+    rx_ref leaf = rx_load_rlx(&b->item[i].leaf);
+    struct rx_leaf_view v = {0};
+    v.key = rx_batch_key(b, size, i, &v.key_len);
+    if (v.key == NULL || (leaf && rx_leaf_view(map, leaf, &v)) || v.key_len > RX_KEY_MAX)
+        return 0;
+    if (to) {
+        uint64_t head = rx_logged_head(leaf ? RX_L_PUT : RX_L_REMOVE, v.key_len, v.value_len);
+        memcpy(to, &head, sizeof head);
+        memcpy(to + sizeof head, v.key, v.key_len);
+        if (v.value_len)
+            memcpy(to + sizeof head + v.key_len, v.value, v.value_len);
+    }
+    return 8 + v.key_len + v.value_len;
+}
+
+/*
+ * A batch is one entry, whose value is a list of entries: all of it is in one frame, or none.
+ * Returns as rx_gather_entry().
+ */
+static int rx_gather_batch(struct rx_logger *l, struct rx_map *map, struct rx_gather *g, rx_off off)
+{
+    uint64_t size, total = 0, room = RX_FRAME_BYTES - sizeof(struct rx_log_frame) - 8 - g->used;
+    const struct rx_batch *b = rx_batch_at(map, off, &size);
+    for (uint64_t i = 0; b && i < b->count; i++) {
+        uint64_t bytes = rx_batch_entry(map, b, size, i, NULL);
+        if (bytes == 0)
+            b = NULL;
+        total += bytes;
+    }
+    if (b == NULL)
+        return rx_corrupt(off, "a logged batch is not there");
+    bool large = total > RX_ENTRY_INLINE;
+    if (large ? g->count != 0 : 8 + total > room)
+        return RX_END;
+    uint8_t *to = l->buffer + sizeof(struct rx_log_frame) + g->used + 8;
+    if (large && (to = g->owned = malloc(total)) == NULL)
+        return rx_fail(RX_E_MEMORY, 0, "for logging a batch of %llu bytes", (unsigned long long)total);
+    for (uint64_t i = 0, at = 0; i < b->count; i++)
+        at += rx_batch_entry(map, b, size, i, to + at);
+    g->credit += total + RX_LOG_ENTRY_EXTRA;
+    rx_gather_head(l, g, RX_L_BATCH, 0, total);
+    if (large) {
+        g->large = to;
+        g->large_size = total;
+    } else {
+        g->used += total;
+    }
+    g->count++;
+    return RX_OK;
+}
+
 /* RX_OK; RX_END: it does not fit any more. */
 static int rx_gather_entry(struct rx_logger *l, struct rx_map *map, struct rx_gather *g, uint64_t what)
 {
     enum rx_log_kind kind = (enum rx_log_kind)(what >> RX_LOG_KIND_SHIFT);
+    if (kind == RX_L_BATCH)
+        return rx_gather_batch(l, map, g, what & RX_REF_OFF_MASK);
     uint64_t room = RX_FRAME_BYTES - sizeof(struct rx_log_frame) - 8 - g->used;
     struct rx_leaf_view v = {0};
     if (kind != RX_L_VOID) {
@@ -253,6 +314,7 @@ int rx_frames_write(struct rx_thread *t, struct rx_lead *lead)
         if (rc || g.count == 0)
             break;
         rc = rx_frame_put(t, l, lead, &g, &unsynced);
+        free(g.owned);
         if (rc == RX_OK && unsynced >= RX_SYNC_BYTES)
             rc = rx_lead_sync(t, l, lead, &unsynced);
     }

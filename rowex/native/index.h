@@ -102,6 +102,13 @@ int rx_put_many(rx_index *h, rx_thread *t, size_t n, const void *const *keys, co
 int rx_remove_many(rx_index *h, rx_thread *t, size_t n, const void *const *keys, const size_t *key_len,
                    int64_t wait_ns, size_t *done, size_t *removed, uint64_t *ticket);
 
+/*
+ * All or nothing, at one instant: n keys, strictly ascending, value NULL: absent afterwards.
+ * RX_WOULD_WAIT, or an error: nothing was changed.
+ */
+int rx_batch_apply(rx_index *h, rx_thread *t, size_t n, const void *const *keys, const size_t *key_len,
+                   const void *const *values, const size_t *value_len, int64_t wait_ns, uint64_t *ticket);
+
 /* start <= key < stop, in either direction; NULL start / stop: open; limit < 0: none. */
 int rx_scan_open(rx_index *h, const void *start, size_t start_len, const void *stop, size_t stop_len,
                  int reverse, int64_t limit, rx_scan **out);

@@ -287,9 +287,65 @@ rx_ref rx_leaf_build(uint8_t *base, rx_off off, const void *key, uint64_t key_le
     return rx_ref_make(off, RX_K_BIG, 0);
 }
 
+struct rx_batch *rx_batch_at(struct rx_map *map, rx_off off, uint64_t *size)
+{
+    if (off < RX_HEAP || (off & 7) || !rx_in_file(map, off, sizeof(struct rx_batch)))
+        return NULL;
+    struct rx_batch *b = (struct rx_batch *)(void *)(map->base + off);
+    uint64_t header = rx_load(&b->header);
+    *size = rx_cell_size(header);
+    if (rx_head_kind(header) != RX_K_BATCH || *size < sizeof *b || !rx_in_file(map, off, *size) ||
+        rx_load_rlx(&b->count) > (*size - sizeof *b) / sizeof b->item[0])
+        return NULL;
+    return b;
+}
+
+const uint8_t *rx_batch_key(const struct rx_batch *b, uint64_t size, uint64_t i, uint64_t *key_len)
+{
+    uint64_t key = rx_load_rlx(&b->item[i].key), at = key & ((1ull << RX_BATCH_KEY_SHIFT) - 1);
+    *key_len = key >> RX_BATCH_KEY_SHIFT;
+    return at <= size && *key_len <= size - at && *key_len <= RX_KEY_MAX ? (const uint8_t *)b + at : NULL;
+}
+
+/* Ordering: the state (acquire) after the slot that led here; pairs with the batch's commit. */
+int rx_wrapper_view(struct rx_map *map, rx_ref ref, struct rx_wrapped *w)
+{
+    rx_off off = rx_ref_off(ref);
+    uint64_t size;
+    if (RX_UNLIKELY(off < RX_HEAP || (off & 7) || !rx_in_file(map, off, sizeof(struct rx_wrapper))))
+        return rx_corrupt(off, "a reference leads outside the file");
+    const struct rx_wrapper *wrapper = (const struct rx_wrapper *)(const void *)(map->base + off);
+    if (RX_UNLIKELY(rx_load(&wrapper->header) != rx_head_sized(RX_K_WRAPPER, sizeof *wrapper)))
+        return rx_corrupt(off, "expected a wrapper, found header %016llx", (unsigned long long)rx_load(&wrapper->header));
+    uint64_t index = rx_load_rlx(&wrapper->index);
+    w->old = rx_load_rlx(&wrapper->old);
+    w->batch = rx_batch_at(map, rx_load_rlx(&wrapper->batch), &size);
+    if (RX_UNLIKELY(w->batch == NULL || index >= (size - sizeof *w->batch) / sizeof w->batch->item[0]))
+        return rx_corrupt(off, "the wrapper belongs to no batch");
+    w->leaf = rx_load_rlx(&w->batch->item[index].leaf);
+    w->key = rx_batch_key(w->batch, size, index, &w->key_len);
+    w->state = rx_load(&w->batch->state);
+    if (RX_UNLIKELY(w->key == NULL || (w->state & 3) == 0 || (w->leaf && !rx_ref_is_leaf(w->leaf)) ||
+                    (w->old && !rx_ref_is_leaf(w->old)) || rx_ref_is_wrapper(w->leaf) || rx_ref_is_wrapper(w->old)))
+        return rx_corrupt(off, "the wrapper's batch is damaged");
+    return RX_OK;
+}
+
+static __attribute__((noinline)) int rx_wrapped_view(struct rx_map *map, rx_ref ref, struct rx_leaf_view *view)
+{
+    struct rx_wrapped w;
+    int rc = rx_wrapper_view(map, ref, &w);
+    if (rc)
+        return rc;
+    ref = rx_wrapped_ref(&w);
+    return ref ? rx_leaf_view_any(map, ref, view) : RX_ABSENT;
+}
+
 int rx_leaf_view_any(struct rx_map *map, rx_ref ref, struct rx_leaf_view *view)
 {
     rx_off off = rx_ref_off(ref);
+    if (rx_ref_is_wrapper(ref))
+        return rx_wrapped_view(map, ref, view);
     if (RX_UNLIKELY(!rx_in_file(map, off, RX_CELL_MIN)))
         return rx_corrupt(off, "a reference leads outside the file");
     const uint8_t *at = map->base + off;

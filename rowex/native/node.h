@@ -58,7 +58,10 @@ void rx_node_build(struct rx_node *n, unsigned kind, uint32_t level, const uint8
 rx_ref rx_leaf_build(uint8_t *base, rx_off off, const void *key, uint64_t key_len, const void *value,
                      uint64_t value_len, bool checksum, bool fences);
 struct rx_leaf_view { const uint8_t *key, *value; uint64_t key_len, value_len, cell_size; uint32_t crc; };
-/* Bounds-checked view of the leaf at ref; RX_E_CORRUPT (with text) when it is none. */
+/*
+ * Bounds-checked view of the leaf at ref, or of that for which the wrapper at ref stands now;
+ * RX_ABSENT: for none.  RX_E_CORRUPT (with text) when it is neither.
+ */
 int rx_leaf_view_any(struct rx_map *map, rx_ref ref, struct rx_leaf_view *view);
 /* The same, the common case inline. */
 static inline int rx_leaf_view(struct rx_map *map, rx_ref ref, struct rx_leaf_view *view)
@@ -81,6 +84,18 @@ static inline int rx_leaf_view(struct rx_map *map, rx_ref ref, struct rx_leaf_vi
     }
     return rx_leaf_view_any(map, ref, view);
 }
+/* A wrapper and its batch, bounds-checked; the key's bytes live as long as the wrapper is in the tree. */
+struct rx_wrapped { struct rx_batch *batch; rx_ref leaf, old; uint64_t state; const uint8_t *key; uint64_t key_len; };
+int rx_wrapper_view(struct rx_map *map, rx_ref ref, struct rx_wrapped *w);
+/* What it stands for; 0: the key is absent. */
+static inline rx_ref rx_wrapped_ref(const struct rx_wrapped *w)
+{
+    return (w->state & 3) == RX_B_COMMITTED ? w->leaf : w->old;
+}
+/* The batch in the cell at off, NULL when there is none; *size is the cell's. */
+struct rx_batch *rx_batch_at(struct rx_map *map, rx_off off, uint64_t *size);
+/* The key of item i; NULL when it lies outside the cell. */
+const uint8_t *rx_batch_key(const struct rx_batch *b, uint64_t size, uint64_t i, uint64_t *key_len);
 uint32_t rx_leaf_crc(const struct rx_leaf_view *view); /* what crc should be */
 /* Bounds-checked node: header's kind, level and prefix agree with ref and level. */
 int rx_node_check(struct rx_map *map, rx_ref ref, uint32_t level, struct rx_node **out);

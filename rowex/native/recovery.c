@@ -115,6 +115,19 @@ static int rx_recovery_create(struct rx_db *db, const struct rx_base *b)
 
 /* ---- replaying ---------------------------------------------------------------------------- */
 
+static int rx_replay_entry(struct rx_index *h, const struct rx_logged *e, struct rx_recovered *told);
+
+/* Nobody sees the file before all is replayed: one after the other will do. */
+static int rx_replay_batch(struct rx_index *h, const struct rx_logged *batch, struct rx_recovered *told)
+{
+    struct rx_piece piece = {batch->value, batch->value_len, 0, UINT64_MAX};
+    struct rx_logged e;
+    int rc = RX_OK;
+    while (rc == RX_OK && piece.size && (rc = rx_piece_entry(&piece, &e)) == RX_OK)
+        rc = e.kind == RX_L_BATCH ? rx_fail(RX_E_CORRUPT, 0, "a batch in a batch of the log") : rx_replay_entry(h, &e, told);
+    return rc;
+}
+
 static int rx_replay_entry(struct rx_index *h, const struct rx_logged *e, struct rx_recovered *told)
 {
     int rc;
@@ -126,6 +139,8 @@ static int rx_replay_entry(struct rx_index *h, const struct rx_logged *e, struct
         case RX_L_REMOVE:
             rc = rx_remove(h, NULL, e->key, e->key_len, -1, NULL);
             break;
+        case RX_L_BATCH:
+            return rx_replay_batch(h, e, told);
         case RX_L_VOID:
             return RX_OK;
         default:

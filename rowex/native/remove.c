@@ -6,14 +6,14 @@
 #include "lock.h"
 
 /* Only the slot becomes null; the node keeps it for its byte. */
-static int rx_clear_slot(struct rx_thread *t, struct rx_place *p)
+int rx_clear_slot(struct rx_thread *t, struct rx_place *p)
 {
     int rc = rx_reserve(t, NULL, 0, 1);
     if (rc || (rc = rx_lock_node(t, p)) != RX_OK)
         return rc;
     if (rx_load(p->slot) != p->ref)
         return rx_moved(t, 1);
-    rx_unlink_cells(t, 1, p->ref, 0, 0);
+    rx_unlink_cells(t, !t->quiet, p->ref, 0, 0);
     if (p->kind == RX_K_N256 && p->slot != &p->node->term)
         rx_node_hint(p->node, -1);
     return rx_commit_or_unlock(t, 1, p->slot, p->ref, 0, -1);
@@ -62,7 +62,7 @@ static int rx_remove_shrinking(struct rx_thread *t, struct rx_place *p, unsigned
         if (count + (term != 0) > 1 || (last && !rx_ref_is_leaf(last)))
             return rx_moved(t, 2);
     }
-    rx_unlink_cells(t, 2, p->node_ref, p->ref, 0);
+    rx_unlink_cells(t, 2 - t->quiet, p->node_ref, p->ref, 0);
     return rx_commit_or_unlock(t, 2, p->parent_slot, p->node_ref, last, -1);
 }
 
@@ -93,7 +93,7 @@ static int rx_remove_merging(struct rx_thread *t, struct rx_place *p, rx_ref chi
     prefix[p->node_prefix] = child_byte;
     memcpy(prefix + p->node_prefix + 1, rx_node_prefix(child, child_kind), child->prefix_len);
     rx_ref copy = rx_new_node(t, 0, kind, p->level, prefix, joined, rx_load(&child->term), bytes, refs, count);
-    rx_unlink_cells(t, 3, p->node_ref, p->ref, child_ref);
+    rx_unlink_cells(t, 3 - t->quiet, p->node_ref, child_ref, p->ref);
     return rx_commit_or_unlock(t, 3, p->parent_slot, p->node_ref, copy, -1);
 }
 

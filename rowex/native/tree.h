@@ -18,13 +18,15 @@ int rx_find(struct rx_map *map, const uint8_t *key, uint64_t key_len, struct rx_
 void rx_find_group(struct rx_map *map, unsigned n, const void *const *keys, const size_t *key_len,
                    struct rx_leaf_view *leaf, int *result);
 
-enum rx_change { RX_PUT, RX_INSERT, RX_REMOVE, RX_CAS, RX_TAKE };
+/* RX_WRAP, RX_SETTLE: steps of a batch (transaction.c), with t->quiet. */
+enum rx_change { RX_PUT, RX_INSERT, RX_REMOVE, RX_CAS, RX_TAKE, RX_WRAP, RX_SETTLE };
 struct rx_op {
     enum rx_change change;
     const uint8_t *key; uint64_t key_len;
     const uint8_t *value; uint64_t value_len;       /* NULL: remove (RX_CAS with new=None) */
     const uint8_t *expected; uint64_t expected_len; /* RX_CAS; NULL: expected absent */
     uint8_t *out; uint64_t out_capacity; uint64_t out_len; /* RX_TAKE: the value removed */
+    rx_off batch; uint64_t item, generation; /* RX_WRAP, RX_SETTLE: whose step; item only RX_WRAP */
     bool plain; /* there is no room for copies: remove without merging or shrinking */
 };
 /* A whole write: enters, descends, reserves, locks, commits, waits as t->deadline_ns allows. */

@@ -1,0 +1,142 @@
+"""
+Several changes that take effect at one instant, or not at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
+
+from rowex._native import ffi, lib
+from rowex._waits import until_done
+
+__all__ = ["Batch", "apply_batch"]
+
+K = TypeVar("K")
+V = TypeVar("V")
+L = TypeVar("L")
+W = TypeVar("W")
+WAIT_NS = 1_000_000_000  # giving a batch up to hear signals costs: the core hears them while it waits
+
+
+class Batch(Generic[K, V]):
+    """
+    Changes collected in memory, applied together at the end of a `with` block; `Index.batch` makes one.
+
+    Attributes:
+        ticket: The durability ticket, once the block has ended without an exception; 0 before,
+            for a file without a log, and where nothing was changed.
+
+    An exception in the block discards it.  Of several changes of one key the last counts.  It serves
+    one thread at a time and one block.
+    """
+
+    ticket: int
+
+    def __init__(
+        self, apply: Callable[[dict[bytes, bytes | None]], int], key: Callable[[K], bytes], value: Callable[[V], bytes]
+    ) -> None:
+        """
+        Begin with nothing; users call `Index.batch`.
+
+        Args:
+            apply: Applies the changes, None for a removal, and returns the ticket.
+            key: Encodes a key.
+            value: Encodes a value.
+        """
+        self._apply, self._key, self._value = apply, key, value
+        self._changes: dict[bytes, bytes | None] = {}
+        self._over = False
+        self.ticket = 0
+
+    def put(self, key: K, value: V) -> None:
+        """
+        Store *value* under *key* when the batch is applied, replacing what is there.
+
+        Args:
+            key: Any key.
+            value: Any value.
+
+        Raises:
+            TypeError: The key or the value cannot be stored.
+            ValueError: The block has ended.
+        """
+        self._collect(self._key(key), self._value(value))
+
+    def remove(self, key: K) -> None:
+        """
+        Remove *key* when the batch is applied; no error where it is absent then.
+
+        Args:
+            key: Any key.
+
+        Raises:
+            TypeError: No such key can be stored.
+            ValueError: The block has ended.
+        """
+        self._collect(self._key(key), None)
+
+    def _collect(self, key: bytes, value: bytes | None) -> None:
+        if self._over:
+            raise ValueError("this batch is over")
+        self._changes[key] = value
+
+    def coded(self, key: Callable[[L], bytes], value: Callable[[W], bytes]) -> Batch[L, W]:
+        """The same, empty, for keys and values that are encoded otherwise."""
+        return Batch(self._apply, key, value)
+
+    def __len__(self) -> int:
+        """How many keys it changes."""
+        return len(self._changes)
+
+    def __enter__(self) -> Self:
+        if self._over:
+            raise ValueError("this batch is over")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over = True
+        if kind is None:
+            self.ticket = self._apply(self._changes)
+
+    def __repr__(self) -> str:
+        return f"<rowex.Batch of {len(self)} keys{', over' if self._over else ''}>"
+
+
+def apply_batch(
+    handle: Any, thread: Any, changes: dict[bytes, bytes | None], timeout: float | None, ticket: Any
+) -> None:
+    """
+    Hand the changes to the core.
+
+    Args:
+        handle: Of an open index that may be written.
+        thread: An explicit uid, or NULL.
+        changes: By key; None: to be absent.
+        timeout: Seconds to wait for others, >= 0; None: as long as it takes.
+        ticket: A `uint64_t *`, which gets the ticket.
+
+    Raises:
+        TimeoutError: Others held what it needs; nothing was changed.
+        DiskFullError: No room; nothing was changed.
+    """
+    keys = sorted(changes)
+    values = [changes[key] for key in keys]
+    held = [ffi.NULL if value is None else ffi.from_buffer(value) for value in values]
+    key_pointers = ffi.new("void *[]", [ffi.from_buffer(key) for key in keys])
+    key_sizes = ffi.new("size_t[]", [len(key) for key in keys])
+    value_pointers = ffi.new("void *[]", held)
+    value_sizes = ffi.new("size_t[]", [0 if value is None else len(value) for value in values])
+
+    def attempt(ns: int) -> int:
+        wait_ns = ns if timeout is not None else WAIT_NS
+        return int(
+            lib.rx_batch_apply(
+                handle, thread, len(keys), key_pointers, key_sizes, value_pointers, value_sizes, wait_ns, ticket
+            )
+        )
+
+    until_done(attempt, timeout)

@@ -1,0 +1,12 @@
+/*
+ * transaction.h -- several keys at once: see transaction.c for how.
+ */
+#ifndef ROWEX_TRANSACTION_H
+#define ROWEX_TRANSACTION_H
+
+#include "core.h"
+
+/* Batches that the dead, or whoever could not, left to be finished: as far as it can be done now. */
+void rx_batches_finish(struct rx_thread *t);
+
+#endif
