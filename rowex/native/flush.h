@@ -29,7 +29,7 @@ int rx_log_join(struct rx_db *db);
 #define RX_CLOSING_NS 5000000000ll
 /* Stops the flusher at once and makes durable what there is; rc of that. Before threads are dropped. */
 int rx_log_leave(struct rx_db *db);
-void rx_log_forget(struct rx_db *db); /* frees; in a forked child too */
+void rx_log_forget(struct rx_db *db); /* closes and frees */
 /* Alone with the index, everybody else reaped: writes out all that is left, and where the log ends. */
 int rx_log_end(struct rx_db *db, struct rx_super *super);
 /*

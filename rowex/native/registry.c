@@ -39,7 +39,9 @@ static void rx_forget_all(void)
     for (struct rx_db *db = rx_registry; db; db = db->next) {
         db->broken_fork = true;
         db->lock_fd = db->probe_fd = -1;
-        rx_log_forget(db); /* its thread is not here, and its memory may be half-way in a change: only the descriptors */
+        /* Its threads are not here, and may have been half-way in anything: a descriptor that is
+         * named there may be another's by now.  They hold no locks; it is left as it is. */
+        db->logger = NULL;
         for (struct rx_map *map = db->map; map; map = map->older)
             map->fd = -1;
         rx_close_and_forget(&db->dir_fd);
