@@ -11,6 +11,7 @@
 #include <unistd.h>
 #include "attach.h"
 #include "batch.h"
+#include "checkpoint.h"
 #include "flush.h"
 #include "../gc/alloc.h"
 #include "../gc/epoch.h"
@@ -211,7 +212,11 @@ static int rx_leave_last(struct rx_db *db)
     if (rx_load(&db->hdr->generation) != db->map->generation &&
         (rx_remap(db) != RX_OK || rx_byte_lock(db->map->fd, F_WRLCK, RX_LOCK_USERS) != RX_OK))
         return RX_OK;
-    return rx_name_is_ours(db) == RX_OK ? rx_write_clean(db) : RX_OK;
+    if (rx_name_is_ours(db) != RX_OK)
+        return RX_OK;
+    if (db->logger)
+        rx_checkpoint_forget(db);
+    return rx_write_clean(db);
 }
 
 int rx_detach(struct rx_db *db)

@@ -286,6 +286,8 @@ static int rx_be_first(struct rx_db *db, const struct rx_super *super, const str
         rx_log_resume(db, &at, kept);
     if (!db->memory && !db->lockless)
         rx_remove_unfinished(db);
+    if (db->logger)
+        rx_checkpoint_forget(db);
     const struct rx_node *root = (const struct rx_node *)(const void *)(db->map->base + RX_ROOT_OFF);
     if (root->kind != RX_K_N256 || root->prefix_len != 0 || root->level != 0)
         return rx_corrupt(RX_ROOT_OFF, "the root is not a root");
@@ -299,8 +301,6 @@ static int rx_be_first(struct rx_db *db, const struct rx_super *super, const str
         struct rx_scan_report report = {0};
         if (!db->memory)
             rx_remove_leftovers(db);
-        if (db->logger)
-            rx_checkpoint_forget(db);
         if (!db->memory) /* who made the mark may have died before its sync: durable before our first store (R4) */
             rc = rx_map_sync(db->map, RX_SUPER_SIZE);
         if (rc == RX_OK)
