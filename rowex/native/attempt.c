@@ -48,15 +48,15 @@ static int rx_meet(struct rx_thread *t, const struct rx_op *op, struct rx_place 
         return rc ? rc : RX_I_RESTART;
     }
     int64_t now = rx_now_ns();
+    t->waited_uid = state >> 2;
     if (t->met_state != state || t->met_progress != progress) {
         t->met_state = state;
         t->met_progress = progress;
         t->met_ns = now;
     } else if ((uint64_t)(now - t->met_ns) >= rx_load_rlx(&b->patience)) {
         rx_cas(&b->state, &state, (state & ~3ull) | RX_B_ABORTED);
-        return RX_I_RESTART;
+        t->waited_uid = 0;
     }
-    t->waited_uid = state >> 2;
     return RX_I_RESTART;
 }
 

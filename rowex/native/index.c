@@ -184,8 +184,9 @@ static void rx_finish_dead(struct rx_db *db)
 {
     uint32_t high = rx_load32(&db->hdr->arena_high);
     for (uint32_t i = 0; i < high && i < RX_ARENAS; i++) {
-        uint64_t owner = rx_load(&db->arenas[i].owner);
-        if (RX_UNLIKELY(owner && rx_load(&db->arenas[i].armed)))
+        const struct rx_arena *a = &db->arenas[i];
+        uint64_t owner = rx_load(&a->owner);
+        if (RX_UNLIKELY(owner && (rx_load(&a->armed) || (rx_load(&a->batch) && !rx_load(&a->batch_counted)))))
             (void)rx_uid_gone(db, owner);
     }
 }
