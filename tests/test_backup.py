@@ -249,3 +249,31 @@ def test_backup_after_a_kill_of_all_writers_holds_what_they_wrote(
         index.backup(path.with_name("copy"))
     with rowex.open(path.with_name("copy"), "r") as copy:
         assert_same(copy, {b"%d" % i: b"%d" % i for i in range(500)})
+
+
+@pytest.mark.parametrize("make", ["backup", "copy"])
+def test_copy_that_is_written_to_survives_the_loss_of_power(
+    path: Path, child: Callable[..., Child], monkeypatch: pytest.MonkeyPatch, make: str
+) -> None:
+    """What a copy held when it was made was in no log of its own: its first write makes a checkpoint."""
+    model = {b"%d" % i: b"v" * i for i in range(300)}
+    target = path.with_name("copy")
+    with rowex.open(path) as index:
+        index.update(model)
+        if make == "backup":
+            index.backup(target)
+        else:
+            rowex.copy(path, target)
+
+    def write(pipe: Any) -> None:
+        index = rowex.open(target)
+        index.wait_durable(index.put(b"new", b"1"))
+        pipe.send("written")
+        pipe.recv()
+
+    writer = child(write)
+    writer.recv()
+    writer.kill()
+    monkeypatch.setenv("ROWEX_BOOT_ID", "the next")
+    with rowex.open(target) as copy:
+        assert_same(copy, model | {b"new": b"1"})

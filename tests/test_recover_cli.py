@@ -104,6 +104,7 @@ def test_explain_of_a_clean_file(path: Path) -> None:
     with rowex.open(path) as index:
         index.update(model(10))
         last = index.position
+        index.flush()  # or the log is written while it is looked at
         told = explained(path)
         assert (told.opening, told.open_now) == ("join", True)
     told = explained(path)

@@ -237,8 +237,8 @@ int rx_log_flush(struct rx_thread *t, uint64_t number)
         if (rc)
             return rc;
         bool wrote = false, fresh = false;
-        bool leads = rx_lead_try(t);
-        if (!leads && tries && (fresh = rx_lead_depose(t)))
+        bool leads = db->logger && rx_lead_try(t); /* who may only read waits for the others */
+        if (!leads && db->logger && tries && (fresh = rx_lead_depose(t)))
             leads = true;
         if (leads) {
             rc = rx_lead(t, fresh, &wrote);

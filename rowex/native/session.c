@@ -212,6 +212,8 @@ static int rx_origin_find(struct rx_db *db, const struct rx_super *super, struct
     int rc;
     if (clean && super->log_incarnation == 0) {
         rc = rx_origin_first(db, o);
+        if (rc == RX_OK && super->brk > RX_HEAP) /* a copy: what it holds was never in a log of its own */
+            rc = rx_checkpoint_alone(db, o->incarnation, o->number, &o->at);
     } else if (clean && rx_segment_open(db, l->dir_fd, super->log_segment, &last) == RX_OK) {
         rx_segment_shut(&last);
         *o = (struct rx_origin){super->log_incarnation, super->log_position, (super->log_segment & 0xffffffffu) + 1,
