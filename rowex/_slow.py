@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import operator
 import struct
-import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, overload
 
 from rowex._native import ffi, lib
+from rowex._slow_args import SLICE_NS, Wait, exact_bytes, export, pairs_of, successor
 from rowex.errors import raise_result
 
 if TYPE_CHECKING:
@@ -25,86 +25,12 @@ _ROOM_BYTES = 65536
 _CHUNK_ITEMS = 1024
 _COPIED_BYTES = 4 << 20  # a chunk of copies ends here
 _FIRST_ITEMS = 16
-_SLICE_NS = 50_000_000
 _ABSENT_SIZE = (1 << 64) - 1
 _MAX_LIMIT = (1 << 63) - 1
 _KEYS, _VALUES = 1, 2  # of _scan()
 _RECORD = struct.Struct("=IIQ")
 
 _allocate = ffi.new_allocator(should_clear_after_alloc=False)
-
-
-def _check_type(data: object, what: str) -> None:
-    if isinstance(data, str):
-        raise TypeError(f"a {what} must be bytes-like, not str: encode it, or open with {what}s='str'")
-    try:
-        memoryview(data).release()  # type: ignore[arg-type]
-    except TypeError:
-        kind = type(data).__name__
-        raise TypeError(f"a {what} must be bytes-like, not {kind}") from None
-
-
-def _export(data: ReadableBuffer, what: str) -> Any:
-    # A buffer that stays exported until the result is released or collected.
-    if type(data) is not bytes:
-        _check_type(data, what)
-    try:
-        return ffi.from_buffer(data)
-    except BufferError:
-        kind = type(data).__name__
-        raise TypeError(f"a {what} must be a contiguous buffer, which this {kind} is not") from None
-
-
-def _exact(data: ReadableBuffer, what: str) -> bytes:
-    # Keys are immutable during a call: one that changed could end up in the wrong place.
-    if type(data) is bytes:
-        return data
-    with _export(data, what) as pointer:
-        return bytes(ffi.buffer(pointer))
-
-
-class _Wait:
-    """How long a call may wait for others, in slices between which signals are handled."""
-
-    __slots__ = ("_deadline_ns",)
-
-    def __init__(self, timeout: float | None) -> None:
-        self._deadline_ns: int | None = None
-        if timeout is None:
-            return
-        try:
-            seconds = float(timeout) if not isinstance(timeout, str | bytes) else None
-        except TypeError:
-            seconds = None
-        except OverflowError:
-            raise ValueError("timeout is out of range") from None
-        if seconds is None:
-            kind = type(timeout).__name__
-            raise TypeError(f"timeout must be a number of seconds or None, not {kind}")
-        if not seconds >= 0:
-            raise ValueError("timeout must not be negative")
-        if seconds < 1e9:
-            self._deadline_ns = time.monotonic_ns() + int(seconds * 1e9)
-
-    def more(self) -> int:
-        """The length of the next slice in nanoseconds; TimeoutError when the time is over."""
-        if self._deadline_ns is None:
-            return _SLICE_NS
-        left = self._deadline_ns - time.monotonic_ns()
-        if left <= 0:
-            raise_result(lib.RX_E_TIMEOUT)
-        return min(left, _SLICE_NS)
-
-
-def _successor(prefix: bytes) -> bytes | None:
-    # The first key after all that begin with prefix.
-    stem = prefix.rstrip(b"\xff")
-    return stem[:-1] + bytes([stem[-1] + 1]) if stem else None
-
-
-def _pairs(items: Any) -> Iterator[Any]:
-    view = getattr(items, "items", None)
-    return iter(items if view is None else view())
 
 
 class Door:
@@ -146,7 +72,7 @@ class Door:
     # --- reading ---
 
     def _fetch(self, key: ReadableBuffer) -> bytes | None:
-        exact = _exact(key, "key")
+        exact = exact_bytes(key, "key")
         size = ffi.new("size_t *")
         capacity = _FIRST_BYTES
         while True:
@@ -175,7 +101,7 @@ class Door:
 
     def exists(self, key: ReadableBuffer, /) -> bool:
         """Whether *key* is present."""
-        exact = _exact(key, "key")
+        exact = exact_bytes(key, "key")
         handle = self._open_handle()
         code = lib.rx_exists(handle, self._thread, ffi.from_buffer(exact), len(exact))
         if code not in (lib.RX_OK, lib.RX_ABSENT):
@@ -190,9 +116,9 @@ class Door:
 
     # --- writing ---
 
-    def _settle(self, ticket: int, asked: bool, wait: _Wait) -> int:
+    def _settle(self, ticket: int, asked: bool, wait: Wait) -> int:
         """A change that was made is waited for until it is durable, where the handle wants that or *asked*."""
-        slice_ns = _SLICE_NS
+        slice_ns = SLICE_NS
         while self._waits or asked:
             code = lib.rx_wait_durable(self._open_handle(), self._thread, ticket, slice_ns)
             if code == lib.RX_OK:
@@ -202,9 +128,9 @@ class Door:
             slice_ns = wait.more()
         return ticket
 
-    def _store(self, call: Callable[..., int], key: ReadableBuffer, value: ReadableBuffer, wait: _Wait) -> int:
-        exact = _exact(key, "key")
-        with _export(value, "value") as data:
+    def _store(self, call: Callable[..., int], key: ReadableBuffer, value: ReadableBuffer, wait: Wait) -> int:
+        exact = exact_bytes(key, "key")
+        with export(value, "value") as data:
             self._writable()
             ticket = ffi.new("uint64_t *")
             pointer = ffi.from_buffer(exact)
@@ -230,21 +156,46 @@ class Door:
         self, key: ReadableBuffer, value: ReadableBuffer, *, timeout: float | None = None, durable: bool = False
     ) -> int:
         """Store *value* under *key*, replacing what was there; the ticket."""
-        asked, wait = bool(durable), _Wait(timeout)
+        asked, wait = bool(durable), Wait(timeout)
         return self._settle(self._store(lib.rx_put, key, value, wait), asked, wait)
 
     def insert(
         self, key: ReadableBuffer, value: ReadableBuffer, *, timeout: float | None = None, durable: bool = False
     ) -> int:
         """Store *value* under an absent key; the ticket.  DuplicateKeyError where present."""
-        asked, wait = bool(durable), _Wait(timeout)
+        asked, wait = bool(durable), Wait(timeout)
         return self._settle(self._store(lib.rx_insert, key, value, wait), asked, wait)
 
     def __setitem__(self, key: ReadableBuffer, value: ReadableBuffer, /) -> None:
         self.put(key, value)
 
+    def _take_out(self, key: ReadableBuffer, timeout: float | None) -> int | None:
+        wait, exact = Wait(timeout), exact_bytes(key, "key")
+        self._writable()
+        ticket, pointer, slice_ns = ffi.new("uint64_t *"), ffi.from_buffer(exact), 0
+        while True:
+            code = lib.rx_remove(self._open_handle(), self._thread, pointer, len(exact), slice_ns, ticket)
+            if code == lib.RX_OK:
+                return self._settle(int(ticket[0]), False, wait)
+            if code == lib.RX_ABSENT:
+                return None
+            if code != lib.RX_WOULD_WAIT:
+                raise_result(code, key)
+            slice_ns = wait.more()
+
+    def remove(self, key: ReadableBuffer, *, timeout: float | None = None) -> int:
+        """Remove a key; the ticket.  KeyError where it is absent."""
+        ticket = self._take_out(key, timeout)
+        if ticket is None:
+            raise KeyError(key)
+        return ticket
+
+    def discard(self, key: ReadableBuffer, *, timeout: float | None = None) -> bool:
+        """Remove a key if it is present; whether it was."""
+        return self._take_out(key, timeout) is not None
+
     def __delitem__(self, key: ReadableBuffer, /) -> None:
-        self.remove(key)  # type: ignore[attr-defined]
+        self.remove(key)
 
     # --- many ---
 
@@ -255,7 +206,7 @@ class Door:
     def get_many(self, keys: Iterable[ReadableBuffer], default: Any = None) -> list[Any]:
         """The values of *keys*, in their order, *default* for each absent one."""
         self._open_handle()
-        exact = [_exact(key, "key") for key in keys]
+        exact = [exact_bytes(key, "key") for key in keys]
         room = _allocate("char[]", _ROOM_BYTES)
         values: list[Any] = []
         while len(values) < len(exact):
@@ -302,11 +253,11 @@ class Door:
         Not atomic: what came before an error is applied.
         """
         self._writable()
-        wait = _Wait(timeout)
+        wait = Wait(timeout)
         pairs: list[tuple[bytes, bytes]] = []
         copied_bytes = ticket = 0
         try:
-            for item in _pairs(items):
+            for item in pairs_of(items):
                 pairs.append(self._pair(item))
                 copied_bytes += sum(len(data) for data in pairs[-1])
                 if len(pairs) >= _CHUNK_ITEMS or copied_bytes >= _COPIED_BYTES:
@@ -325,9 +276,9 @@ class Door:
             raise TypeError("put_many() takes pairs (key, value)") from None
         if len(pair) != 2:
             raise ValueError(f"put_many() takes pairs (key, value), not {len(pair)} items")
-        return _exact(pair[0], "key"), _exact(pair[1], "value")
+        return exact_bytes(pair[0], "key"), exact_bytes(pair[1], "value")
 
-    def _put_chunk(self, pairs: list[tuple[bytes, bytes]], wait: _Wait, before: int) -> int:
+    def _put_chunk(self, pairs: list[tuple[bytes, bytes]], wait: Wait, before: int) -> int:
         keys = [ffi.from_buffer(key) for key, _ in pairs]
         values = [ffi.from_buffer(value) for _, value in pairs]
         key_pointers = ffi.new("const void *[]", keys)
@@ -393,11 +344,11 @@ class Door:
                 raise TypeError(f"limit must be an int or None, not {kind}") from None
             if most < 0:
                 raise ValueError("limit must not be negative")
-        first = None if start is None else _exact(start, "key")
-        after = None if stop is None else _exact(stop, "key")
+        first = None if start is None else exact_bytes(start, "key")
+        after = None if stop is None else exact_bytes(stop, "key")
         if prefix is not None:
-            stem = _exact(prefix, "key")
-            end = _successor(stem)
+            stem = exact_bytes(prefix, "key")
+            end = successor(stem)
             first = stem if first is None else max(first, stem)
             if end is not None:
                 after = end if after is None else min(after, end)

@@ -79,55 +79,6 @@ class Calls(Door, OrderedMapping[bytes, bytes]):
             raise_result(code)
         return int(count[0])
 
-    def remove(self, key: Buffer, *, timeout: float | None = None) -> int:
-        """
-        Remove a key.
-
-        Args:
-            key: Present.
-            timeout: Seconds to wait for other writers, >= 0; None: as long as it takes.
-
-        Returns:
-            The durability ticket; 0 for a file without a log.
-
-        Raises:
-            KeyError: The key is absent.
-            TimeoutError: Others held what it needs; nothing was changed.
-            ReadOnlyError: The index may only be read.
-
-        Atomic.  Cost: O(length of the key).
-        """
-        ticket = ffi.new("uint64_t *")
-        if self._remove(key, timeout, ticket) == ABSENT:
-            raise KeyError(key)
-        return self._settled(ticket, timeout)
-
-    def discard(self, key: Buffer, *, timeout: float | None = None) -> bool:
-        """
-        Remove a key if it is present.
-
-        Args:
-            key: Any key.
-            timeout: As for `remove`.
-
-        Returns:
-            Whether it was present.
-
-        Raises:
-            TimeoutError: Others held what it needs; nothing was changed.
-            ReadOnlyError: The index may only be read.
-        """
-        ticket = ffi.new("uint64_t *")
-        if self._remove(key, timeout, ticket) == ABSENT:
-            return False
-        self._settled(ticket, timeout)
-        return True
-
-    def _remove(self, key: Buffer, timeout: float | None, ticket: Any) -> int:
-        data = encode_bytes(key)
-        handle, thread = self._write_handle(), self._rx_thread
-        return until_done(lambda ns: lib.rx_remove(handle, thread, data, len(data), ns, ticket), timeout)
-
     def compare_and_set(
         self, key: Buffer, expected: Buffer | None, new: Buffer | None, *, timeout: float | None = None
     ) -> bool:

@@ -10,6 +10,8 @@
 #include "tree.h"
 #include "../gc/epoch.h"
 
+#define RX_WARM_BYTES (16u << 20) /* a smaller file is in the cache as it is */
+
 /* ---- many keys ------------------------------------------------------------------- */
 
 struct rx_many {
@@ -92,6 +94,18 @@ static int rx_change_begin(rx_index *h, struct rx_thread *given, int64_t wait_ns
     return rc;
 }
 
+/*
+ * The cache misses of the next changes, all at once instead of one after the other.  What it
+ * reads may be stale by the time of the change, which looks for itself.
+ */
+static void rx_warm(struct rx_thread *t, size_t n, const void *const *keys, const size_t *key_len)
+{
+    if (rx_load_rlx(&t->map->size) < RX_WARM_BYTES || rx_enter_read(t) != RX_OK)
+        return;
+    rx_warm_group(t->map, n < RX_GROUP ? (unsigned)n : RX_GROUP, keys, key_len);
+    rx_leave_read(t); /* evicted: nothing was believed */
+}
+
 int rx_put_many(rx_index *h, rx_thread *given, size_t n, const void *const *keys, const size_t *key_len,
                 const void *const *values, const size_t *value_len, int64_t wait_ns, size_t *done, uint64_t *ticket)
 {
@@ -104,6 +118,8 @@ int rx_put_many(rx_index *h, rx_thread *given, size_t n, const void *const *keys
     for (; *done < n && rc == RX_OK; *done += rc == RX_OK) {
         struct rx_op op = {.change = RX_PUT, .key = keys[*done], .key_len = key_len[*done],
                            .value = values[*done] ? values[*done] : empty, .value_len = value_len[*done]};
+        if (*done % RX_GROUP == 0)
+            rx_warm(t, n - *done, keys + *done, key_len + *done);
         rc = rx_sizes_allowed(op.key_len, op.value_len);
         if (rc == RX_OK)
             rc = rx_change(t, &op);
@@ -124,6 +140,8 @@ int rx_remove_many(rx_index *h, rx_thread *given, size_t n, const void *const *k
         return rc;
     for (; *done < n; (*done)++) {
         struct rx_op op = {.change = RX_REMOVE, .key = keys[*done], .key_len = key_len[*done]};
+        if (*done % RX_GROUP == 0)
+            rx_warm(t, n - *done, keys + *done, key_len + *done);
         rc = key_len[*done] > RX_KEY_MAX ? RX_ABSENT : rx_change(t, &op);
         if (rc != RX_OK && rc != RX_ABSENT)
             break;
@@ -189,6 +207,13 @@ void rx_scan_close(rx_scan *s)
 
 static int rx_compare(const uint8_t *a, uint64_t a_len, const uint8_t *b, uint64_t b_len)
 {
+    if (a_len >= 8 && b_len >= 8) { /* most keys part here */
+        uint64_t x, y;
+        memcpy(&x, a, 8);
+        memcpy(&y, b, 8);
+        if (x != y)
+            return __builtin_bswap64(x) < __builtin_bswap64(y) ? -1 : 1;
+    }
     int order = memcmp(a, b, a_len < b_len ? a_len : b_len);
     return order ? order : (a_len > b_len) - (a_len < b_len);
 }
@@ -217,6 +242,25 @@ static uint64_t rx_record_size(const struct rx_leaf_view *v, int values)
     return (16 + v->key_len + (values ? v->value_len : 0) + 7) & ~7ull;
 }
 
+/*
+ * Key and value lie one behind the other, in a cell whose size is a multiple of 8, as the
+ * record's is: a few bytes go in whole words, which costs less than a call.
+ */
+static inline void rx_pack_bytes(struct rx_thread *t, uint8_t *to, const struct rx_leaf_view *v, int values)
+{
+    uint64_t size = v->key_len + (values ? v->value_len : 0);
+    if (RX_LIKELY(size <= 64)) {
+        for (uint64_t i = 0; i < size; i += 8) {
+            uint64_t word = rx_load_rlx((const uint64_t *)(const void *)(v->key + i));
+            memcpy(to + i, &word, 8);
+        }
+        return;
+    }
+    rx_copy_racy(to, v->key, v->key_len);
+    if (values)
+        rx_copy_out(t, to + v->key_len, v->value, v->value_len);
+}
+
 /* One record into the caller's buffer; false when it does not fit. */
 static bool rx_pack_record(struct rx_thread *t, struct rx_pack *p, const struct rx_leaf_view *v, int values)
 {
@@ -228,9 +272,7 @@ static bool rx_pack_record(struct rx_thread *t, struct rx_pack *p, const struct 
     uint32_t head[2] = {(uint32_t)v->key_len, 0};
     memcpy(p->at, head, 8);
     memcpy(p->at + 8, &v->value_len, 8);
-    rx_copy_racy(p->at + 16, v->key, v->key_len);
-    if (values)
-        rx_copy_out(t, p->at + 16 + v->key_len, v->value, v->value_len);
+    rx_pack_bytes(t, p->at + 16, v, values);
     p->last = p->at + 16; /* our copy: the leaf may go once the epoch is left */
     p->last_len = v->key_len;
     p->at += size;

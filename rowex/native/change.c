@@ -59,6 +59,18 @@ static int rx_place_leaf(struct rx_thread *t, const struct rx_op *op, struct rx_
 }
 
 /*
+ * The child's header says where its prefix ends, and so which slot comes next; the reference
+ * says so too, and both lines can be on their way at once.
+ */
+__attribute__((always_inline)) static inline void rx_expect(const struct rx_thread *t, const struct rx_op *op, rx_ref child, uint64_t level)
+{
+    uint64_t at = level + (child >> 56);
+    __builtin_prefetch(t->base + rx_ref_off(child), 1);
+    if (at < op->key_len)
+        rx_prefetch_hop(t->base, child, op->key[at]);
+}
+
+/*
  * Ordering  as rx_find(); the answer is only a plan, verified under the locks.
  * Returns   RX_OK with *p, RX_I_RESTART, RX_E_CORRUPT.
  */
@@ -91,6 +103,7 @@ int rx_locate(struct rx_thread *t, const struct rx_op *op, struct rx_place *p)
         if (rx_ref_is_leaf(p->ref))
             return rx_place_leaf(t, op, p, ends);
         struct rx_node *child;
+        rx_expect(t, op, p->ref, depth + 1);
         int rc = rx_node_check(t->map, p->ref, (uint32_t)depth + 1, &child);
         if (rc || ends)
             return rc ? rc : rx_corrupt(rx_offset_of(t, p->slot), "a node hangs where a key ends");

@@ -10,9 +10,6 @@
 
 #define METHOD(function) ((PyCFunction)(void (*)(void))(function))
 
-typedef int (*store_call)(rx_index *h, rx_thread *t, const void *key, size_t key_len, const void *value,
-                          size_t value_len, int64_t wait_ns, uint64_t *ticket);
-
 static const struct rx_hot_api unbound; /* never called: every handle is NULL until bind() */
 const struct rx_hot_api *rx_hot = &unbound;
 
@@ -130,121 +127,6 @@ static PyObject *door_exists(struct hot_door *self, PyObject *key)
     return found < 0 ? NULL : PyBool_FromLong(found);
 }
 
-/* --- writing --- */
-
-/* Calls until done (H4): the first time without waiting and, for a small value, with the lock held. */
-static int store_until(struct hot_door *self, store_call call, const struct hot_key *key,
-                       const struct hot_value *value, const struct hot_wait *wait, uint64_t *ticket, int *code)
-{
-    bool give_up_lock = value->size > HOT_LARGE_BYTES;
-    int64_t slice_ns = 0;
-    for (;;) {
-        rx_index *handle = self->handle;
-        rx_thread *thread = self->thread;
-        *code = RX_E_CLOSED;
-        if (!handle)
-            return 0;
-        if (give_up_lock) {
-            Py_BEGIN_ALLOW_THREADS
-            *code = call(handle, thread, key->data, key->size, value->data, value->size, slice_ns, ticket);
-            Py_END_ALLOW_THREADS
-        } else {
-            *code = call(handle, thread, key->data, key->size, value->data, value->size, slice_ns, ticket);
-        }
-        if (*code != RX_WOULD_WAIT)
-            return 0;
-        if (rx_hot_wait_more(wait, &slice_ns) < 0)
-            return -1;
-        give_up_lock = true;
-    }
-}
-
-int rx_hot_settle(struct hot_door *self, uint64_t ticket, bool asked, const struct hot_wait *wait)
-{
-    int64_t slice_ns = HOT_SLICE_NS;
-    if (!self->commit && !asked)
-        return 0;
-    for (;;) {
-        rx_index *handle = self->handle;
-        rx_thread *thread = self->thread;
-        int code = RX_E_CLOSED;
-        if (handle) {
-            Py_BEGIN_ALLOW_THREADS
-            code = rx_hot->wait_durable(handle, thread, ticket, slice_ns);
-            Py_END_ALLOW_THREADS
-        }
-        if (code == RX_OK)
-            return 0;
-        if (code != RX_WOULD_WAIT)
-            return rx_hot_raise(code, NULL);
-        if (rx_hot_wait_more(wait, &slice_ns) < 0)
-            return -1;
-    }
-}
-
-static int store(struct hot_door *self, store_call call, PyObject *key_object, PyObject *value_object,
-                 PyObject *timeout, PyObject *durable, uint64_t *ticket)
-{
-    int asked = durable ? PyObject_IsTrue(durable) : 0;
-    struct hot_key key;
-    struct hot_value value;
-    struct hot_wait wait;
-    int code = RX_OK, result = -1;
-
-    if (asked < 0 || rx_hot_wait_begin(timeout, &wait) < 0 || rx_hot_key_begin(key_object, &key) < 0)
-        return -1;
-    if (rx_hot_value_begin(value_object, &value) == 0) {
-        if (self->handle && self->readonly)
-            result = rx_hot_raise(RX_E_READONLY, NULL);
-        else
-            result = store_until(self, call, &key, &value, &wait, ticket, &code);
-        rx_hot_value_end(&value);
-    }
-    if (result == 0 && code != RX_OK)
-        result = rx_hot_raise(code, key_object);
-    rx_hot_key_end(&key);
-    return result < 0 ? result : rx_hot_settle(self, *ticket, asked, &wait);
-}
-
-static const char *const store_parameter[] = {"key", "value", "timeout", "durable"};
-
-static PyObject *door_put(struct hot_door *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names)
-{
-    static const struct hot_signature signature = {"put", 2, 2, 4, store_parameter};
-    PyObject *slot[4];
-    uint64_t ticket = 0;
-    if (rx_hot_parse(&signature, args, nargs, names, slot) < 0)
-        return NULL;
-    int result = store(self, rx_hot->put, slot[0], slot[1], slot[2], slot[3], &ticket);
-    return result < 0 ? NULL : PyLong_FromUnsignedLongLong(ticket);
-}
-
-static PyObject *door_insert(struct hot_door *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names)
-{
-    static const struct hot_signature signature = {"insert", 2, 2, 4, store_parameter};
-    PyObject *slot[4];
-    uint64_t ticket = 0;
-    if (rx_hot_parse(&signature, args, nargs, names, slot) < 0)
-        return NULL;
-    int result = store(self, rx_hot->insert, slot[0], slot[1], slot[2], slot[3], &ticket);
-    return result < 0 ? NULL : PyLong_FromUnsignedLongLong(ticket);
-}
-
-/* door[key] = value; `del door[key]` is the subclass's remove(). */
-static int door_set(struct hot_door *self, PyObject *key, PyObject *value)
-{
-    uint64_t ticket;
-    if (value)
-        return store(self, rx_hot->put, key, value, NULL, NULL, &ticket);
-    PyObject *name = PyUnicode_FromString("remove");
-    if (!name)
-        return -1;
-    PyObject *nothing = PyObject_CallMethodOneArg((PyObject *)self, name, key);
-    Py_DECREF(name);
-    Py_XDECREF(nothing);
-    return nothing ? 0 : -1;
-}
-
 /* --- life --- */
 
 static int rebind(struct hot_door *self, PyObject *handle, PyObject *thread)
@@ -306,13 +188,19 @@ static PyMethodDef door_methods[] = {
     {"lookup", METHOD(door_lookup), METH_O,
      PyDoc_STR("lookup($self, key, /)\n--\n\nThe value of key as bytes.  Raises KeyError where it is absent.")},
     {"exists", METHOD(door_exists), METH_O, PyDoc_STR("exists($self, key, /)\n--\n\nWhether key is present.")},
-    {"put", METHOD(door_put), METH_FASTCALL | METH_KEYWORDS,
+    {"put", METHOD(rx_hot_put), METH_FASTCALL | METH_KEYWORDS,
      PyDoc_STR("put($self, key, value, *, timeout=None, durable=False)\n--\n\n"
                "Store value under key, replacing what was there; the ticket.  durable: wait until it\n"
                "survives the loss of power.")},
-    {"insert", METHOD(door_insert), METH_FASTCALL | METH_KEYWORDS,
+    {"insert", METHOD(rx_hot_insert), METH_FASTCALL | METH_KEYWORDS,
      PyDoc_STR("insert($self, key, value, *, timeout=None, durable=False)\n--\n\n"
                "Store value under an absent key; the ticket.  Raises DuplicateKeyError where it is present.")},
+    {"remove", METHOD(rx_hot_remove), METH_FASTCALL | METH_KEYWORDS,
+     PyDoc_STR("remove($self, key, *, timeout=None)\n--\n\n"
+               "Remove a key; the ticket.  Raises KeyError where it is absent.")},
+    {"discard", METHOD(rx_hot_discard), METH_FASTCALL | METH_KEYWORDS,
+     PyDoc_STR("discard($self, key, *, timeout=None)\n--\n\n"
+               "Remove a key if it is present; whether it was.")},
     {"get_many", METHOD(rx_hot_get_many), METH_FASTCALL | METH_KEYWORDS,
      PyDoc_STR("get_many($self, keys, default=None)\n--\n\n"
                "The values of keys, in their order, default for each absent one.")},
@@ -339,7 +227,7 @@ static PyType_Slot door_slots[] = {
     {Py_tp_traverse, door_traverse},
     {Py_tp_methods, door_methods},
     {Py_mp_subscript, door_lookup},
-    {Py_mp_ass_subscript, door_set},
+    {Py_mp_ass_subscript, rx_hot_set},
     {Py_sq_contains, door_contains},
     {0, NULL},
 };

@@ -3,6 +3,7 @@
  *
  * hot.c        the class Door: one key at a time; the module
  * hot_args.c   arguments in, exceptions out, waiting
+ * hot_write.c  changes of one key
  * hot_many.c   get_many, put_many
  * hot_scan.c   the scan iterator
  *
@@ -97,6 +98,11 @@ int rx_hot_settle(struct hot_door *self, uint64_t ticket, bool asked, const stru
 /* 1 with a new bytes object, 0 absent, -1 with an exception. */
 int rx_hot_fetch(struct hot_door *self, PyObject *key, PyObject **value);
 
+PyObject *rx_hot_put(struct hot_door *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names);
+PyObject *rx_hot_insert(struct hot_door *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names);
+PyObject *rx_hot_remove(struct hot_door *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names);
+PyObject *rx_hot_discard(struct hot_door *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names);
+int rx_hot_set(struct hot_door *self, PyObject *key, PyObject *value); /* value NULL: del */
 PyObject *rx_hot_get_many(struct hot_door *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names);
 PyObject *rx_hot_put_many(struct hot_door *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names);
 PyObject *rx_hot_scan(struct hot_door *self, PyTypeObject *defining, PyObject *const *args,

@@ -16,7 +16,7 @@
 
 #include "index.h"
 
-#define RX_HOT_VERSION 1u
+#define RX_HOT_VERSION 2u
 
 struct rx_hot_api {
     uint32_t version; /* RX_HOT_VERSION */
@@ -29,6 +29,7 @@ struct rx_hot_api {
                size_t value_len, int64_t wait_ns, uint64_t *ticket);
     int (*insert)(rx_index *h, rx_thread *t, const void *key, size_t key_len, const void *value,
                   size_t value_len, int64_t wait_ns, uint64_t *ticket);
+    int (*remove)(rx_index *h, rx_thread *t, const void *key, size_t key_len, int64_t wait_ns, uint64_t *ticket);
     int (*get_many)(rx_index *h, rx_thread *t, size_t n, const void *const *keys, const size_t *key_len,
                     void *out, size_t capacity, uint64_t *value_len, size_t *done, size_t *need);
     int (*put_many)(rx_index *h, rx_thread *t, size_t n, const void *const *keys, const size_t *key_len,

@@ -378,6 +378,7 @@ static const struct rx_hot_api rx_hot_table = {
     .exists = rx_exists,
     .put = rx_put,
     .insert = rx_insert,
+    .remove = rx_remove,
     .get_many = rx_get_many,
     .put_many = rx_put_many,
     .scan_open = rx_scan_open,

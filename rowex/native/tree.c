@@ -122,44 +122,14 @@ int rx_find(struct rx_map *map, const uint8_t *key, uint64_t key_len, struct rx_
     }
 }
 
-/* What the next hop from ref will read first, so that it is on its way meanwhile. */
-static inline void rx_prefetch(const struct rx_map *map, rx_ref ref, uint8_t byte)
-{
-    const uint8_t *at = map->base + rx_ref_off(ref);
-    switch (rx_ref_kind(ref)) {
-    case RX_K_N4:
-        __builtin_prefetch(at);
-        __builtin_prefetch(at + RX_N4_KEYS);
-        break;
-    case RX_K_N16:
-        __builtin_prefetch(at);
-        __builtin_prefetch(at + RX_N16_KEYS);
-        break;
-    case RX_K_N48:
-        __builtin_prefetch(at + RX_N48_INDEX + byte);
-        break;
-    case RX_K_N256:
-        __builtin_prefetch(at + RX_NODE_HEAD + 8u * byte);
-        break;
-    default:
-        __builtin_prefetch(at);
-        break;
-    }
-    if (ref >> 56 && !rx_ref_is_leaf(ref)) {
-        __builtin_prefetch(at);
-        __builtin_prefetch(at + rx_node_fixed(rx_ref_kind(ref)));
-    }
-}
-
 /*
  * Group walk: all keys take one hop, then all the next, so that their cache misses
- * overlap; between the two halves of a hop the slots are on their way.
+ * overlap; between the two halves of a hop the slots are on their way.  result[i] is
+ * RX_END where ref[i] is a leaf, which is on its way too.
  */
-void rx_find_group(struct rx_map *map, unsigned n, const void *const *keys, const size_t *key_len,
-                   struct rx_leaf_view *leaf, int *result)
+static inline void rx_walk_group(struct rx_map *map, unsigned n, const void *const *keys, const size_t *key_len,
+                                 uint64_t *depth, rx_ref *ref, int *result, bool writes)
 {
-    uint64_t depth[RX_GROUP];
-    rx_ref ref[RX_GROUP];
     rx_ref *slot[RX_GROUP];
     unsigned active[RX_GROUP], count = n;
     for (unsigned i = 0; i < n; i++) {
@@ -183,13 +153,32 @@ void rx_find_group(struct rx_map *map, unsigned n, const void *const *keys, cons
             unsigned i = active[k];
             result[i] = rx_hop_child(map, slot[i], &ref[i]);
             if (result[i] == RX_OK || result[i] == RX_END)
-                rx_prefetch(map, ref[i], depth[i] < key_len[i] ? ((const uint8_t *)keys[i])[depth[i]] : 0);
-            if (result[i] == RX_OK)
+                rx_prefetch_hop(map->base, ref[i], depth[i] < key_len[i] ? ((const uint8_t *)keys[i])[depth[i]] : 0);
+            if (result[i] == RX_OK) {
                 active[left++] = i;
+                if (writes) /* it has the lock */
+                    __builtin_prefetch(map->base + rx_ref_off(ref[i]), 1);
+            }
         }
         count = left;
     }
+}
+
+void rx_find_group(struct rx_map *map, unsigned n, const void *const *keys, const size_t *key_len,
+                   struct rx_leaf_view *leaf, int *result)
+{
+    uint64_t depth[RX_GROUP];
+    rx_ref ref[RX_GROUP];
+    rx_walk_group(map, n, keys, key_len, depth, ref, result, false);
     for (unsigned i = 0; i < n; i++)
         if (result[i] == RX_END)
             result[i] = rx_leaf_is(map, ref[i], keys[i], key_len[i], depth[i], &leaf[i]);
+}
+
+void rx_warm_group(struct rx_map *map, unsigned n, const void *const *keys, const size_t *key_len)
+{
+    uint64_t depth[RX_GROUP];
+    rx_ref ref[RX_GROUP];
+    int result[RX_GROUP];
+    rx_walk_group(map, n, keys, key_len, depth, ref, result, true);
 }

@@ -17,6 +17,8 @@ int rx_find(struct rx_map *map, const uint8_t *key, uint64_t key_len, struct rx_
 #define RX_GROUP 32u
 void rx_find_group(struct rx_map *map, unsigned n, const void *const *keys, const size_t *key_len,
                    struct rx_leaf_view *leaf, int *result);
+/* Inside an epoch: brings into the cache what changes of n <= RX_GROUP keys will read; no more than that. */
+void rx_warm_group(struct rx_map *map, unsigned n, const void *const *keys, const size_t *key_len);
 
 /* RX_WRAP, RX_SETTLE: steps of a batch (transaction.c), with t->quiet. */
 enum rx_change { RX_PUT, RX_INSERT, RX_REMOVE, RX_CAS, RX_TAKE, RX_WRAP, RX_SETTLE };

@@ -69,17 +69,72 @@ static unsigned rx_small_down(struct rx_node *n, unsigned kind, int *from, rx_re
     return count;
 }
 
+/*
+ * Node48: which of the bytes word * 64 .. + 63 have an index, eight looked at together.
+ * The product gathers the eight flags into its top byte.
+ */
+static inline uint64_t rx_indexed(const uint8_t *index, int word)
+{
+    const uint64_t low = 0x7f7f7f7f7f7f7f7full;
+    uint64_t bits = 0;
+    for (unsigned i = 0; i < 8; i++) {
+        uint64_t eight = rx_load((const uint64_t *)(const void *)(index + word * 64 + i * 8));
+        uint64_t flags = (((eight & low) + low) | eight) >> 7 & 0x0101010101010101ull;
+        bits |= (flags * 0x0102040810204080ull >> 56) << (8 * i);
+    }
+    return bits;
+}
+
+static unsigned rx_up48(struct rx_node *n, int *from, rx_ref *refs, unsigned max)
+{
+    const uint8_t *index = (const uint8_t *)n + RX_N48_INDEX;
+    unsigned count = 0;
+    for (int byte = *from; byte < 256; byte = (byte | 63) + 1) {
+        int base = byte & ~63;
+        for (uint64_t bits = rx_indexed(index, byte >> 6) & ~0ull << (byte & 63); bits; bits &= bits - 1) {
+            if (count == max) {
+                *from = base + __builtin_ctzll(bits);
+                return count;
+            }
+            refs[count] = rx_slot48(n, index, base + __builtin_ctzll(bits));
+            count += refs[count] != 0;
+        }
+    }
+    *from = 256;
+    return count;
+}
+
+static unsigned rx_down48(struct rx_node *n, int *from, rx_ref *refs, unsigned max)
+{
+    const uint8_t *index = (const uint8_t *)n + RX_N48_INDEX;
+    unsigned count = 0;
+    for (int byte = *from; byte >= 0; byte = (byte & ~63) - 1) {
+        int base = byte & ~63, top;
+        for (uint64_t bits = rx_indexed(index, byte >> 6) & ~0ull >> (63 - (byte & 63)); bits; bits &= ~(1ull << top)) {
+            top = 63 - __builtin_clzll(bits);
+            if (count == max) {
+                *from = base + top;
+                return count;
+            }
+            refs[count] = rx_slot48(n, index, base + top);
+            count += refs[count] != 0;
+        }
+    }
+    *from = -1;
+    return count;
+}
+
 unsigned rx_window_up(struct rx_node *n, unsigned kind, int *from, rx_ref *refs, unsigned max)
 {
     if (kind == RX_K_N4 || kind == RX_K_N16)
         return *from > 255 ? 0 : rx_small_up(n, kind, from, refs, max);
-    const uint8_t *index = (const uint8_t *)n + RX_N48_INDEX;
+    if (kind == RX_K_N48)
+        return rx_up48(n, from, refs, max);
     unsigned count = 0;
     int byte = *from;
     for (; byte < 256 && count < max; byte++) {
-        rx_ref ref = kind == RX_K_N48 ? rx_slot48(n, index, byte) : rx_load(&n->slot[byte]);
-        refs[count] = ref;
-        count += ref != 0;
+        refs[count] = rx_load(&n->slot[byte]);
+        count += refs[count] != 0;
     }
     *from = byte;
     return count;
@@ -89,13 +144,13 @@ unsigned rx_window_down(struct rx_node *n, unsigned kind, int *from, rx_ref *ref
 {
     if (kind == RX_K_N4 || kind == RX_K_N16)
         return *from < 0 ? 0 : rx_small_down(n, kind, from, refs, max);
-    const uint8_t *index = (const uint8_t *)n + RX_N48_INDEX;
+    if (kind == RX_K_N48)
+        return rx_down48(n, from, refs, max);
     unsigned count = 0;
     int byte = *from;
     for (; byte >= 0 && count < max; byte--) {
-        rx_ref ref = kind == RX_K_N48 ? rx_slot48(n, index, byte) : rx_load(&n->slot[byte]);
-        refs[count] = ref;
-        count += ref != 0;
+        refs[count] = rx_load(&n->slot[byte]);
+        count += refs[count] != 0;
     }
     *from = byte;
     return count;

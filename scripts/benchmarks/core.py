@@ -31,6 +31,9 @@ LABELS = {
     "compacted_lookup_hit_ns": ("after compact: lookup, random, present", "ns"),
     "compacted_scan_ns": ("after compact: full scan, an item", "ns"),
     "compacted_disk_bytes_per_key": ("after compact: disk blocks, a key", "bytes"),
+    "put_many_32_ns": ("put_many of 32 new keys, a key", "ns"),
+    "replace_many_32_ns": ("put_many of 32 present keys, a key", "ns"),
+    "remove_ns": ("remove", "ns"),
 }
 
 

@@ -183,6 +183,31 @@ static void figure(const char *name, double value)
     printf(", \"%s\": %.2f", name, value);
 }
 
+/* New keys in batches, into the full index: as many again as a tenth of it. */
+static double put_batches(rx_index *h, const uint64_t *keys, size_t n)
+{
+    const void *pointers[BATCH], *values[BATCH];
+    size_t lengths[BATCH], done, begin = 0;
+    double start = now_ns();
+    for (; begin < n; begin += done) {
+        size_t room = n - begin < BATCH ? n - begin : BATCH;
+        for (size_t k = 0; k < room; k++) {
+            pointers[k] = values[k] = &keys[begin + k];
+            lengths[k] = 8;
+        }
+        must(rx_put_many(h, NULL, room, pointers, lengths, values, lengths, WAIT_NS, &done, NULL), "put_many");
+    }
+    return now_ns() - start;
+}
+
+static double remove_each(rx_index *h, const uint64_t *keys, size_t n)
+{
+    double start = now_ns();
+    for (size_t i = 0; i < n; i++)
+        must(rx_remove(h, NULL, &keys[i], 8, WAIT_NS, NULL), "remove");
+    return now_ns() - start;
+}
+
 /* Time and file size at 1/2, 3/4 and all of the keys: a file grows by steps, so its ends flatter it. */
 static void measure_insert(rx_index *h, const char *path, const uint64_t *keys, size_t n)
 {
@@ -232,6 +257,13 @@ static void measure_compacted(rx_index *h, const char *path, const uint64_t *hit
     figure("compacted_disk_bytes_per_key", disk_bytes(path) / (double)n);
 }
 
+static void measure_changes(rx_index *h, const uint64_t *keys, size_t n)
+{
+    figure("put_many_32_ns", put_batches(h, keys, n) / (double)n);
+    figure("replace_many_32_ns", put_batches(h, keys, n) / (double)n);
+    figure("remove_ns", remove_each(h, keys, n) / (double)n);
+}
+
 static void measure(const char *path, size_t n)
 {
     uint64_t state = SEED, *keys = make_keys(&state, n), *misses = make_keys(&state, n);
@@ -241,6 +273,7 @@ static void measure(const char *path, size_t n)
     shuffle(keys, n, &state);
     measure_reads(h, keys, misses, n);
     measure_compacted(h, path, keys, n);
+    measure_changes(h, misses, n / 10 + 1);
     close_index(h);
     printf("}\n");
     free(keys);

@@ -1,0 +1,90 @@
+"""Arguments of the frequent calls, as `_slow` takes them: keys, values, timeouts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from rowex._native import ffi, lib
+from rowex.errors import raise_result
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+__all__ = ["SLICE_NS", "Wait", "exact_bytes", "export", "pairs_of", "successor"]
+
+SLICE_NS = 50_000_000  # one slice of a wait; bounds the wait for Ctrl-C
+
+
+def check_type(data: object, what: str) -> None:
+    if isinstance(data, str):
+        raise TypeError(f"a {what} must be bytes-like, not str: encode it, or open with {what}s='str'")
+    try:
+        memoryview(data).release()  # type: ignore[arg-type]
+    except TypeError:
+        kind = type(data).__name__
+        raise TypeError(f"a {what} must be bytes-like, not {kind}") from None
+
+
+def export(data: ReadableBuffer, what: str) -> Any:
+    # A buffer that stays exported until the result is released or collected.
+    if type(data) is not bytes:
+        check_type(data, what)
+    try:
+        return ffi.from_buffer(data)
+    except BufferError:
+        kind = type(data).__name__
+        raise TypeError(f"a {what} must be a contiguous buffer, which this {kind} is not") from None
+
+
+def exact_bytes(data: ReadableBuffer, what: str) -> bytes:
+    # Keys are immutable during a call: one that changed could end up in the wrong place.
+    if type(data) is bytes:
+        return data
+    with export(data, what) as pointer:
+        return bytes(ffi.buffer(pointer))
+
+
+class Wait:
+    """How long a call may wait for others, in slices between which signals are handled."""
+
+    __slots__ = ("_deadline_ns",)
+
+    def __init__(self, timeout: float | None) -> None:
+        self._deadline_ns: int | None = None
+        if timeout is None:
+            return
+        try:
+            seconds = float(timeout) if not isinstance(timeout, str | bytes) else None
+        except TypeError:
+            seconds = None
+        except OverflowError:
+            raise ValueError("timeout is out of range") from None
+        if seconds is None:
+            kind = type(timeout).__name__
+            raise TypeError(f"timeout must be a number of seconds or None, not {kind}")
+        if not seconds >= 0:
+            raise ValueError("timeout must not be negative")
+        if seconds < 1e9:
+            self._deadline_ns = time.monotonic_ns() + int(seconds * 1e9)
+
+    def more(self) -> int:
+        """The length of the next slice in nanoseconds; TimeoutError when the time is over."""
+        if self._deadline_ns is None:
+            return SLICE_NS
+        left = self._deadline_ns - time.monotonic_ns()
+        if left <= 0:
+            raise_result(lib.RX_E_TIMEOUT)
+        return min(left, SLICE_NS)
+
+
+def successor(prefix: bytes) -> bytes | None:
+    # The first key after all that begin with prefix.
+    stem = prefix.rstrip(b"\xff")
+    return stem[:-1] + bytes([stem[-1] + 1]) if stem else None
+
+
+def pairs_of(items: Any) -> Iterator[Any]:
+    view = getattr(items, "items", None)
+    return iter(items if view is None else view())
