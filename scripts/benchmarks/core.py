@@ -37,12 +37,13 @@ LABELS = {
 }
 
 
-def compile_native(folder: Path) -> Path:
+def compile_native(folder: Path, source: str = "native.c") -> Path:
     """
-    Compile native.c and the core, without the extension for Python.
+    Compile a program of this folder and the core, without the extension for Python.
 
     Args:
         folder: Gets the program.
+        source: Its name.
 
     Returns:
         The program.
@@ -50,8 +51,8 @@ def compile_native(folder: Path) -> Path:
     Raises:
         CalledProcessError: gcc failed; it has said why on stderr.
     """
-    program = folder / "native"
-    sources = [ROOT / "scripts" / "benchmarks" / "native.c"]
+    program = folder / Path(source).stem
+    sources = [ROOT / "scripts" / "benchmarks" / source]
     for part in ("native", "gc"):
         found = sorted((ROOT / "rowex" / part).glob("*.c"))
         sources += [path for path in found if not path.name.startswith("hot")]
