@@ -31,7 +31,11 @@ class Store:
     get_many: Callable[[list[bytes]], object] | None = None
     scan: Callable[[], Iterable[object]] | None = None
     range_of: Callable[[bytes, int], object] | None = None  # so many items from a key on
+    prefix_of: Callable[[bytes], object] | None = None  # all items whose keys begin so
     loaded: Callable[[], object] = tuple  # called once between put_many and the rest
+    shared: bool = False  # several processes may have it open
+    threads: bool = True  # several threads may use this handle
+    key: Callable[[bytes], Any] | None = None  # what stands for the workload's key
 
 
 def open_rowex(folder: Path) -> Store:
@@ -44,12 +48,26 @@ def open_rowex_batch(folder: Path) -> Store:
     return rowex_store(folder, "batch")
 
 
-def rowex_store(folder: Path, durability: str) -> Store:
-    """Of either level."""
+def open_rowex_str(folder: Path) -> Store:
+    """With keys="str"."""
+    return rowex_store(folder, "process", keys="str", key=lambda key: key.decode())
+
+
+def open_rowex_int(folder: Path) -> Store:
+    """With keys="int"."""
+    return rowex_store(folder, "process", keys="int", key=lambda key: int.from_bytes(key, "big") - (1 << 63))
+
+
+def rowex_store(folder: Path, durability: str, keys: str = "bytes", key: Callable[[bytes], Any] | None = None) -> Store:
+    """Of either level and any codec."""
     import rowex
 
-    index = rowex.open(folder / "index.rowex", durability=durability)
+    index: Any = rowex.open(folder / "index.rowex", durability=durability, keys=keys)
+    by_prefix = None if keys == "int" else (lambda prefix: list(index.scan(prefix=prefix)))
     return Store(
+        prefix_of=by_prefix,
+        shared=True,
+        key=key,
         put=index.put,
         put_many=index.put_many,
         get=index.get,
@@ -96,7 +114,12 @@ def open_lmdb(folder: Path) -> Store:
         with env.begin(write=True) as transaction:
             transaction.delete(key)
 
-    return Store(put_many, get, env.close, put, delete, get_many, scan, range_of)
+    def prefix_of(prefix: bytes) -> object:
+        with env.begin() as transaction, transaction.cursor() as cursor:
+            cursor.set_range(prefix)
+            return list(itertools.takewhile(lambda item: item[0].startswith(prefix), cursor))
+
+    return Store(put_many, get, env.close, put, delete, get_many, scan, range_of, prefix_of, shared=True)
 
 
 def open_lmdb_held(folder: Path) -> Store:
@@ -109,7 +132,7 @@ def open_lmdb_held(folder: Path) -> Store:
         with env.begin(write=True) as transaction, transaction.cursor() as cursor:
             cursor.putmulti(pairs)
 
-    store = Store(put_many, tuple, env.close)
+    store = Store(put_many, tuple, env.close, threads=False)
 
     def loaded() -> None:
         transaction = env.begin()
@@ -128,10 +151,10 @@ def open_lmdb_held(folder: Path) -> Store:
 
 def open_sqlite(folder: Path) -> Store:
     """A table without rowids, each statement its own transaction."""
-    base = sqlite3.connect(folder / "sqlite", isolation_level=None, cached_statements=16)
+    base = sqlite3.connect(folder / "sqlite", isolation_level=None, cached_statements=16, timeout=60)
     base.execute("PRAGMA journal_mode=WAL")
     base.execute("PRAGMA synchronous=OFF")
-    base.execute("CREATE TABLE t (k BLOB PRIMARY KEY, v BLOB) WITHOUT ROWID")
+    base.execute("CREATE TABLE IF NOT EXISTS t (k BLOB PRIMARY KEY, v BLOB) WITHOUT ROWID")
 
     def put_many(pairs: Pairs) -> None:
         base.execute("BEGIN")
@@ -155,6 +178,8 @@ def open_sqlite(folder: Path) -> Store:
         range_of=lambda key, count: base.execute(
             "SELECT k, v FROM t WHERE k >= ? ORDER BY k LIMIT ?", (key, count)
         ).fetchall(),
+        shared=True,
+        threads=False,
         delete=lambda key: base.execute("DELETE FROM t WHERE k = ?", (key,)),
         close=base.close,
     )
@@ -177,6 +202,7 @@ def open_plyvel(folder: Path) -> Store:
         get=base.get,
         scan=base.iterator,
         range_of=lambda key, count: list(itertools.islice(base.iterator(start=key), count)),
+        prefix_of=lambda prefix: list(base.iterator(prefix=prefix)),
         delete=base.delete,
         close=base.close,
     )
@@ -210,7 +236,7 @@ def open_gdbm(folder: Path) -> Store:
     """A hash file: a scan has no order, and there is no range."""
     import dbm.gnu
 
-    base = dbm.gnu.open(str(folder / "gdbm"), "nf")  # noqa: SIM115 (the caller closes it)
+    base = dbm.gnu.open(str(folder / "gdbm"), "cf")  # noqa: SIM115 (the caller closes it)
 
     def put_many(pairs: Pairs) -> None:
         for key, value in pairs:
@@ -253,6 +279,44 @@ def open_diskcache(folder: Path) -> Store:
     )
 
 
+def open_berkeley(folder: Path) -> Store:
+    """A B-tree without an environment: no log, no locks."""
+    import berkeleydb.db as bdb  # type: ignore[import-not-found]
+
+    base = bdb.DB()
+    base.open(str(folder / "berkeley"), None, bdb.DB_BTREE, bdb.DB_CREATE)
+
+    def put_many(pairs: Pairs) -> None:
+        for key, value in pairs:
+            base.put(key, value)
+
+    def scan() -> Iterator[object]:
+        cursor = base.cursor()
+        item = cursor.first()
+        while item:
+            yield item
+            item = cursor.next()
+
+    def range_of(key: bytes, count: int) -> object:
+        cursor = base.cursor()
+        item, out = cursor.set_range(key), []
+        while item and len(out) < count:
+            out.append(item)
+            item = cursor.next()
+        return out
+
+    return Store(
+        put=base.put,
+        put_many=put_many,
+        get=base.get,
+        scan=scan,
+        range_of=range_of,
+        delete=base.delete,
+        close=base.close,
+        threads=False,
+    )
+
+
 def open_dict(_folder: Path) -> Store:
     """In the memory of one process, without order: the floor."""
     base: dict[bytes, bytes] = {}
@@ -292,6 +356,8 @@ def open_sorted(_folder: Path) -> Store:
 PEERS: dict[str, Callable[[Path], Store]] = {
     "rowex": open_rowex,
     "rowex batch": open_rowex_batch,
+    "rowex str": open_rowex_str,
+    "rowex int": open_rowex_int,
     "lmdb": open_lmdb,
     "lmdb held": open_lmdb_held,
     "sqlite3": open_sqlite,
@@ -299,6 +365,7 @@ PEERS: dict[str, Callable[[Path], Store]] = {
     "rocksdict": open_rocksdict,
     "dbm.gnu": open_gdbm,
     "diskcache": open_diskcache,
+    "berkeleydb": open_berkeley,
     "dict": open_dict,
     "SortedDict": open_sorted,
 }

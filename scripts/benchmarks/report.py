@@ -13,9 +13,12 @@ from importlib import metadata
 from pathlib import Path
 
 from .core import LABELS
-from .rounds import ROWS, Times
+from .rounds import Times
+from .rows import ROWS
 
-PACKAGES = ("rowex", "lmdb", "plyvel", "rocksdict", "diskcache", "sortedcontainers")
+IN_MEMORY = ("dict", "SortedDict")
+MILLISECONDS = ("open", "stall get", "stall put")
+PACKAGES = ("rowex", "lmdb", "plyvel", "rocksdict", "diskcache", "sortedcontainers", "berkeleydb")
 
 
 def machine(folder: Path) -> dict[str, str]:
@@ -48,10 +51,21 @@ def number(value: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def ratio(times: Times, name: str, row: str) -> str:
-    """How many times Rowex's time the peer took, the median over rounds."""
-    pairs = zip(times[name][row], times["rowex"][row], strict=True)
-    return f"{statistics.median(theirs / ours for theirs, ours in pairs):.2f}x"
+def medians(times: Times, name: str, row: str) -> float | None:
+    """The median of a row's rounds; None where the peer has no such row."""
+    found = times.get(name, {}).get(row)
+    return statistics.median(found) if found else None
+
+
+def best_peer(times: Times, row: str) -> tuple[str, float] | None:
+    """Who of those that keep files, Rowex apart, took least; and how many times Rowex's time that is."""
+    ours = medians(times, "rowex", row)
+    theirs = [(value, name) for name in times if name not in IN_MEMORY and not name.startswith("rowex")
+              and (value := medians(times, name, row))]  # fmt: skip
+    if not ours or not theirs:
+        return None
+    value, name = min(theirs)
+    return name, value / ours
 
 
 def table(lines: Sequence[Sequence[str]]) -> str:
@@ -67,19 +81,23 @@ def table(lines: Sequence[Sequence[str]]) -> str:
     return "\n".join(out)
 
 
+def cell(row: str, value: float | None) -> str:
+    """In the row's unit: ms for what takes long, else ns; bytes."""
+    if value is None:
+        return ""
+    return f"{number(value / 1e6)} ms" if row in MILLISECONDS else number(value)
+
+
 def python_table(times: Times) -> str:
-    """A line a row, a column a peer; in brackets the peer's time in Rowex's."""
-    lines = [["ns", *times]]
+    """A line a row, a column a peer; last, the best peer's figure in Rowex's: above 1 Rowex is ahead."""
+    names = list(times)
+    lines = [["ns", *names, "best peer"]]
     for row, label in ROWS.items():
-        cells = [label]
-        for name, rows in times.items():
-            if row not in rows:
-                cells.append("-")
-            elif name == "rowex" or row not in times.get("rowex", {}):
-                cells.append(number(statistics.median(rows[row])))
-            else:
-                cells.append(f"{number(statistics.median(rows[row]))} ({ratio(times, name, row)})")
-        lines.append(cells)
+        if not any(row in rows for rows in times.values()):
+            continue
+        best = best_peer(times, row)
+        last = f"{best[1]:.2f}x {best[0]}" if best else ""
+        lines.append([label, *(cell(row, medians(times, name, row)) for name in names), last])
     return table(lines)
 
 
@@ -90,7 +108,7 @@ def spread_table(times: Times) -> str:
         cells = [label]
         for rows in times.values():
             found = rows.get(row)
-            cells.append(f"{100 * (max(found) - min(found)) / statistics.median(found):.0f}" if found else "-")
+            cells.append(f"{100 * (max(found) - min(found)) / statistics.median(found):.0f}" if found else "")
         lines.append(cells)
     return table(lines)
 
@@ -103,3 +121,31 @@ def native_table(figures: dict[str, float]) -> str:
             note = f" ({figures['open_killed_keys']:,.0f} keys)" if name == "open_killed_ms" else ""
             lines.append([label + note, number(figures[name]), unit])
     return table(lines)
+
+
+def document(path: Path, machine: dict[str, str], figures: dict[str, float] | None, tables: dict[str, Times]) -> None:
+    """
+    Write docs/benchmarks.md.
+
+    Args:
+        path: Of the document.
+        machine: Of machine().
+        figures: Of the native part, if it was run.
+        tables: Of rounds.measure(), by title.
+    """
+    out = [
+        "# Benchmarks",
+        "Made by `scripts/bench --document`, from one run of `scripts/bench`; losses are in it. Durability has its own:"
+        " `scripts/bench-durable`, whose figures are in the README.",
+        "\n".join(f"- {key}: {value}" for key, value in machine.items()),
+        "Nanoseconds, medians of the rounds, unless a row says otherwise. `rowex` has no log, like its peers, none of"
+        " which syncs here; `rowex batch` is the default, with one. The last column is the best peer that keeps a file:"
+        " its figure in Rowex's of the same run, above 1 where Rowex is ahead. Longest waits are single worst cases,"
+        " with the scheduler's whims. `lmdb held` reads in one transaction that is never given back: it sees no news.",
+        "![ratios to the best peer](benchmarks.svg)",
+    ]
+    for title, times in tables.items():
+        out += [f"## {title}", python_table(times), "How far the rounds lie apart:", spread_table(times)]
+    if figures:
+        out += ["## The core from C", native_table(figures)]
+    path.write_text("\n\n".join(out) + "\n", encoding="utf-8")

@@ -1,211 +1,128 @@
 """
-The Python part: every row of every peer, in rounds that alternate between the peers.
-
-Rows are timed in pieces until all is done or the row's time is spent, so that slow peers do not
-make the run long; a random part of random keys costs what the whole does.
+The Python part: what is measured for whom, in rounds that alternate between the peers, resumable.
 """
 
 from __future__ import annotations
 
-import gc
-import itertools
-import random
+import json
 import shutil
 import sys
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
-from .peers import PEERS, Store
+from .peers import PEERS
+from .rows import one_unit
+from .workloads import make_data
 
-T = TypeVar("T")
 Times = dict[str, dict[str, list[float]]]  # of each peer, of each row, by round
 
-PIECE = 1000
-ROWS = {
-    "get hot": "get, one hot key",
-    "get hit": "get, random, present",
-    "get miss": "get, random, absent",
-    "get_many": "get_many of 100, a key",
-    "scan": "full scan, an item",
-    "range": "range of 100, a range",
-    "put": "put, a new key",
-    "put_many": "put_many of 1000, a key",
-    "delete": "delete, a key",
-    "disk": "disk blocks, bytes a key",
-}
+SLOW = ("sqlite3", "dbm.gnu", "diskcache", "berkeleydb", "SortedDict")
+CODECS = {"rowex str": ("mail", "url"), "rowex int": ("random8", "dense8")}
+FAST = tuple(name for name in PEERS if name not in SLOW)
+FASTEST = ("rowex", "rowex batch", "lmdb", "plyvel")
 
 
-@dataclass
-class Data:
-    """What all peers are given."""
+@dataclass(frozen=True)
+class Part:
+    """One table: a workload, who runs it, how often."""
 
-    keys: list[bytes]
-    probes: list[bytes]  # the keys in another order
-    misses: list[bytes]
-    fresh: list[bytes]  # to be put one by one
+    shape: str
+    value: int
+    count: int
+    peers: tuple[str, ...]
+    repeats: int
+
+    @property
+    def title(self) -> str:
+        """For people."""
+        shapes = {"random8": "random 8-byte keys", "dense8": "consecutive 8-byte keys", "mail": "mail addresses",
+                  "url": "URLs"}  # fmt: skip
+        return f"{self.count:,} {shapes[self.shape]}, values of {self.value} bytes"
 
 
-def make_data(count: int, seed: int) -> Data:
-    """Random 8-byte keys; absent ones are alike."""
-    dice = random.Random(seed)
-    everything = list(dict.fromkeys(dice.randbytes(8) for _ in range(2 * count + count // 2 + 1000)))
-    keys, misses, fresh = everything[:count], everything[count : 2 * count], everything[2 * count :][: count // 2]
-    return Data(keys, dice.sample(keys, count), misses, fresh)
-
-
-def timed(pieces: Iterable[tuple[int, Callable[[], object]]], budget_s: float) -> tuple[float, int]:
+def plan(form: str, repeats: int, count: int) -> list[Part]:
     """
-    Run pieces of work until they or the time run out.
+    The tables of a form.
 
     Args:
-        pieces: Operations in each, and how to run it.
-        budget_s: Seconds after which no further piece begins.
-
-    Returns:
-        Nanoseconds an operation, and the number of operations.
+        form: quick (under 10 minutes), usual, or full (under 2 hours; with 10,000,000 keys too).
+        repeats: Rounds.
+        count: Keys of the usual tables.
     """
-    spent = done = 0
-    clock = time.perf_counter_ns
-    for count, work in pieces:
-        begin = clock()
-        work()
-        spent += clock() - begin
-        done += count
-        if spent > budget_s * 1e9:
-            break
-    return spent / done, done
+    everybody = tuple(PEERS)
+    if form == "quick":
+        return [
+            Part("random8", 8, count, everybody, repeats),
+            Part("url", 100, count, ("rowex", "rowex batch", "rowex str", "lmdb", "plyvel", "rocksdict", "dict"), 1),
+        ]
+    parts = [
+        Part("random8", 8, count, FAST, repeats),
+        Part("random8", 8, min(count, 100_000), ("rowex", *SLOW), repeats),
+    ]
+    if form == "full":
+        parts += [
+            Part(shape, value, count, FAST, repeats) for shape, value in (("dense8", 8), ("mail", 100), ("url", 100))
+        ]
+        parts.append(Part("random8", 8, 10_000_000, FASTEST, repeats))
+    return parts
 
 
-def each(call: Callable[[bytes], object], keys: Sequence[bytes]) -> Iterable[tuple[int, Callable[[], object]]]:
-    """Pieces that call it with one key after the other, from a loop as people write it."""
-
-    def loop(part: Sequence[bytes]) -> None:
-        for key in part:
-            call(key)
-
-    for at in range(0, len(keys), PIECE):
-        part = keys[at : at + PIECE]
-        yield len(part), partial(loop, part)
-
-
-def batches(call: Callable[[list[T]], object], items: list[T], size: int) -> Iterable[tuple[int, Callable[[], object]]]:
-    """Pieces that each call it once with so many items."""
-    for at in range(0, len(items), size):
-        part = items[at : at + size]
-        yield len(part), partial(call, part)
-
-
-def scanning(items: Iterable[object], count: int) -> Iterable[tuple[int, Callable[[], object]]]:
-    """Pieces that take the next items of one scan."""
-    rest = iter(items)
-
-    def take(size: int) -> None:
-        deque(itertools.islice(rest, size), maxlen=0)
-
-    for at in range(0, count, 10 * PIECE):
-        size = min(10 * PIECE, count - at)
-        yield size, partial(take, size)
-
-
-def disk_bytes(folder: Path) -> int:
-    """Allocated blocks of all files below."""
-    return sum(path.stat().st_blocks * 512 for path in folder.rglob("*") if path.is_file())
-
-
-def verify(store: Store, data: Data) -> None:
-    """That the adapter finds what it stored, or the times mean nothing."""
-    for key in data.probes[:100]:
-        if store.get(key) != key:
-            raise AssertionError("a stored value was not found")
-    if any(store.get(key) is not None for key in data.misses[:100]):
-        raise AssertionError("an absent key was found")
-
-
-def measure_reads(store: Store, data: Data, budget_s: float) -> dict[str, float]:
-    """The rows that change nothing."""
-    hot = [data.probes[len(data.probes) // 2]] * len(data.probes)
-    row = {
-        "get hot": timed(each(store.get, hot), budget_s)[0],
-        "get hit": timed(each(store.get, data.probes), budget_s)[0],
-        "get miss": timed(each(store.get, data.misses), budget_s)[0],
-    }
-    if store.get_many:
-        row["get_many"] = timed(batches(store.get_many, data.probes, 100), budget_s)[0]
-    if store.scan:
-        row["scan"] = timed(scanning(store.scan(), len(data.keys)), budget_s)[0]
-    if store.range_of:
-        take = store.range_of
-        row["range"] = timed(each(lambda key: take(key, 100), data.probes), budget_s)[0]
-    return row
-
-
-def one_round(open_: Callable[[Path], Store], folder: Path, data: Data, budget_s: float) -> dict[str, float]:
+def measure(
+    parts: list[Part], folder: Path, budget_s: float, names: list[str], kept: Path | None, seed: int
+) -> dict[str, Times]:
     """
-    All rows of one peer, on a new store.
+    Every part, every peer that imports, in turn, so many times.
 
     Args:
-        open_: Opens it.
-        folder: Empty, for its files.
-        data: Keys.
-        budget_s: Seconds for each row but put_many.
-
-    Returns:
-        Nanoseconds by row, for those that it has; and bytes.
-
-    Raises:
-        ImportError: It is not there.
-    """
-    store, row = open_(folder), {}
-    try:
-        pairs = list(zip(data.keys, data.keys, strict=True))
-        row["put_many"] = timed(batches(store.put_many, pairs, 1000), float("inf"))[0]
-        if size := disk_bytes(folder):
-            row["disk"] = size / len(data.keys)
-        store.loaded()
-        verify(store, data)
-        row |= measure_reads(store, data, budget_s)
-        if store.put and store.delete:
-            put = store.put
-            row["put"], done = timed(each(lambda key: put(key, key), data.fresh), budget_s)
-            row["delete"] = timed(each(store.delete, data.fresh[:done]), budget_s)[0]
-    finally:
-        store.close()
-    return row
-
-
-def measure(data: Data, folder: Path, repeats: int, budget_s: float, names: Sequence[str]) -> Times:
-    """
-    Every peer that imports, in turn, so many times.
-
-    Args:
-        data: Keys.
+        parts: What plan() says.
         folder: Where the files lie.
-        repeats: Rounds, at least 1; 3 and more make a median.
-        budget_s: Seconds for each row of each round.
-        names: Of the peers; what does not import is named on stderr and left out.
+        budget_s: Seconds for each row of each round but the loads.
+        names: Of the peers that are wanted; what does not import is named on stderr and left out.
+        kept: Gets each figure as soon as it is there, and gives those of an earlier, broken run; None: nothing is kept.
+        seed: For the choice of keys.
 
     Returns:
-        Nanoseconds of every round, by peer and row.
+        Nanoseconds (or bytes) of every round, by part, peer and row.
     """
-    times: Times = {name: {} for name in names}
-    for number in range(repeats):
-        for name in list(times):
-            room = folder / f"{name}-{number}".replace(" ", "-")
-            room.mkdir()
-            gc.collect()
-            gc.disable()
-            try:
-                for row, value in one_round(PEERS[name], room, data, budget_s).items():
-                    times[name].setdefault(row, []).append(value)
-            except ImportError as error:
-                print(f"{name}: left out ({error})", file=sys.stderr)
-                del times[name]
-            finally:
-                gc.enable()
-                shutil.rmtree(room)
+    state: dict[str, Any] = {}
+    if kept and kept.exists():
+        state = json.loads(kept.read_text(encoding="utf-8"))
+    missing: set[str] = set()
+    for part in parts:
+        data = None
+        for number in range(part.repeats):
+            for name in part.peers:
+                done = state.setdefault(part.title, {}).setdefault(name, [])
+                if name not in names or name in missing or part.shape not in CODECS.get(name, (part.shape,)):
+                    continue
+                if len(done) > number:
+                    continue
+                data = data or make_data(part.shape, part.value, part.count, seed)
+                room = folder / "unit"
+                room.mkdir()
+                begin = time.monotonic()
+                try:
+                    done.append(one_unit(PEERS[name], room, data, budget_s))
+                    print(
+                        f"{part.title}: {name}, round {number + 1}: {time.monotonic() - begin:.0f} s", file=sys.stderr
+                    )
+                except ImportError as error:
+                    print(f"{name}: left out ({error})", file=sys.stderr)
+                    missing.add(name)
+                finally:
+                    shutil.rmtree(room)
+                if kept:
+                    kept.write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
+    return {title: gathered(rounds) for title, rounds in state.items()}
+
+
+def gathered(rounds: dict[str, list[dict[str, float]]]) -> Times:
+    """By peer and row instead of by peer and round; peers without a figure are left out."""
+    times: Times = {}
+    for name, each in rounds.items():
+        for row in each:
+            for what, value in row.items():
+                times.setdefault(name, {}).setdefault(what, []).append(value)
     return times

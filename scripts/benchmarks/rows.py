@@ -1,0 +1,299 @@
+"""
+The rows of one peer over one workload, measured in a process of its own.
+
+Rows are timed in pieces until all is done or the row's time is spent, so that slow peers do not
+make the run long; a random part of random keys costs what the whole does.
+"""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import os
+import random
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from . import crowd
+from .peers import Store
+from .workloads import YCSB, Data, requests
+
+T = TypeVar("T")
+
+PIECE = 1000
+ROWS = {
+    "get hot": "get, one hot key",
+    "get hit": "get, random, present",
+    "get made": "get, keys made for each call",
+    "get miss": "get, random, absent",
+    "get_many": "get_many of 100, a key",
+    "scan": "full scan, an item",
+    "range": "range of 100, a range",
+    "prefix": "items with a prefix, an item",
+    "put": "put, a new key",
+    "put_many": "put_many of 1000 in random order, a key",
+    "load sorted": "put_many of 1000 in key order, a key",
+    "delete": "delete, a key",
+    "open": "open to the first get",
+    "disk": "disk blocks, bytes a key",
+    "memory": "peak memory, mapped pages included, bytes a key",
+    "threads get_many": "get_many of 100 by two threads, a key",
+    "processes get": "get, random, by two processes, a key",
+    "beside get": "get, random, while another process puts",
+    "beside put": "put, while another process gets",
+    "stall get": "longest get while another process loads",
+    "stall put": "longest put of that load",
+    **{f"ycsb {letter}": f"YCSB {letter}, an operation" for letter in YCSB},
+}
+
+
+def timed(pieces: Iterable[tuple[int, Callable[[], object]]], budget_s: float) -> tuple[float, int]:
+    """
+    Run pieces of work until they or the time run out.
+
+    Args:
+        pieces: Operations in each, and how to run it.
+        budget_s: Seconds after which no further piece begins.
+
+    Returns:
+        Nanoseconds an operation, and the number of operations.
+    """
+    spent = done = 0
+    clock = time.perf_counter_ns
+    for count, work in pieces:
+        begin = clock()
+        work()
+        spent += clock() - begin
+        done += count
+        if spent > budget_s * 1e9:
+            break
+    return spent / done, done
+
+
+def each(call: Callable[[T], object], keys: Sequence[T]) -> Iterable[tuple[int, Callable[[], object]]]:
+    """Pieces that call it with one key after the other, from a loop as people write it."""
+
+    def loop(part: Sequence[T]) -> None:
+        for key in part:
+            call(key)
+
+    for at in range(0, len(keys), PIECE):
+        part = keys[at : at + PIECE]
+        yield len(part), partial(loop, part)
+
+
+def batches(call: Callable[[list[T]], object], items: list[T], size: int) -> Iterable[tuple[int, Callable[[], object]]]:
+    """Pieces that each call it once with so many items."""
+    for at in range(0, len(items), size):
+        part = items[at : at + size]
+        yield len(part), partial(call, part)
+
+
+def scanning(items: Iterable[object], count: int) -> Iterable[tuple[int, Callable[[], object]]]:
+    """Pieces that take the next items of one scan."""
+    rest = iter(items)
+
+    def take(size: int) -> None:
+        deque(itertools.islice(rest, size), maxlen=0)
+
+    for at in range(0, count, 10 * PIECE):
+        size = min(10 * PIECE, count - at)
+        yield size, partial(take, size)
+
+
+def disk_bytes(folder: Path) -> int:
+    """Allocated blocks of all files below."""
+    return sum(path.stat().st_blocks * 512 for path in folder.rglob("*") if path.is_file())
+
+
+def memory(what: str) -> int:
+    """Bytes that this process has in memory (VmRSS), or had at most (VmHWM)."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    line = next((line for line in status.splitlines() if line.startswith(what)), "0 0 kB")
+    return int(line.split()[1]) * 1024
+
+
+class Unit:
+    """One peer, one workload: the data as the peer wants it, and what is measured."""
+
+    def __init__(self, open_: Callable[[Path], Store], folder: Path, data: Data, budget_s: float) -> None:
+        """
+        Prepare.
+
+        Args:
+            open_: Opens the peer's store in a folder, made if missing.
+            folder: Empty, for its files.
+            data: Keys and values.
+            budget_s: Seconds for each row but the loads.
+        """
+        self.open, self.folder, self.data, self.budget = open_, folder, data, budget_s
+        self.row: dict[str, float] = {}
+        probe = open_(self._room("probe"))
+        self.key: Callable[[bytes], Any] = probe.key or bytes
+        probe.close()
+
+    def _room(self, name: str) -> Path:
+        room = self.folder / name
+        room.mkdir()
+        return room
+
+    def _keys(self, keys: Sequence[bytes]) -> list[Any]:
+        return [self.key(key) for key in keys]
+
+    def _pairs(self, keys: Sequence[bytes]) -> list[tuple[Any, bytes]]:
+        return [(self.key(key), self.data.value_of(key)) for key in keys]
+
+    def run(self) -> dict[str, float]:
+        """All rows that the peer has: nanoseconds by row; and bytes."""
+        main = self._room("main")
+        before = memory("VmRSS")
+        store = self.open(main)
+        try:
+            self._load(store, main)
+            self._reads(store)
+            self._changes(store)
+            self._ycsb(store)
+            self.row["memory"] = max(0, memory("VmHWM") - before) / len(self.data.keys)
+        finally:
+            store.close()
+        self._sorted()
+        if disk_bytes(main):
+            self._reopened(main)
+        if store.shared:
+            self.row |= crowd.processes(self.open, main, self._keys(self.data.probes), self.budget)
+            self.row |= crowd.growth(self.open, self._room("growth"), self._pairs(self.data.keys), self.budget)
+        return self.row
+
+    def _load(self, store: Store, main: Path) -> None:
+        pairs = self._pairs(self.data.keys)
+        self.row["put_many"] = timed(batches(store.put_many, pairs, 1000), float("inf"))[0]
+        if size := disk_bytes(main):
+            self.row["disk"] = size / len(self.data.keys)
+        store.loaded()
+        # That the adapter finds what it stored, or the times mean nothing.
+        for key in self.data.probes[:100]:
+            if store.get(self.key(key)) != self.data.value_of(key):
+                raise AssertionError("a stored value was not found")
+        if any(store.get(self.key(key)) is not None for key in self.data.misses[:100]):
+            raise AssertionError("an absent key was found")
+
+    def _sorted(self) -> None:
+        room = self._room("sorted")
+        store = self.open(room)
+        pairs = self._pairs(sorted(self.data.keys))
+        self.row["load sorted"] = timed(batches(store.put_many, pairs, 1000), float("inf"))[0]
+        store.close()
+
+    def _made(self, store: Store) -> None:
+        """Keys that nobody has hashed or touched before: cut out of one buffer for each call."""
+        if store.key or len({len(key) for key in self.data.probes[:1000]}) != 1:
+            return
+        size, joined, get = len(self.data.probes[0]), b"".join(self.data.probes), store.get
+
+        def loop(begin: int) -> None:
+            for at in range(begin, min(begin + PIECE * size, len(joined)), size):
+                get(joined[at : at + size])
+
+        pieces = ((PIECE, partial(loop, at)) for at in range(0, len(joined), PIECE * size))
+        self.row["get made"] = timed(pieces, self.budget)[0]
+
+    def _reads(self, store: Store) -> None:
+        probes, misses = self._keys(self.data.probes), self._keys(self.data.misses)
+        hot, count = [probes[len(probes) // 2]] * len(probes), len(probes)
+        self.row["get hot"] = timed(each(store.get, hot), self.budget)[0]
+        self.row["get hit"] = timed(each(store.get, probes), self.budget)[0]
+        self.row["get miss"] = timed(each(store.get, misses), self.budget)[0]
+        self._made(store)
+        if store.get_many:
+            self.row["get_many"] = timed(batches(store.get_many, probes, 100), self.budget)[0]
+            if store.threads:
+                self.row["threads get_many"] = crowd.threads(store.get_many, probes, self.budget)
+        if store.scan:
+            self.row["scan"] = timed(scanning(store.scan(), count), self.budget)[0]
+        if store.range_of:
+            take = store.range_of
+            self.row["range"] = timed(each(lambda key: take(key, 100), probes), self.budget)[0]
+        if store.prefix_of:
+            self._prefixes(store.prefix_of)
+
+    def _prefixes(self, prefix_of: Callable[[bytes], Any]) -> None:
+        spent = items = 0
+        for prefix in self._keys(self.data.prefixes):
+            begin = time.perf_counter_ns()
+            found = prefix_of(prefix)
+            spent += time.perf_counter_ns() - begin
+            items += len(found)
+            if spent > self.budget * 1e9:
+                break
+        self.row["prefix"] = spent / items
+
+    def _changes(self, store: Store) -> None:
+        if not store.put or not store.delete:
+            return
+        put, fresh = store.put, self._pairs(self.data.fresh)
+        self.row["put"], done = timed(each(lambda pair: put(*pair), fresh), self.budget)
+        self.row["delete"] = timed(each(store.delete, [key for key, _ in fresh[:done]]), self.budget)[0]
+
+    def _ycsb(self, store: Store) -> None:
+        put, range_of = store.put, store.range_of
+        if not put:
+            return
+        value = self.data.value_of(b"updated")
+
+        def one(request: tuple[str, Any, int]) -> None:
+            kind, key, size = request
+            if kind == "read":
+                store.get(key)
+            elif kind == "scan" and range_of:
+                range_of(key, size)
+            elif kind == "modify":
+                put(key, (store.get(key) or value)[::-1])
+            else:
+                put(key, value)
+
+        for letter, mix in YCSB.items():
+            if range_of or "scan" not in mix:
+                draws = [(kind, self.key(key), size) for kind, key, size in requests(self.data, letter, 50_000, 1)]
+                self.row[f"ycsb {letter}"] = timed(each(one, draws), self.budget)[0]
+
+    def _reopened(self, main: Path) -> None:
+        key, times = self.key(self.data.probes[0]), []
+        for _ in range(5):
+            begin = time.perf_counter_ns()
+            store = self.open(main)
+            store.loaded()
+            found = store.get(key)
+            times.append(time.perf_counter_ns() - begin)
+            store.close()
+            if found is None:
+                raise AssertionError("nothing was found after opening")
+        self.row["open"] = sorted(times)[2]
+
+
+def one_unit(open_: Callable[[Path], Store], folder: Path, data: Data, budget_s: float) -> dict[str, float]:
+    """
+    All rows of one peer over one workload, in a child process, so that memory is its own.
+
+    Raises:
+        ImportError: The peer is not there.
+        RuntimeError: The child died or raised; its error is on stderr.
+    """
+
+    def work() -> dict[str, Any]:
+        gc.collect()
+        gc.disable()
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # VmHWM begins here
+        try:
+            return Unit(open_, folder, data, budget_s).run()
+        except ImportError as error:
+            return {"left out": str(error)}
+
+    random.seed(os.getpid())
+    row = crowd.in_child(work)
+    if "left out" in row:
+        raise ImportError(row["left out"])
+    return row
