@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import rowex
-from power import other_boot, recovered, without_power
+from power import other_boot, recovered, segments, without_power
 from tools import TIME_SCALE, Child
 
 Start = Callable[..., Child]
@@ -99,6 +99,20 @@ def test_killed_session_goes_on_with_its_log(path: Path, folder: Path, child: St
             index.put(b"later %d" % lost, b"1", durable=True)
             off = without_power(path, folder / "off")
             assert recovered(off) == dict(index.items())
+
+
+@pytest.mark.parametrize("written", [0, 100, 4096])
+def test_segment_that_a_killed_recovery_left_unfinished_makes_way(path: Path, folder: Path, written: int) -> None:
+    """Killed between the making of a segment and its head: the next recovery would give the same name."""
+    with rowex.open(path) as index:
+        index.put(b"k", b"1", durable=True)
+        off = without_power(path, folder / "off")
+    last = segments(off)[-1]
+    term, number = int(last.name[:8], 16), int(last.name[8:], 16)
+    left = last.with_name(f"{term + 1:08x}{number + 1:08x}")
+    left.write_bytes(last.read_bytes()[:written])  # 4096: whole, but another's
+    assert recovered(off) == {b"k": b"1"}
+    assert recovered(off) == {b"k": b"1"}
 
 
 # ---- who writes the log -------------------------------------------------------------------------

@@ -119,6 +119,33 @@ static int rx_segment_fill(struct rx_db *db, int fd, const struct rx_segment *he
     return RX_OK;
 }
 
+static bool rx_segment_is(const struct rx_db *db, int fd, uint64_t id, struct rx_segment *head)
+{
+    return pread(fd, head, sizeof *head, 0) == (ssize_t)sizeof *head && head->id == id &&
+           memcmp(head->uuid, db->uuid, 16) == 0 &&
+           head->crc == rx_crc32c(0, head->uuid, sizeof *head - offsetof(struct rx_segment, uuid));
+}
+
+/*
+ * The living never give an id twice.  So a file of this name whose head is not whole is what
+ * somebody left who died while he made it: no reader counts it, and it makes way.
+ */
+static int rx_segment_file_new(struct rx_db *db, int dir_fd, const char *name, uint64_t id)
+{
+    int flags = O_RDWR | O_NOFOLLOW | O_CLOEXEC, fd = openat(dir_fd, name, flags | O_CREAT | O_EXCL, 0600);
+    if (fd >= 0 || errno != EEXIST)
+        return fd;
+    struct rx_segment head;
+    int left = openat(dir_fd, name, flags | O_NONBLOCK);
+    bool whole = left >= 0 && rx_segment_is(db, left, id, &head);
+    if (left >= 0)
+        close(left);
+    errno = EEXIST;
+    if (left < 0 || whole || unlinkat(dir_fd, name, 0) != 0)
+        return -1;
+    return openat(dir_fd, name, flags | O_CREAT | O_EXCL, 0600);
+}
+
 /*
  * Commit    the folder's sync: before it the segment may be missing, or not whole, after a
  *           power cut, and nothing in it has been told to be durable.
@@ -133,7 +160,7 @@ int rx_segment_create(struct rx_db *db, int dir_fd, const struct rx_segment_head
     memcpy(head.uuid, db->uuid, 16);
     rx_segment_seal(&head);
     rx_segment_name(head.id, name);
-    int fd = openat(dir_fd, name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    int fd = rx_segment_file_new(db, dir_fd, name, head.id);
     int rc = fd < 0 ? rx_os_error("create a segment of the log of", db->path) : rx_segment_fill(db, fd, &head, settle);
     if (rc == RX_E_FULL) {
         if (fd >= 0)
@@ -169,8 +196,7 @@ int rx_segment_open(struct rx_db *db, int dir_fd, uint64_t id, struct rx_segment
     int fd = openat(dir_fd, name, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0)
         return rx_os_error("open a segment of the log of", db->path);
-    if (pread(fd, &head, sizeof head, 0) != (ssize_t)sizeof head || head.id != id ||
-        memcmp(head.uuid, db->uuid, 16) != 0) {
+    if (!rx_segment_is(db, fd, id, &head)) {
         close(fd);
         return rx_fail(RX_E_CORRUPT, 0, "segment %s of the log of %s is not the one that was written", name, db->path);
     }
