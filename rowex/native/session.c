@@ -263,7 +263,8 @@ static int rx_write_alone(struct rx_db *db)
                           .uid = rx_fetch_add(&db->hdr->next_serial, 1) << RX_SLOT_BITS};
     struct rx_lead lead = {.fresh = rx_load(&db->hdr->log_lead) != 0};
     uint64_t tail = rx_log_tail(db);
-    int rc = rx_log_durable(db) == tail ? RX_OK : rx_join_locked(db, db->logger);
+    /* A leader that died wants a fresh segment, also where there is nothing to write. */
+    int rc = !lead.fresh && rx_log_durable(db) == tail ? RX_OK : rx_join_locked(db, db->logger);
     rx_store(&db->hdr->log_lead, t.uid);
     lead.word = rx_load(&db->hdr->log_durable);
     if (rc == RX_OK)
