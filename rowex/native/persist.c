@@ -119,6 +119,7 @@ void rx_persist_setup(void)
 static uint64_t rx_points;     /* stores since rx_crash_arm() */
 static uint64_t rx_die_at;     /* 0: never */
 static int rx_counting;
+static int rx_die_by;          /* the signal */
 
 void rx_crashpoint(void)
 {
@@ -126,16 +127,19 @@ void rx_crashpoint(void)
         return;
     uint64_t n = __atomic_add_fetch(&rx_points, 1, __ATOMIC_RELAXED);
     if (n == rx_die_at) {
-        kill(getpid(), SIGKILL);
-        for (;;)
+        kill(getpid(), rx_die_by);
+        while (rx_die_by == SIGKILL)
             pause();
     }
 }
-void rx_crash_arm(uint64_t n)
+static void rx_crash_set(uint64_t n, int by)
 {
     __atomic_store_n(&rx_points, 0, __ATOMIC_RELAXED);
     rx_die_at = n;
+    rx_die_by = by;
     rx_counting = 1;
 }
+void rx_crash_arm(uint64_t n) { rx_crash_set(n, SIGKILL); }
+void rx_crash_stop(uint64_t n) { rx_crash_set(n, SIGSTOP); }
 uint64_t rx_crash_count(void) { return __atomic_load_n(&rx_points, __ATOMIC_RELAXED); }
 #endif
