@@ -84,6 +84,18 @@ def test_flusher_keeps_the_interval_though_nobody_waits(path: Path) -> None:
             eventually(lambda ticket=ticket: index.durable >= ticket, 2)
 
 
+def test_flush_interval_is_the_shortest_of_a_process(path: Path, folder: Path) -> None:
+    """A long one is kept, until another handle asks for a shorter one."""
+    with rowex.open(path, flush_interval=600) as index, rowex.open(folder / "clock") as clock:
+        ticket = index.put(b"k", b"v")
+        for _ in range(5):
+            tick = clock.put(b"k", b"v")
+            eventually(lambda tick=tick: clock.durable >= tick, 5)
+        assert index.durable < ticket
+        with rowex.open(path, flush_interval=0.01):
+            eventually(lambda: index.durable >= ticket, 5)
+
+
 def test_close_makes_durable_and_ends_at_once(path: Path, folder: Path) -> None:
     """Not an interval later; and the handle that stays has nothing to wait for."""
     stays = rowex.open(path, flush_interval=60)

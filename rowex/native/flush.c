@@ -16,8 +16,13 @@
 #include "../gc/epoch.h"
 #include "../gc/uid.h"
 
+#ifdef ROWEX_CRASHPOINTS
+#define RX_LEAD_STILL_NS 100000000ll /* many leaders are stopped there */
+#else
 #define RX_LEAD_STILL_NS 2000000000ll
+#endif
 #define RX_WAIT_SLICE_NS 20000000l
+#define RX_INTERVAL_NS 10000000ll
 #define RX_UNDECIDED_SPINS 200u
 
 /* ---- sleeping on words of NAME-lock ------------------------------------------------ */
@@ -342,6 +347,22 @@ static void rx_flusher_turn(struct rx_db *db, struct rx_logger *l)
     __atomic_store_n(&t->busy, 0, __ATOMIC_RELEASE);
 }
 
+void rx_log_interval(struct rx_db *db, int64_t interval_ns)
+{
+    struct rx_logger *l = db->logger;
+    int64_t have = l ? __atomic_load_n(&l->interval_ns, __ATOMIC_RELAXED) : 0;
+    if (l == NULL || interval_ns <= 0 || (have && have <= interval_ns))
+        return;
+    __atomic_store_n(&l->interval_ns, interval_ns, __ATOMIC_RELAXED);
+    rx_rouse(&l->stop); /* the flusher may be in the midst of a longer one */
+}
+
+static int64_t rx_interval(const struct rx_logger *l)
+{
+    int64_t asked = __atomic_load_n(&l->interval_ns, __ATOMIC_RELAXED);
+    return asked ? asked : RX_INTERVAL_NS;
+}
+
 static void *rx_flusher(void *arg)
 {
     struct rx_db *db = arg;
@@ -352,7 +373,7 @@ static void *rx_flusher(void *arg)
             rx_flusher_rest(db);
             continue;
         }
-        rx_sleep_on(&l->stop, 0, __atomic_load_n(&l->interval_ns, __ATOMIC_RELAXED));
+        rx_sleep_on(&l->stop, 0, rx_interval(l));
         if (!rx_load32(&l->stop))
             rx_flusher_turn(db, l);
     }

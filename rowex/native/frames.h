@@ -19,7 +19,7 @@ struct rx_logger { /* of this process */
     struct rx_thread *thread; /* the flusher's uid, taken when it first has something to do */
     uint32_t stop;            /* futex */
     bool running;
-    int64_t interval_ns; /* atomic */
+    int64_t interval_ns; /* the shortest that a handle asked for, 0: none did; atomic */
     uint32_t ready;      /* joined; atomic */
     pthread_mutex_t checkpoint; /* of whoever makes one */
     pthread_t checkpointer;

@@ -153,6 +153,7 @@ static int rx_share(struct rx_db *db, const struct rx_options *o, struct rx_db *
         return rc;
     if (db->readonly && o->mode != 'r')
         return rx_fail(RX_E_BUSY, 0, "this process has %s open read-only; close that handle first", db->path);
+    rx_log_interval(db, o->flush_interval_ns);
     db->handles++;
     *out = db;
     return RX_OK;

@@ -17,7 +17,6 @@
 
 #define RX_RING_SMALL (1u << 16)
 #define RX_LARGE_FILE (64ull << 20)
-#define RX_INTERVAL_NS 10000000ll
 
 /* ---- this process's part ----------------------------------------------------------- */
 
@@ -29,7 +28,6 @@ int rx_log_attach(struct rx_db *db)
     pthread_mutex_init(&l->mutex, NULL);
     pthread_mutex_init(&l->checkpoint, NULL);
     l->dir_fd = l->segment.fd = -1;
-    l->interval_ns = RX_INTERVAL_NS;
     db->logger = l;
     return RX_OK;
 }
@@ -61,13 +59,6 @@ int rx_log_join(struct rx_db *db)
     }
     pthread_mutex_unlock(&l->mutex);
     return rc;
-}
-
-void rx_log_interval(struct rx_db *db, int64_t interval_ns)
-{
-    struct rx_logger *l = db->logger;
-    if (l && interval_ns > 0 && interval_ns < __atomic_load_n(&l->interval_ns, __ATOMIC_RELAXED))
-        __atomic_store_n(&l->interval_ns, interval_ns, __ATOMIC_RELAXED);
 }
 
 void rx_log_forget(struct rx_db *db)
