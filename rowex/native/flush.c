@@ -70,7 +70,7 @@ uint64_t rx_log_point(const struct rx_db *db, struct rx_log_at *at)
  * The durable point becomes (number, at), if it is still `*word`, which the leader took.
  * Commit    the compare-and-swap.  The record is our own slot's, and not the one now named.
  */
-bool rx_log_advance(struct rx_thread *t, uint64_t *word, uint64_t number, const struct rx_log_at *at)
+static bool rx_point_move(struct rx_thread *t, uint64_t *word, uint64_t turn, uint64_t number, const struct rx_log_at *at)
 {
     uint64_t slot = t->uid & (RX_SLOTS - 1), record = 0;
     if ((*word & (RX_SLOTS - 1)) == slot)
@@ -78,14 +78,37 @@ bool rx_log_advance(struct rx_thread *t, uint64_t *word, uint64_t number, const 
     struct rx_log_at *to = &t->slot->log_at[record != 0];
     rx_store(&to->bytes, at->bytes);
     rx_store(&to->segment, at->segment);
-    uint64_t next = number << RX_LOG_DURABLE_SHIFT | record | slot;
+    uint64_t next = number << RX_LOG_DURABLE_SHIFT | (turn & RX_LOG_TURNS) | record | slot;
     if (!rx_cas(&t->db->hdr->log_durable, word, next))
         return false;
     *word = next;
     return true;
 }
 
-/* The durable word becomes ours: from here on nobody else's compare-and-swap succeeds. */
+bool rx_log_advance(struct rx_thread *t, uint64_t *word, uint64_t number, const struct rx_log_at *at)
+{
+    return rx_point_move(t, word, *word, number, at);
+}
+
+/*
+ * No segment of `term` or before is gone on with: a leader that was deposed may still write to
+ * it, or a sync of it failed.  Said before a fresh one is made, which may fail: then the next
+ * leader makes it.
+ */
+static void rx_term_end(struct rx_lockhdr *hdr, uint64_t term)
+{
+    uint64_t have = rx_load(&hdr->log_term);
+    while (have <= term && !rx_cas(&hdr->log_term, &have, term + 1))
+        ;
+}
+
+/*
+ * The durable word becomes ours: from here on nobody else's compare-and-swap succeeds.  While
+ * nothing new is durable the same words come back; so who deposes changes the turn, or one
+ * deposed, asleep between its load and its compare-and-swap, would take the word again, with
+ * the segment of then.  (It would have to sleep through 128 leaders that died or stood still,
+ * without a single entry becoming durable.)
+ */
 static bool rx_lead_begin(struct rx_thread *t, struct rx_lead *lead)
 {
     struct rx_db *db = t->db;
@@ -96,21 +119,19 @@ static bool rx_lead_begin(struct rx_thread *t, struct rx_lead *lead)
             continue;
         if (rx_load(&db->hdr->log_lead) != t->uid)
             return false;
-        if (rx_log_advance(t, &lead->word, lead->number, &lead->at))
-            return true;
+        if (rx_point_move(t, &lead->word, lead->word + (lead->fresh ? RX_LOG_TURN : 0), lead->number, &lead->at))
+            break;
     }
+    if (lead->fresh)
+        rx_term_end(db->hdr, lead->at.segment >> 32);
+    return true;
 }
 
 static void rx_lead_end(struct rx_thread *t)
 {
     uint64_t mine = t->uid;
-    struct rx_lockhdr *hdr = t->db->hdr;
-    if (!rx_cas(&hdr->log_lead, &mine, 0))
-        for (int i = 0; i < 4; i++) { /* we had been deposed, and touch no segment any more */
-            uint64_t me = t->uid;
-            rx_cas(&hdr->log_deposed[i], &me, 0);
-        }
-    rx_moved(hdr);
+    rx_cas(&t->db->hdr->log_lead, &mine, 0); /* else we had been deposed */
+    rx_moved(t->db->hdr);
 }
 
 /* Nobody leads: we do.  Returns whether. */
@@ -119,17 +140,6 @@ static bool rx_lead_try(struct rx_thread *t)
     uint64_t nobody = 0;
     struct rx_lockhdr *hdr = t->db->hdr;
     return rx_load(&hdr->log_lead) == 0 && rx_cas(&hdr->log_lead, &nobody, t->uid);
-}
-
-/* A place among the deposed for one that lives; false: too many stand still already. */
-static bool rx_note_deposed(struct rx_db *db, uint64_t uid)
-{
-    for (int i = 0; i < 4; i++) {
-        uint64_t have = rx_load(&db->hdr->log_deposed[i]);
-        if ((have == 0 || have == uid || rx_uid_gone(db, have)) && rx_cas(&db->hdr->log_deposed[i], &have, uid))
-            return true;
-    }
-    return false;
 }
 
 /* What this thread saw of a leader, kept between calls: a caller waits in slices. */
@@ -152,8 +162,6 @@ static bool rx_lead_depose(struct rx_thread *t)
     bool gone = rx_uid_gone(t->db, uid);
     if (!gone && now - rx_seen_lead.since_ns < RX_LEAD_STILL_NS)
         return false;
-    if (!gone && !rx_note_deposed(t->db, uid))
-        return false;
     return rx_cas(&hdr->log_lead, &uid, t->uid);
 }
 
@@ -169,34 +177,54 @@ static void rx_look_after(struct rx_db *db, uint64_t number)
         (void)rx_uid_gone(db, owner);
 }
 
-/*
- * Writes out what is decided, as the leader.  RX_OK with *wrote whether anything became
- * durable; an error that is for good is in hdr->log_failed.
- */
-static int rx_lead(struct rx_thread *t, bool fresh, bool *wrote)
+/* The disk refused; not this process, which lacks descriptors, say: it later, or others now, can. */
+static bool rx_disk_failed(int rc)
 {
-    struct rx_lead lead = {.fresh = fresh};
-    struct rx_lockhdr *hdr = t->db->hdr;
-    *wrote = false;
-    int rc = rx_log_join(t->db);
-    if (rc == RX_OK)
-        rc = rx_logger_lock(t->db);
-    if (rc == RX_OK) {
-        if (rx_lead_begin(t, &lead)) {
-            rc = rx_frames_write(t, &lead);
-            if (rc == RX_E_OS || rc == RX_E_IO) { /* the kernel tells of a failed sync once: rewritten elsewhere, */
-                lead.fresh = true;                /* it succeeds for all, or all fail for good */
-                rc = rx_frames_write(t, &lead);
-                if (rc == RX_E_OS || rc == RX_E_IO) {
-                    uint64_t none = 0;
-                    rx_cas(&hdr->log_failed, &none, (uint64_t)(rx_error_errno() ? rx_error_errno() : EIO));
-                }
-            }
-            *wrote = lead.wrote;
-        }
-        rx_logger_unlock(t->db);
+    int os_errno = rx_error_errno();
+    return (rc == RX_E_OS || rc == RX_E_IO) && os_errno != EMFILE && os_errno != ENFILE && os_errno != ENOMEM;
+}
+
+/*
+ * The kernel tells of a failed sync once: rewritten elsewhere it succeeds for all, or all fail for
+ * good, which is in hdr->log_failed.
+ */
+static int rx_lead_write(struct rx_thread *t, struct rx_lead *lead)
+{
+    if (!rx_lead_begin(t, lead))
+        return RX_OK;
+    RX_POINT();
+    int rc = rx_frames_write(t, lead);
+    if (!rx_disk_failed(rc))
+        return rc;
+    rx_term_end(t->db->hdr, lead->at.segment >> 32);
+    rc = rx_frames_write(t, lead);
+    if (rx_disk_failed(rc)) {
+        uint64_t none = 0;
+        rx_cas(&t->db->hdr->log_failed, &none, (uint64_t)(rx_error_errno() ? rx_error_errno() : EIO));
     }
-    rx_lead_end(t);
+    return rc;
+}
+
+/*
+ * Leads, if nobody does, or (`depose`) who does is dead or stands still, and writes out what is
+ * decided.  Our process's turn comes first: one of its threads may have been deposed in the
+ * midst of a sync, and who waited for that with the lead would hold up everybody.
+ */
+static int rx_lead(struct rx_thread *t, bool depose, bool *led, bool *wrote)
+{
+    struct rx_lead lead = {0};
+    *led = *wrote = false;
+    int rc = rx_log_join(t->db);
+    if (rc || !rx_logger_try(t->db))
+        return rc;
+    if (rx_lead_try(t) || (depose && (lead.fresh = rx_lead_depose(t)))) {
+        *led = true;
+        rc = rx_lead_write(t, &lead);
+        *wrote = lead.wrote;
+    }
+    rx_logger_unlock(t->db);
+    if (*led)
+        rx_lead_end(t);
     return rc;
 }
 
@@ -241,14 +269,13 @@ int rx_log_flush(struct rx_thread *t, uint64_t number)
         int rc = rx_log_has_failed(db);
         if (rc)
             return rc;
-        bool wrote = false, fresh = false;
-        bool leads = db->logger && rx_lead_try(t); /* who may only read waits for the others */
-        if (!leads && db->logger && tries && (fresh = rx_lead_depose(t)))
-            leads = true;
-        if (leads) {
-            rc = rx_lead(t, fresh, &wrote);
+        bool wrote = false, led = false;
+        if (db->logger) { /* who may only read waits for the others */
+            rc = rx_lead(t, tries != 0, &led, &wrote);
             if (rc && !wrote && rc != RX_I_RESTART)
                 return rx_load(&db->hdr->log_failed) ? rx_log_has_failed(db) : rc;
+        }
+        if (led) {
             if (wrote || rc == RX_I_RESTART)
                 continue;
             seen = rx_load32(&db->hdr->log_moved);
@@ -420,8 +447,10 @@ int rx_log_leave(struct rx_db *db)
         rx_log_tail(db) != rx_log_durable(db)) {
         rc = l->thread ? RX_OK : rx_thread_new(db, RX_S_FLUSHER, &l->thread);
         if (rc == RX_OK) {
+            __atomic_store_n(&l->thread->busy, 1, __ATOMIC_SEQ_CST); /* it reads leaves: its map stays */
             l->thread->deadline_ns = rx_now_ns() + RX_CLOSING_NS;
             rc = rx_log_flush(l->thread, rx_log_tail(db));
+            __atomic_store_n(&l->thread->busy, 0, __ATOMIC_RELEASE);
         }
         if (rc == RX_WOULD_WAIT)
             rc = rx_fail(RX_E_DURABILITY, 0, "%s was closed, but its log is held up by another process", db->path);

@@ -6,6 +6,14 @@
  * compare-and-swap from the very word that it took: a leader that stood still and was
  * deposed fails there, and has changed nothing that is believed.  Who deposes it, or takes
  * over from a dead one, goes on in a fresh segment and trusts nothing past log_durable.
+ *
+ * F1  A leader writes only at the point that its own word names, in the segment named there.
+ * F2  A segment is named by the word before anything is written to it.  One that never is, its
+ *     maker having died or been deposed, has a lower id than the next that begins there: the
+ *     number is drawn first, then the maker looks whether it still leads; so who replaces it
+ *     later draws a greater one.
+ * F3  No segment of a term below hdr->log_term is written but by the deposed, beyond the point at
+ *     which a later one takes over.
  */
 #ifndef ROWEX_FLUSH_H
 #define ROWEX_FLUSH_H

@@ -28,7 +28,7 @@ typedef uint64_t rx_ref; /* tagged reference, 0 = absent */
 #define RX_MAGIC "ROWEX\r\n\x1a"
 #define RX_LOCK_MAGIC "ROWEXLCK"
 #define RX_VERSION 1u
-#define RX_LOCK_VERSION 2u /* of NAME-lock: users of one index at one time must agree */
+#define RX_LOCK_VERSION 3u /* of NAME-lock: users of one index at one time must agree */
 #define RX_ENDIAN_MARK 0x01020304u
 
 #define RX_SUPER_SIZE 8192u
@@ -236,7 +236,7 @@ struct rx_lockhdr {
     uint64_t log_tail; /* number of the next entry:52 | arena of the last claimer:12 */
     uint8_t pad4[56];
     /* line 5: read by every writer, written at each flush */
-    uint64_t log_durable;     /* entries below are durable: number:51 | record:1 | slot:12, whose rx_log_at says where */
+    uint64_t log_durable;     /* entries below are durable: number:44 | turn:7 | record:1 | slot:12, whose rx_log_at says where */
     uint64_t log_size;        /* entries in the ring, a power of two; 0: there is no log, or it was not begun */
     uint64_t log_failed;      /* errno after which nothing more becomes durable; 0 none */
     uint64_t log_incarnation; /* 0: not begun, and nothing known of a log that could be gone on with */
@@ -249,7 +249,8 @@ struct rx_lockhdr {
     uint64_t log_lead;     /* its uid; 0 none */
     uint64_t log_progress; /* bumped by its process while it works */
     uint64_t log_segments; /* number of the next segment */
-    uint64_t log_deposed[4]; /* uids of leaders that stood still: until they are gone or back, no segment is used again */
+    uint64_t log_term;     /* no segment of an older term is gone on with: a deposed leader may still write there */
+    uint8_t pad6[24];
     uint32_t log_moved;    /* futex: bumped when log_durable rises, a leader leaves, or all fails */
     uint32_t log_pad;
     /* line 7 */
@@ -283,7 +284,9 @@ enum rx_log_kind {
 };
 #define RX_LOG_KIND_SHIFT 56u
 #define RX_LOG_TAIL_SHIFT 12u    /* of log_tail */
-#define RX_LOG_DURABLE_SHIFT 13u /* of log_durable */
+#define RX_LOG_DURABLE_SHIFT 20u /* of log_durable */
+#define RX_LOG_TURN (1ull << 13)  /* one more when a leader was deposed */
+#define RX_LOG_TURNS (127ull << 13)
 #define RX_LOG_RECORD (1ull << 12)
 #define RX_LOG_TICKET_BITS 44u   /* of a ticket: incarnation << 44 | number + 1 */
 #define RX_LOG_RING_MAX (1u << 18)

@@ -50,15 +50,16 @@ static void rx_gather_bytes(struct rx_logger *l, struct rx_gather *g, const uint
 }
 
 /*
- * Item i of a batch as an entry: its size; written to `to` where that is not NULL.
- * 0: damaged (a page was lost).
+ * Item i of a batch as an entry: its size; written to `to` where that is not NULL, and has room.
+ * 0: damaged (a page was lost), or another's by now (we were deposed).
  */
-static uint64_t rx_batch_entry(struct rx_map *map, const struct rx_batch *b, uint64_t size, uint64_t i, uint8_t *to)
+static uint64_t rx_batch_entry(struct rx_map *map, const struct rx_batch *b, uint64_t size, uint64_t i, uint8_t *to,
+                               uint64_t room)
 {
     rx_ref leaf = rx_load_rlx(&b->item[i].leaf);
     struct rx_leaf_view v = {0};
     v.key = rx_batch_key(b, size, i, &v.key_len);
-    if (v.key == NULL || (leaf && rx_leaf_view(map, leaf, &v)) || v.key_len > RX_KEY_MAX)
+    if (v.key == NULL || (leaf && rx_leaf_view(map, leaf, &v)) || v.key_len > RX_KEY_MAX || 8 + v.key_len + v.value_len > room)
         return 0;
     if (to) {
         uint64_t head = rx_logged_head(leaf ? RX_L_PUT : RX_L_REMOVE, v.key_len, v.value_len);
@@ -78,8 +79,11 @@ static int rx_gather_batch(struct rx_logger *l, struct rx_map *map, struct rx_ga
 {
     uint64_t size, total = 0, room = RX_FRAME_BYTES - sizeof(struct rx_log_frame) - 8 - g->used;
     const struct rx_batch *b = rx_batch_at(map, off, &size);
-    for (uint64_t i = 0; b && i < b->count; i++) {
-        uint64_t bytes = rx_batch_entry(map, b, size, i, NULL);
+    uint64_t count = b ? rx_load_rlx(&b->count) : 0;
+    if (b && count > (size - sizeof *b) / sizeof b->item[0])
+        b = NULL;
+    for (uint64_t i = 0; b && i < count; i++) {
+        uint64_t bytes = rx_batch_entry(map, b, size, i, NULL, RX_OFF_MAX);
         if (bytes == 0)
             b = NULL;
         total += bytes;
@@ -92,8 +96,14 @@ static int rx_gather_batch(struct rx_logger *l, struct rx_map *map, struct rx_ga
     uint8_t *to = l->buffer + sizeof(struct rx_log_frame) + g->used + 8;
     if (large && (to = g->owned = malloc(total)) == NULL)
         return rx_fail(RX_E_MEMORY, 0, "for logging a batch of %llu bytes", (unsigned long long)total);
-    for (uint64_t i = 0, at = 0; i < b->count; i++)
-        at += rx_batch_entry(map, b, size, i, to + at);
+    uint64_t at = 0;
+    for (uint64_t i = 0, bytes = 1; i < count && bytes; i++)
+        at += bytes = rx_batch_entry(map, b, size, i, to + at, total - at);
+    if (at != total) {
+        free(g->owned);
+        g->owned = NULL;
+        return rx_corrupt(off, "a logged batch does not hold still");
+    }
     g->credit += total + RX_LOG_ENTRY_EXTRA;
     rx_gather_head(l, g, RX_L_BATCH, 0, total);
     if (large) {
@@ -218,6 +228,8 @@ static int rx_lead_sync(struct rx_thread *t, struct rx_logger *l, struct rx_lead
         return RX_OK;
     if (rx_segment_sync(&l->segment) != 0)
         return rx_os_error("sync the log of", t->db->path);
+    if (rx_poisoned(t->map)) /* between checksum and write a page of a value may have become zeros */
+        return rx_fail(RX_E_CORRUPT, EIO, "a page of %s that was to be logged cannot be read", t->db->path);
     *unsynced = 0;
     if (!rx_log_advance(t, &lead->word, lead->number, &lead->at)) /* commit */
         return RX_I_RESTART;
@@ -243,10 +255,10 @@ static int rx_lead_segment(struct rx_thread *t, struct rx_logger *l, struct rx_l
         return RX_OK;
     if ((rc = rx_lead_sync(t, l, lead, unsynced)) != RX_OK) /* who begins later vouches for what was before */
         return rc;
-    if (!rx_log_lead_is(t))
+    uint64_t term = (lead->at.segment >> 32) + lead->fresh, least = rx_load(&db->hdr->log_term);
+    uint64_t id = (term > least ? term : least) << 32 | (rx_fetch_add(&db->hdr->log_segments, 1) & 0xffffffffu);
+    if (!rx_log_lead_is(t)) /* after the number was drawn (F2) */
         return RX_I_RESTART;
-    uint64_t term = (lead->at.segment >> 32) + lead->fresh;
-    uint64_t id = term << 32 | (rx_fetch_add(&db->hdr->log_segments, 1) & 0xffffffffu);
     struct rx_segment_head head = {id, rx_load(&db->hdr->log_incarnation), lead->at.bytes, lead->number,
                                    rx_segment_bytes(db, frame), RX_SEGMENT_HEAD + frame};
     rx_segment_shut(&l->segment);
@@ -254,6 +266,8 @@ static int rx_lead_segment(struct rx_thread *t, struct rx_logger *l, struct rx_l
     if (rc)
         return rc;
     lead->at.segment = id;
+    if (!rx_log_advance(t, &lead->word, lead->number, &lead->at)) /* all before it is durable: F2 */
+        return RX_I_RESTART;
     lead->fresh = false;
     rx_store(&db->hdr->log_room, rx_lead_room(l, lead));
     rx_log_reserve(db, 0);
@@ -298,16 +312,10 @@ static int rx_frame_put(struct rx_thread *t, struct rx_logger *l, struct rx_lead
     return RX_OK;
 }
 
-/* From the durable point on: an attempt that failed is begun anew, with the ring as it is. */
-int rx_frames_write(struct rx_thread *t, struct rx_lead *lead)
+static int rx_frames_from(struct rx_thread *t, struct rx_logger *l, struct rx_lead *lead)
 {
-    struct rx_logger *l = t->db->logger;
     struct rx_gather g;
     uint64_t unsynced = 0, tail = rx_log_tail(t->db);
-    struct rx_log_at at;
-    lead->number = rx_log_point(t->db, &at);
-    lead->at = at;
-    lead->credit = 0;
     int rc = RX_OK;
     while (rc == RX_OK && lead->number < tail) {
         rc = rx_gather(t, l, lead->number, tail, &g);
@@ -320,22 +328,30 @@ int rx_frames_write(struct rx_thread *t, struct rx_lead *lead)
     }
     if (rc == RX_OK)
         rc = rx_lead_sync(t, l, lead, &unsynced);
-    if (rc == RX_OK && lead->fresh) { /* nothing to write: the next leader must not go on where the deposed one may write */
+    if (rc == RX_OK && lead->fresh) /* nothing to write: the next leader must not go on where the deposed one may write */
         rc = rx_lead_segment(t, l, lead, 0, &unsynced);
-        if (rc == RX_OK && !rx_log_advance(t, &lead->word, lead->number, &lead->at))
-            rc = RX_I_RESTART;
-    }
-    if (rc)
-        rx_segment_shut(&l->segment);
     return rc;
 }
 
-int rx_logger_lock(struct rx_db *db)
+/*
+ * From the durable point on: an attempt that failed is begun anew, with the ring as it is.
+ * Ordering  the point, then the word: only we store one that names our slot, so while it is the
+ *           one that we took, the point read is ours (F1), not that of who deposed us.
+ */
+int rx_frames_write(struct rx_thread *t, struct rx_lead *lead)
 {
-    struct rx_logger *l = db->logger;
-    if (l == NULL || !rx_load32(&l->ready))
-        return rx_fail(RX_E_DURABILITY, 0, "this process cannot write the log of %s", db->path);
-    pthread_mutex_lock(&l->mutex);
-    return RX_OK;
+    struct rx_logger *l = t->db->logger;
+    lead->number = rx_log_point(t->db, &lead->at);
+    lead->credit = 0;
+    if (rx_load(&t->db->hdr->log_durable) != lead->word)
+        return RX_I_RESTART;
+    lead->fresh |= lead->at.segment >> 32 < rx_load(&t->db->hdr->log_term);
+    int rc = rx_frames_from(t, l, lead);
+    if (rc)
+        rx_segment_shut(&l->segment);
+    /* What entries name stays as it is while they are not durable: but for one deposed, whatever it found. */
+    return rc && !rx_log_lead_is(t) ? RX_I_RESTART : rc;
 }
+
+bool rx_logger_try(struct rx_db *db) { return pthread_mutex_trylock(&db->logger->mutex) == 0; }
 void rx_logger_unlock(struct rx_db *db) { pthread_mutex_unlock(&db->logger->mutex); }

@@ -31,12 +31,12 @@ struct rx_lead { /* one leader's turn */
     uint64_t word;       /* hdr->log_durable as we know it, naming our slot */
     uint64_t number;     /* the next entry to be written */
     struct rx_log_at at; /* and where it goes */
-    bool fresh;          /* into a segment of our own, under a new term */
+    bool fresh;          /* we deposed another: into a segment of our own, under a new term */
     bool wrote;          /* the durable point rose */
     uint64_t credit;     /* of what was written and not yet synced, as hdr->log_backlog counts it */
 };
 
-int rx_logger_lock(struct rx_db *db);
+bool rx_logger_try(struct rx_db *db); /* false: another thread of ours writes; joined before */
 void rx_logger_unlock(struct rx_db *db);
 
 /*

@@ -90,7 +90,8 @@ uint64_t rx_log_owner(struct rx_db *db, uint64_t number);
 static inline bool rx_log_has_room(const struct rx_db *db)
 {
     const struct rx_lockhdr *hdr = db->hdr;
-    return rx_log_tail(db) - rx_log_durable(db) < rx_load_rlx(&hdr->log_size) - RX_SLOTS &&
+    uint64_t durable = rx_log_durable(db); /* before the tail, which is never behind it */
+    return rx_log_tail(db) - durable < rx_load_rlx(&hdr->log_size) - RX_SLOTS &&
            RX_LIKELY(rx_load_rlx(&hdr->log_failed) == 0);
 }
 

@@ -119,27 +119,28 @@ void rx_persist_setup(void)
 static uint64_t rx_points;     /* stores since rx_crash_arm() */
 static uint64_t rx_die_at;     /* 0: never */
 static int rx_counting;
-static int rx_die_by;          /* the signal */
+static uint64_t rx_stops;      /* from there on so often stand still instead */
 
 void rx_crashpoint(void)
 {
     if (!rx_counting)
         return;
     uint64_t n = __atomic_add_fetch(&rx_points, 1, __ATOMIC_RELAXED);
-    if (n == rx_die_at) {
-        kill(getpid(), rx_die_by);
-        while (rx_die_by == SIGKILL)
+    if (rx_die_at && n >= rx_die_at && n - rx_die_at < rx_stops)
+        kill(getpid(), SIGSTOP);
+    else if (rx_die_at && n == rx_die_at) {
+        kill(getpid(), SIGKILL);
+        for (;;)
             pause();
     }
 }
-static void rx_crash_set(uint64_t n, int by)
+void rx_crash_stop(uint64_t n, uint64_t times)
 {
     __atomic_store_n(&rx_points, 0, __ATOMIC_RELAXED);
     rx_die_at = n;
-    rx_die_by = by;
+    rx_stops = times;
     rx_counting = 1;
 }
-void rx_crash_arm(uint64_t n) { rx_crash_set(n, SIGKILL); }
-void rx_crash_stop(uint64_t n) { rx_crash_set(n, SIGSTOP); }
+void rx_crash_arm(uint64_t n) { rx_crash_stop(n, 0); }
 uint64_t rx_crash_count(void) { return __atomic_load_n(&rx_points, __ATOMIC_RELAXED); }
 #endif

@@ -1,0 +1,97 @@
+"""
+Leaders of the log that stand still at each of their stores in turn, in the test build, while
+another takes over; then they wake.  Whatever was told to be durable must be in the log.
+
+Arguments: a folder, and how many deaths of leaders come before the one that stops: who takes over
+from the dead begins a segment of its own, and may be stopped there.  Prints how often one stopped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import rowex
+import rowex._native
+from power import recovered, without_power
+from tools import Child, die_with_parent
+
+_core = ctypes.CDLL(rowex._native.__file__)
+_core.rx_crash_arm.argtypes = [ctypes.c_uint64]
+_core.rx_crash_stop.argtypes = [ctypes.c_uint64, ctypes.c_uint64]
+_core.rx_crash_arm.restype = _core.rx_crash_stop.restype = None
+STOPS = 2  # one after the other: what was looked at before the second is old by then
+NEVER = {"flush_interval": 600.0}
+
+
+def lead(pipe: Any, path: Path, at: int, dies: bool) -> None:
+    """Put a key and write the log; from then on every store counts."""
+    with rowex.open(path, **NEVER) as mine:
+        name = b"dies" if dies else b"stops"
+        ticket = mine.put(name, b"1")
+        _core.rx_crash_arm(at) if dies else _core.rx_crash_stop(at, STOPS)
+        with contextlib.suppress(TimeoutError):
+            mine.wait_durable(ticket, timeout=20)
+        _core.rx_crash_arm(0)
+        pipe.send(mine.durable >= ticket)
+        pipe.recv()
+
+
+def stopped(process: Child) -> bool:
+    """Whether it stands still; False: it has done what it had to."""
+    while True:
+        pid, status = os.waitpid(process.pid, os.WUNTRACED | os.WNOHANG)
+        if pid:
+            assert os.WIFSTOPPED(status), f"it ended with status {status}"
+            return True
+        if process.pipe.poll(0.001):
+            return False
+
+
+def one(folder: Path, at: int, deaths: int) -> bool:
+    """One leader stops at its store `at`; whether it has so many."""
+    path = folder / f"{at}" / "index.rowex"
+    path.parent.mkdir()
+    with rowex.open(path, **NEVER) as index:
+        expected = {b"first": b"1"}
+        index.put(b"first", b"1", durable=True)
+        for _ in range(deaths):
+            victim = Child(lead, path, 3, True)
+            victim.wait()
+            expected[b"dies"] = b"1"
+        process = Child(lead, path, at, False)
+        expected[b"stops"] = b"1"
+        stops = 0
+        while stopped(process):
+            for i in range(3):
+                expected[b"%d %d" % (stops, i)] = b"1"
+                index.put(b"%d %d" % (stops, i), b"1", durable=True, timeout=30)
+            expected[b"%d loose" % stops] = b"1"
+            index[b"%d loose" % stops] = b"1"  # for it to write when it wakes
+            stops += 1
+            process.signal(signal.SIGCONT)
+        assert process.recv(), "what it waited for is durable"
+        index.put(b"last", b"1", durable=True, timeout=30)
+        expected[b"last"] = b"1"
+        found = recovered(without_power(path, folder / "off"))
+        assert found == expected, f"stopped at store {at}: {sorted(expected.keys() - found.keys())} are lost"
+        process.send("end")
+        process.finish()
+    return stops > 0
+
+
+def main(folder: str, deaths: str) -> None:
+    die_with_parent(os.getppid())
+    at = 1
+    while one(Path(folder), at, int(deaths)):
+        at += 1
+    print(at - 1)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,63 @@
+"""
+Who writes the log: leaders that stand still anywhere, die, or lack the means (promises P4, P5).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import rowex
+from power import recovered, without_power
+from tools import TESTS, Child, run_python
+
+Start = Callable[..., Child]
+
+
+@pytest.mark.parametrize("deaths", [0, 1])
+def test_leader_that_stood_still_at_any_store_harms_nothing(variant: Path, folder: Path, deaths: int) -> None:
+    """Others take over, and when it goes on what was told to be durable still is; leader_driver.py says how."""
+    done = run_python(str(TESTS / "leader_driver.py"), str(folder), str(deaths), folder=variant, timeout_s=80)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert int(done.stdout) > 10
+
+
+def test_leader_without_descriptors_fails_alone(path: Path, folder: Path, child: Start) -> None:
+    """It is told so; the log is written by others, and by it once it has some."""
+
+    def exhaust(pipe: Any) -> None:
+        with rowex.open(path, flush_interval=600) as mine:
+            mine[b"first"] = b"1"
+            resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+            taken: list[int] = []
+            try:
+                while True:
+                    taken.append(os.dup(0))
+            except OSError:
+                pass
+            ticket = mine.put(b"second", b"2")
+            try:
+                mine.wait_durable(ticket, timeout=20)
+            except OSError as error:
+                pipe.send(error.errno)
+            pipe.recv()
+            for descriptor in taken:
+                os.close(descriptor)
+            mine.put(b"third", b"3", durable=True)
+            pipe.send("done")
+
+    with rowex.open(path, flush_interval=600) as index:
+        index.put(b"zeroth", b"0", durable=True)
+        process = child(exhaust)
+        assert process.recv() == errno.EMFILE
+        index.put(b"other", b"1", durable=True)
+        process.send("go on")
+        assert process.recv() == "done"
+        process.finish()
+        assert recovered(without_power(path, folder / "off")) == dict(index.items())
