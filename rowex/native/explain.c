@@ -68,7 +68,7 @@ static bool rx_explain_torn(const struct rx_reader *r)
 {
     const struct rx_segment_head *s = &r->segment[r->at];
     uint64_t word[2] = {0, 0};
-    return r->bytes >= s->bytes && pread(r->fd, word, sizeof word, (off_t)(RX_SEGMENT_HEAD + (r->bytes - s->bytes))) > 0 &&
+    return r->bytes >= s->bytes && !rx_reader_complete(r) && pread(r->fd, word, sizeof word, (off_t)(RX_SEGMENT_HEAD + (r->bytes - s->bytes))) > 0 &&
            (word[0] | word[1]) != 0;
 }
 

@@ -383,6 +383,7 @@ struct rx_arena {
 
 /* ---- NAME-log: segments of a stream of frames (segment.c); NAME-checkpoint is a data file -- */
 #define RX_SEGMENT_MAGIC "ROWEXSEG"
+#define RX_SEGMENT_VERSION 2u
 #define RX_SEGMENT_HEAD 4096u
 struct rx_segment {
     uint8_t magic[8];
@@ -402,6 +403,8 @@ struct rx_log_frame {
     uint32_t durable; /* low half of the number below which all was durable when this was written */
     uint64_t shape; /* entries:24 | bytes of payload:40 */
 };
+/* The shape of a witness, a frame of nothing: behind what was synced, it says that all before it is durable. */
+#define RX_FRAME_WITNESS (0x57544e5353ull << 24)
 
 /* byte ranges for open-file-description locks, beyond the end of the files */
 #define RX_LOCK_OPENING (1ull << 40)       /* NAME-lock: exclusive while opening, closing, marking */

@@ -221,6 +221,19 @@ static void rx_backlog_less(struct rx_lockhdr *hdr, uint64_t bytes)
         ;
 }
 
+/*
+ * Behind what is durable: whoever finds the witness, and not all that is before it, knows of
+ * damage.  No sync of its own: the next frame takes its place and says the same, and where none
+ * comes the kernel writes it when it likes.  Not written, it says nothing: no error.
+ */
+static void rx_lead_witness(const struct rx_db *db, const struct rx_logger *l, const struct rx_lead *lead)
+{
+    struct rx_log_frame w = {.durable = (uint32_t)lead->number, .shape = RX_FRAME_WITNESS};
+    w.crc = rx_frame_seed(db->uuid, rx_load(&db->hdr->log_incarnation), lead->at.bytes);
+    w.crc = rx_crc32c(w.crc, &w.durable, sizeof w - offsetof(struct rx_log_frame, durable));
+    (void)rx_segment_write(&l->segment, lead->at.bytes, &w, sizeof w);
+}
+
 /* The durable point moves to what was written; everything before it is synced. */
 static int rx_lead_sync(struct rx_thread *t, struct rx_logger *l, struct rx_lead *lead, uint64_t *unsynced)
 {
@@ -233,6 +246,7 @@ static int rx_lead_sync(struct rx_thread *t, struct rx_logger *l, struct rx_lead
     *unsynced = 0;
     if (!rx_log_advance(t, &lead->word, lead->number, &lead->at)) /* commit */
         return RX_I_RESTART;
+    rx_lead_witness(t->db, l, lead);
     rx_store(&t->db->hdr->log_bytes, lead->at.bytes);
     rx_store(&t->db->hdr->log_room, rx_lead_room(l, lead));
     rx_backlog_less(t->db->hdr, lead->number == rx_log_tail(t->db) ? UINT64_MAX : lead->credit);
@@ -283,7 +297,7 @@ static int rx_frame_put(struct rx_thread *t, struct rx_logger *l, struct rx_lead
     struct rx_db *db = t->db;
     struct rx_log_frame *frame = (struct rx_log_frame *)(void *)l->buffer;
     uint64_t whole = g->used + g->large_size, padded = (whole + 7) & ~7ull, spare = padded - whole;
-    int rc = rx_lead_segment(t, l, lead, sizeof *frame + padded, unsynced);
+    int rc = rx_lead_segment(t, l, lead, 2 * sizeof *frame + padded, unsynced); /* a witness fits in behind it */
     if (rc)
         return rc;
     uint8_t *payload = l->buffer + sizeof *frame;

@@ -24,21 +24,51 @@ uint32_t rx_frame_seed(const uint8_t uuid[16], uint64_t incarnation, uint64_t by
 
 /* ---- the segments ---------------------------------------------------------------- */
 
-static bool rx_head_read(const struct rx_reader *r, const char *name, struct rx_segment_head *out)
+/* The first bytes of a file that holds nothing: it was being made when the machine stopped. */
+static bool rx_head_empty(int fd)
+{
+    uint8_t first[RX_SEGMENT_HEAD + 512] = {0};
+    ssize_t have = pread(fd, first, sizeof first, 0);
+    for (ssize_t i = 0; i < have; i++)
+        if (first[i])
+            return false;
+    return have >= 0;
+}
+
+/* RX_OK; RX_ABSENT: none, or of another index; RX_END: damaged; RX_E_FORMAT. */
+static int rx_head_look(const struct rx_reader *r, int fd, struct rx_segment_head *out)
 {
     struct rx_segment head;
     struct stat st;
+    if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode))
+        return RX_ABSENT;
+    if (pread(fd, &head, sizeof head, 0) != (ssize_t)sizeof head || memcmp(head.magic, RX_SEGMENT_MAGIC, 8) != 0 ||
+        head.crc != rx_crc32c(0, head.uuid, sizeof head - offsetof(struct rx_segment, uuid)))
+        return rx_head_empty(fd) ? RX_ABSENT : RX_END;
+    if (memcmp(head.uuid, r->uuid, 16) != 0)
+        return RX_ABSENT;
+    if (head.version != RX_SEGMENT_VERSION)
+        return rx_fail(RX_E_FORMAT, 0, "a segment of the log has version %u, this library knows version %u", head.version,
+                       RX_SEGMENT_VERSION);
+    uint64_t size = (uint64_t)st.st_size < head.size ? (uint64_t)st.st_size : head.size;
+    *out = (struct rx_segment_head){head.id, head.incarnation, head.bytes, head.first, size, head.size};
+    return RX_OK;
+}
+
+static int rx_head_read(struct rx_reader *r, const char *name, struct rx_segment_head *out)
+{
+    char *end;
+    uint64_t id = strtoull(name, &end, 16);
+    if (strlen(name) != 16 || *end)
+        return RX_ABSENT;
     int fd = openat(r->dir_fd, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0)
-        return false;
-    bool whole = fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && pread(fd, &head, sizeof head, 0) == (ssize_t)sizeof head;
+        return RX_ABSENT;
+    int rc = rx_head_look(r, fd, out);
     close(fd);
-    if (!whole || memcmp(head.magic, RX_SEGMENT_MAGIC, 8) != 0 || memcmp(head.uuid, r->uuid, 16) != 0 ||
-        head.crc != rx_crc32c(0, head.uuid, sizeof head - offsetof(struct rx_segment, uuid)))
-        return false;
-    uint64_t size = (uint64_t)st.st_size < head.size ? (uint64_t)st.st_size : head.size;
-    *out = (struct rx_segment_head){head.id, head.incarnation, head.bytes, head.first, size, 0};
-    return true;
+    if (rc == RX_END && id > r->headless)
+        r->headless = id;
+    return rc == RX_OK && out->id != id ? RX_ABSENT : rc;
 }
 
 static int rx_by_id(const void *a, const void *b)
@@ -57,8 +87,11 @@ static int rx_reader_list(struct rx_reader *r)
         return rx_os_error("list", "a log");
     for (struct dirent *e; rc == RX_OK && (e = readdir(folder)) != NULL;) {
         struct rx_segment_head head;
-        if (strlen(e->d_name) != 16 || !rx_head_read(r, e->d_name, &head))
+        rc = rx_head_read(r, e->d_name, &head);
+        if (rc) {
+            rc = rc == RX_E_FORMAT ? rc : RX_OK;
             continue;
+        }
         if (r->count == room) {
             struct rx_segment_head *more = realloc(r->segment, (room = room ? room * 2 : 16) * sizeof *more);
             if (more == NULL) {
@@ -181,6 +214,21 @@ static int rx_frame_read(struct rx_reader *r, uint64_t bytes, struct rx_log_fram
     return rx_crc32c(crc, r->buffer, size) == frame->crc ? RX_OK : RX_END;
 }
 
+static bool rx_witness_whole(const struct rx_reader *r, uint64_t bytes, const struct rx_log_frame *w)
+{
+    uint32_t seed = rx_frame_seed(r->uuid, r->segment[r->at].incarnation, bytes);
+    return w->shape == RX_FRAME_WITNESS && rx_crc32c(seed, &w->durable, 12) == w->crc;
+}
+
+bool rx_reader_complete(const struct rx_reader *r)
+{
+    const struct rx_segment_head *s = &r->segment[r->at];
+    struct rx_log_frame w;
+    return r->bytes >= s->bytes &&
+           pread(r->fd, &w, sizeof w, (off_t)(RX_SEGMENT_HEAD + (r->bytes - s->bytes))) == (ssize_t)sizeof w &&
+           rx_witness_whole(r, r->bytes, &w) && w.durable == (uint32_t)r->number;
+}
+
 int rx_reader_peek(struct rx_reader *r)
 {
     struct rx_log_frame frame;
@@ -196,14 +244,14 @@ int rx_reader_peek(struct rx_reader *r)
 static bool rx_frame_plausible(const struct rx_log_frame *f, uint64_t room)
 {
     uint64_t count = f->shape & RX_FRAME_COUNT_MAX, size = f->shape >> 24;
-    return count && size % 8 == 0 && size <= room && count * 8 <= size;
+    return f->shape == RX_FRAME_WITNESS || (count && size % 8 == 0 && size <= room && count * 8 <= size);
 }
 
 typedef bool (*rx_frame_wanted)(const struct rx_reader *r, const struct rx_log_frame *f, uint64_t distance);
 static bool rx_frame_any(const struct rx_reader *r, const struct rx_log_frame *f, uint64_t distance)
 {
-    (void)r, (void)f, (void)distance;
-    return true;
+    (void)r, (void)distance;
+    return f->shape != RX_FRAME_WITNESS;
 }
 
 /* It was written when what stood at r->bytes, `distance` before it, was durable already. */
@@ -221,7 +269,7 @@ static int rx_frame_find(struct rx_reader *r, rx_frame_wanted wanted, uint64_t *
     uint8_t *window = malloc(RX_FIND_WINDOW);
     int rc = window ? RX_END : rx_fail(RX_E_MEMORY, 0, "for looking through a log");
     end = end < r->until ? end : r->until;
-    for (uint64_t at = r->bytes + 8; rc == RX_END && at + sizeof(struct rx_log_frame) < end; at += 8) {
+    for (uint64_t at = r->bytes + 8; rc == RX_END && at + sizeof(struct rx_log_frame) <= end; at += 8) {
         struct rx_log_frame frame;
         if (at + sizeof frame > start + have) {
             start = at;
@@ -238,16 +286,26 @@ static int rx_frame_find(struct rx_reader *r, rx_frame_wanted wanted, uint64_t *
         if (!rx_frame_plausible(&frame, end - at - sizeof frame) ||
             !wanted(r, &frame, at - r->bytes))
             continue;
-        rc = rx_frame_read(r, at, &frame);
+        rc = frame.shape != RX_FRAME_WITNESS ? rx_frame_read(r, at, &frame)
+                                             : rx_witness_whole(r, at, &frame) ? RX_OK : RX_END;
         *found = at;
     }
     free(window);
     return rc;
 }
 
+static int rx_damaged(const struct rx_reader *r, const char *why, uint64_t id)
+{
+    const struct rx_segment_head *s = &r->segment[r->at];
+    return rx_fail(RX_E_CORRUPT, 0, "the log is damaged at byte %llu (segment %016llx), and %s %016llx shows that what "
+                   "stood there had been durable; `rowex salvage` gets out what can be had", (unsigned long long)r->bytes,
+                   (unsigned long long)s->id, why, (unsigned long long)id);
+}
+
 /*
  * No whole frame at r->bytes.  Torn, unless something that was written after it was durable
- * says so: a segment that begins behind it, or a frame that knew a later durable point.
+ * says so: a segment that begins behind it, a frame or a witness that knew a later durable
+ * point; or unless the file's end, or the head of a later one, is gone.
  */
 static int rx_reader_judge(struct rx_reader *r)
 {
@@ -255,14 +313,16 @@ static int rx_reader_judge(struct rx_reader *r)
     uint64_t found;
     for (size_t i = r->at + 1; i < r->count; i++)
         if (r->segment[i].bytes > r->bytes)
-            return rx_fail(RX_E_CORRUPT, 0, "the log is damaged at byte %llu (segment %016llx), and its segment %016llx "
-                           "shows that what stood there had been durable", (unsigned long long)r->bytes,
-                           (unsigned long long)s->id, (unsigned long long)r->segment[i].id);
+            return rx_damaged(r, "its segment", r->segment[i].id);
+    if (r->headless > s->id)
+        return rx_fail(RX_E_CORRUPT, 0, "the log's segment %016llx is damaged: it has no whole head; `rowex salvage` gets out "
+                       "what can be had", (unsigned long long)r->headless);
+    if (rx_reader_complete(r))
+        return RX_END;
     int rc = rx_frame_find(r, rx_frame_accuses, &found);
     if (rc == RX_OK)
-        return rx_fail(RX_E_CORRUPT, 0, "the log is damaged at byte %llu (segment %016llx): a frame behind it shows that "
-                       "what stood there had been durable", (unsigned long long)r->bytes, (unsigned long long)s->id);
-    return rc;
+        return rx_damaged(r, "a later frame of the segment", s->id);
+    return rc == RX_END && s->size < s->least ? rx_damaged(r, "the head of the segment, which was cut short,", s->id) : rc;
 }
 
 int rx_reader_skip(struct rx_reader *r)

@@ -123,7 +123,7 @@ static int rx_segment_fill(struct rx_db *db, int fd, const struct rx_segment *he
 static bool rx_segment_is(const struct rx_db *db, int fd, uint64_t id, struct rx_segment *head)
 {
     return pread(fd, head, sizeof *head, 0) == (ssize_t)sizeof *head && head->id == id &&
-           memcmp(head->uuid, db->uuid, 16) == 0 &&
+           head->version == RX_SEGMENT_VERSION && memcmp(head->uuid, db->uuid, 16) == 0 &&
            head->crc == rx_crc32c(0, head->uuid, sizeof *head - offsetof(struct rx_segment, uuid));
 }
 
@@ -155,7 +155,7 @@ int rx_segment_create(struct rx_db *db, int dir_fd, const struct rx_segment_head
                       struct rx_segment_file *out)
 {
     char name[24];
-    struct rx_segment head = {.version = 1, .id = what->id, .incarnation = what->incarnation, .bytes = what->bytes,
+    struct rx_segment head = {.version = RX_SEGMENT_VERSION, .id = what->id, .incarnation = what->incarnation, .bytes = what->bytes,
                               .first = what->first, .size = (what->size + 4095) & ~4095ull};
     memcpy(head.magic, RX_SEGMENT_MAGIC, 8);
     memcpy(head.uuid, db->uuid, 16);

@@ -6,13 +6,18 @@
  * takes over, and a recovery, go on in a fresh segment that begins at what was durable,
  * and whatever an older segment holds beyond that is void, whenever it was written.
  * An id is term << 32 | number; numbers are given once, a taker-over raises the term.
+ *
+ * What was durable and is not whole any more is damage, never a torn tail.  That it was is known
+ * from whatever was written after the sync: a later segment, a later frame (its `durable`), or the
+ * witness, which stands behind the last frame of each sync until the next one takes its place.
  */
 #ifndef ROWEX_SEGMENT_H
 #define ROWEX_SEGMENT_H
 
 #include "core.h"
 
-struct rx_segment_head { uint64_t id, incarnation, bytes, first, size, least; }; /* least: what is at hand must hold */
+/* least: when made, what is at hand must hold; when read, what the head says, and size no more than the file has */
+struct rx_segment_head { uint64_t id, incarnation, bytes, first, size, least; };
 struct rx_segment_file { /* one that is being written */
     int fd;
     uint64_t id, bytes, size;
@@ -47,12 +52,13 @@ struct rx_reader {
     size_t count, at;                /* `at`: the one being read */
     uint64_t bytes, number;          /* of the next frame and its first entry */
     uint64_t until;                  /* where a later segment takes over */
+    uint64_t headless;               /* the highest id of a file that holds something, but no whole head; 0 none */
     uint8_t *buffer;
     uint64_t capacity;
 };
 struct rx_piece { const uint8_t *payload; uint64_t size, first, count; };
 
-/* Every segment of this index whose header is whole.  RX_ABSENT: there is no folder. */
+/* Every segment of this index whose head is whole.  RX_ABSENT: there is no folder; RX_E_FORMAT: of another version. */
 int rx_reader_open(struct rx_db *db, struct rx_reader *r);
 void rx_reader_close(struct rx_reader *r);
 /* The next frame will be the one at `bytes`, whose first entry has `number`. RX_ABSENT: no segment has it. */
@@ -64,6 +70,8 @@ int rx_reader_seek(struct rx_reader *r, uint64_t bytes, uint64_t number);
 int rx_reader_next(struct rx_reader *r, struct rx_piece *piece);
 /* Does a whole frame stand there?  RX_OK, RX_END: whatever the reason. */
 int rx_reader_peek(struct rx_reader *r);
+/* After RX_END: does a witness stand there, so that nothing is missing? */
+bool rx_reader_complete(const struct rx_reader *r);
 /*
  * After RX_E_CORRUPT: on to the next whole frame (of which r->number is only right when it
  * begins a segment).  RX_OK, RX_END.
