@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import random
 import struct
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -180,3 +181,51 @@ def test_segment_of_another_version_is_refused_by_its_number(path: Path) -> None
     write(file, 0, bytes(head))
     with pytest.raises(rowex.FormatError, match="version 1"):
         rowex.open(path)
+
+
+def checkpoint_beside_writers(pipe: Any, path: Path) -> None:
+    """A checkpoint that has seen changes behind the place from which the log is replayed."""
+    index = rowex.open(path, flush_interval=0.001)
+    index.put_many([(b"%06d" % i, b"old") for i in range(20_000)])
+    with index.writer() as writer:
+        for _ in range(100):
+            maker = threading.Thread(target=index.checkpoint)
+            maker.start()
+            for i in range(2000):
+                writer.put(b"%06d" % i, b"new")
+            maker.join()
+            position, least = checkpoint_points(path)
+            if least > position:
+                break
+    index.flush()
+    pipe.send((position, least))
+    os._exit(0)
+
+
+def checkpoint_points(path: Path) -> tuple[int, int]:
+    """With which entry the log goes on behind the checkpoint, and up to which it must."""
+    image = Path(f"{path}-checkpoint").read_bytes()[:512]
+    return struct.unpack_from("<Q", image, 320)[0], struct.unpack_from("<Q", image, 360)[0]
+
+
+def test_log_that_ends_before_its_checkpoint_needs_it_is_damaged(
+    path: Path, child: Callable[..., Child], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Read while others wrote, a checkpoint alone may be a state that never was."""
+    writer = child(checkpoint_beside_writers, path)
+    position, least = writer.recv()
+    writer.wait()
+    assert least > position
+    monkeypatch.setenv("ROWEX_BOOT_ID", "the next")
+    (at,) = struct.unpack_from("<Q", Path(f"{path}-checkpoint").read_bytes(), 344)
+    for file in segments(path):
+        (begin,) = struct.unpack_from("<Q", file.read_bytes(), 48)
+        if begin > at:
+            file.unlink()
+        else:
+            size = file.stat().st_size
+            os.truncate(file, SEGMENT_HEAD + at - begin)
+            os.truncate(file, size)
+    told = explain(path)
+    assert (told.opening, told.log_end) == ("refuse", "damaged")
+    assert "checkpoint" in str(refusal(lambda: rowex.open(path), rowex.CorruptionError))

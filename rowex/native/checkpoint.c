@@ -26,7 +26,7 @@
 #define RX_CHECKPOINT_MIN (1ull << 20)
 #define RX_CHECKPOINT_AGAIN_NS 1000000000ll
 
-struct rx_origin_point { uint64_t incarnation, number; struct rx_log_at at; };
+struct rx_origin_point { uint64_t incarnation, number; struct rx_log_at at; uint64_t least; }; /* P0; P1 */
 
 void rx_checkpoint_name(const struct rx_db *db, const char *suffix, char name[300])
 {
@@ -104,6 +104,7 @@ static int rx_checkpoint_seal(struct rx_db *db, const struct rx_super *from, str
     s.log_position = p->number;
     s.log_bytes = p->at.bytes;
     s.log_segment = p->at.segment;
+    s.log_least = p->least;
     rx_super_seal_state(&s);
     rx_fill(to->base, &s, sizeof s);
     int rc = rx_copy_sync(to, brk);
@@ -113,7 +114,7 @@ static int rx_checkpoint_seal(struct rx_db *db, const struct rx_super *from, str
 }
 
 /* The tree into NAME-checkpoint-new, synced. */
-static int rx_checkpoint_build(struct rx_thread *t, const char *name, const struct rx_origin_point *p)
+static int rx_checkpoint_build(struct rx_thread *t, const char *name, struct rx_origin_point *p, bool alone)
 {
     struct rx_db *db = t->db;
     struct rx_map *to = NULL;
@@ -126,6 +127,8 @@ static int rx_checkpoint_build(struct rx_thread *t, const char *name, const stru
         return rc;
     super = *rx_super_of(t->map); /* of its fixed part, which does not change */
     rc = rx_duplicate_tree(t, to, super.checksum != 0, &brk, &count);
+    rx_full_fence();
+    p->least = alone ? p->number : rx_log_tail(db);
     if (rc == RX_OK)
         rc = rx_checkpoint_seal(db, &super, to, brk, count, p);
     rx_copy_drop(to);
@@ -142,14 +145,14 @@ static int rx_checkpoint_place(struct rx_db *db, const char *made)
     return rx_folder_sync(db);
 }
 
-static int rx_checkpoint_of(struct rx_thread *t, const struct rx_origin_point *p, bool alone)
+static int rx_checkpoint_of(struct rx_thread *t, struct rx_origin_point *p, bool alone)
 {
     struct rx_db *db = t->db;
     char made[300];
     rx_checkpoint_name(db, "-new", made);
-    int rc = rx_checkpoint_build(t, made, p);
+    int rc = rx_checkpoint_build(t, made, p, alone);
     if (rc == RX_OK && !alone)
-        rc = rx_log_flush(t, rx_log_tail(db)); /* P1 */
+        rc = rx_log_flush(t, p->least);
     if (rc == RX_OK)
         rc = rx_checkpoint_place(db, made);
     if (rc)
@@ -164,7 +167,7 @@ static int rx_checkpoint_of(struct rx_thread *t, const struct rx_origin_point *p
 int rx_checkpoint_alone(struct rx_db *db, uint64_t incarnation, uint64_t number, const struct rx_log_at *at)
 {
     struct rx_thread *t;
-    struct rx_origin_point p = {incarnation, number, *at};
+    struct rx_origin_point p = {incarnation, number, *at, 0};
     int rc = rx_thread_new(db, RX_S_FLUSHER, &t);
     if (rc)
         return rc;

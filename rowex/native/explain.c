@@ -68,7 +68,8 @@ static bool rx_explain_torn(const struct rx_reader *r)
 {
     const struct rx_segment_head *s = &r->segment[r->at];
     uint64_t word[2] = {0, 0};
-    return r->bytes >= s->bytes && !rx_reader_complete(r) && pread(r->fd, word, sizeof word, (off_t)(RX_SEGMENT_HEAD + (r->bytes - s->bytes))) > 0 &&
+    off_t at = (off_t)(RX_SEGMENT_HEAD + (r->bytes - s->bytes));
+    return r->bytes >= s->bytes && !rx_reader_complete(r) && pread(r->fd, word, sizeof word, at) > 0 &&
            (word[0] | word[1]) != 0;
 }
 
@@ -115,7 +116,19 @@ static int rx_explain_behind(struct rx_reader *r, struct rx_explained *x)
     return RX_OK;
 }
 
-static int rx_explain_log(struct rx_db *db, uint64_t bytes, uint64_t number, struct rx_explained *x)
+/* The checkpoint shows that the log went on. */
+static void rx_explain_short(const struct rx_reader *r, uint64_t least, struct rx_explained *x)
+{
+    x->end = 2;
+    x->damaged_byte = r->bytes;
+    x->damaged_segment = r->segment[r->at].id;
+    x->lost_from = x->log_upto + 1;
+    x->lost_upto = rx_ticket_of(rx_reader_incarnation(r), least);
+    snprintf(x->why, sizeof x->why, "the log ends before ticket %llu, up to which its checkpoint shows that it went",
+             (unsigned long long)x->lost_upto);
+}
+
+static int rx_explain_log(struct rx_db *db, uint64_t bytes, uint64_t number, uint64_t least, struct rx_explained *x)
 {
     struct rx_reader r;
     int rc = rx_reader_open(db, &r);
@@ -130,6 +143,8 @@ static int rx_explain_log(struct rx_db *db, uint64_t bytes, uint64_t number, str
         x->log_upto = rx_ticket_of(rx_reader_incarnation(&r), r.number);
         x->log_bytes = r.bytes - bytes;
         x->end = rc == RX_OK && rx_explain_torn(&r);
+        if (rc == RX_OK && r.number < least)
+            rx_explain_short(&r, least, x);
         if (rc == RX_E_CORRUPT) {
             rx_explain_why(x);
             rc = rx_explain_behind(&r, x);
@@ -156,7 +171,8 @@ static int rx_explain_sides(struct rx_db *db, const struct rx_super *s, struct r
         return rc;
     }
     bool ends = s->state == RX_STATE_CLEAN && s->log_incarnation; /* the log behind a clean file's end is of interest */
-    return ends ? rx_explain_log(db, s->log_bytes, s->log_position, x) : rx_explain_log(db, from.log_bytes, from.log_position, x);
+    return ends ? rx_explain_log(db, s->log_bytes, s->log_position, 0, x)
+                : rx_explain_log(db, from.log_bytes, from.log_position, from.log_least, x);
 }
 
 /* ---- the verdict ------------------------------------------------------------------------------ */

@@ -184,6 +184,16 @@ static int rx_recovery_replay(struct rx_db *db, struct rx_reader *r, struct rx_r
     return rc ? rc : closed;
 }
 
+/* What the checkpoint was read from had all up to log_least: before that it is a mixture (checkpoint.c). */
+static int rx_recovery_reaches(const struct rx_db *db, const struct rx_base *b, const struct rx_reader *r)
+{
+    if (r->number >= b->super.log_least)
+        return RX_OK;
+    return rx_fail(RX_E_CORRUPT, 0, "the log of %s is damaged: it ends with entry %llu, and its checkpoint shows that it went "
+                   "up to %llu; `rowex salvage` gets out what can be had", db->path, (unsigned long long)r->number,
+                   (unsigned long long)b->super.log_least);
+}
+
 /* ---- the end -------------------------------------------------------------------------------- */
 
 /* Step 3.  *head becomes what the new segment says. */
@@ -219,6 +229,7 @@ static int rx_recovery_place(struct rx_db *db, const struct rx_segment_head *hea
     s.log_incarnation = head->incarnation;
     s.log_bytes = head->bytes;
     s.log_segment = head->id;
+    s.log_least = 0;
     rx_super_seal_state(&s);
     if (rc == RX_OK && (RX_FAULT("pwrite") || pwrite(fd, &s, sizeof s, 0) != (ssize_t)sizeof s || rx_sync_fd(fd) != 0))
         rc = rx_os_error("write the recovered file of", db->path);
@@ -257,6 +268,8 @@ int rx_recover(struct rx_db *db, const struct rx_super *name, struct rx_recovere
         rc = rx_recovery_create(db, &base);
         if (rc == RX_OK)
             rc = rx_recovery_replay(db, &reader, told);
+        if (rc == RX_OK)
+            rc = rx_recovery_reaches(db, &base, &reader);
         if (rc == RX_OK)
             rc = rx_recovery_segment(db, &reader, &head);
         if (rc == RX_OK)

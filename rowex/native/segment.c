@@ -155,8 +155,8 @@ int rx_segment_create(struct rx_db *db, int dir_fd, const struct rx_segment_head
                       struct rx_segment_file *out)
 {
     char name[24];
-    struct rx_segment head = {.version = RX_SEGMENT_VERSION, .id = what->id, .incarnation = what->incarnation, .bytes = what->bytes,
-                              .first = what->first, .size = (what->size + 4095) & ~4095ull};
+    struct rx_segment head = {.version = RX_SEGMENT_VERSION, .id = what->id, .incarnation = what->incarnation,
+                              .bytes = what->bytes, .first = what->first, .size = (what->size + 4095) & ~4095ull};
     memcpy(head.magic, RX_SEGMENT_MAGIC, 8);
     memcpy(head.uuid, db->uuid, 16);
     rx_segment_seal(&head);
