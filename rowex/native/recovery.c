@@ -1,7 +1,7 @@
 /*
  * recovery.c -- after the loss of power: checkpoint and log become the index again.
  *
- *   1  a new file, NAME-recovery, from the checkpoint, or empty when the log is whole
+ *   1  a new file, NAME-recovery, from the checkpoint, which must be sound, or empty when the log is whole
  *   2  the log is replayed into it, up to its torn end E
  *   3  the first segment of a new incarnation, beginning at E, made durable (R13)
  *   4  NAME-recovery, closed cleanly, says that it ends where that begins; synced
@@ -113,6 +113,34 @@ static int rx_recovery_create(struct rx_db *db, const struct rx_base *b)
     return rc;
 }
 
+/* ---- is the checkpoint whole? --------------------------------------------------------------- */
+
+struct rx_found { uint64_t offset; char text[400]; }; /* the first fault */
+
+static void rx_found_fault(void *ctx, uint64_t offset, const char *text)
+{
+    struct rx_found *f = ctx;
+    if (f->text[0] == 0) {
+        f->offset = offset;
+        snprintf(f->text, sizeof f->text, "%s", text);
+    }
+}
+
+/* Structure and every leaf's checksum (P7): what is damaged must not become the index. */
+static int rx_recovery_check(struct rx_db *db, struct rx_index *h)
+{
+    struct rx_found found = {0};
+    uint64_t faults = 0;
+    int rc;
+    do
+        rc = rx_check(h, -1, rx_found_fault, &found, &faults);
+    while (rc == RX_WOULD_WAIT);
+    if (rc || faults == 0)
+        return rc;
+    return rx_corrupt(found.offset, "the checkpoint of %s has %llu fault(s), the first: %s; `rowex salvage` gets out what "
+                      "can be had", db->path, (unsigned long long)faults, found.text);
+}
+
 /* ---- replaying ---------------------------------------------------------------------------- */
 
 static int rx_replay_entry(struct rx_index *h, const struct rx_logged *e, struct rx_recovered *told);
@@ -169,7 +197,7 @@ int rx_replay(struct rx_index *h, struct rx_reader *r, uint64_t upto, struct rx_
     return RX_OK;
 }
 
-static int rx_recovery_replay(struct rx_db *db, struct rx_reader *r, struct rx_recovered *told)
+static int rx_recovery_replay(struct rx_db *db, const struct rx_base *b, struct rx_reader *r, struct rx_recovered *told)
 {
     char path[4400];
     struct rx_index h = {0};
@@ -179,7 +207,9 @@ static int rx_recovery_replay(struct rx_db *db, struct rx_reader *r, struct rx_r
     int rc = rx_db_open_within(&o, &h.db);
     if (rc)
         return rc;
-    rc = rx_replay(&h, r, UINT64_MAX, told);
+    rc = b->fd >= 0 ? rx_recovery_check(db, &h) : RX_OK;
+    if (rc == RX_OK)
+        rc = rx_replay(&h, r, UINT64_MAX, told);
     int closed = rx_db_close_within(h.db);
     return rc ? rc : closed;
 }
@@ -267,7 +297,7 @@ int rx_recover(struct rx_db *db, const struct rx_super *name, struct rx_recovere
         told->from = base.super.log_position;
         rc = rx_recovery_create(db, &base);
         if (rc == RX_OK)
-            rc = rx_recovery_replay(db, &reader, told);
+            rc = rx_recovery_replay(db, &base, &reader, told);
         if (rc == RX_OK)
             rc = rx_recovery_reaches(db, &base, &reader);
         if (rc == RX_OK)
