@@ -29,10 +29,10 @@ from rowex.errors import (
     ReadOnlyError,
     RowexError,
 )
-from rowex.files import copy, destroy, rename
+from rowex.files import copy, destroy, rename, salvage
 from rowex.index import Index, Reader, Writer
 from rowex.opening import memory, open
-from rowex.results import CheckReport, Info, Stats, UidInfo
+from rowex.results import CheckReport, Info, Salvaged, Stats, UidInfo
 
 __version__ = "0.1.0"
 
@@ -52,6 +52,7 @@ __all__ = [
     "ReadOnlyError",
     "Reader",
     "RowexError",
+    "Salvaged",
     "Stats",
     "UidInfo",
     "Writer",
@@ -62,6 +63,7 @@ __all__ = [
     "memory",
     "open",
     "rename",
+    "salvage",
 ]
 
 door: str = _door.name

@@ -214,7 +214,7 @@ def _fault_error(faults: list[tuple[int, str]], count: int, path: str | None) ->
     lines = "".join(f"\n  at offset {offset}: {text}" for offset, text in faults[:20])
     if len(faults) > 20:
         lines += f"\n  and {len(faults) - 20} more, in the attribute `faults`"
-    hint = "restore a backup, or get out what can be read with `rowex dump`"
+    hint = "restore a backup, or get out what can be had with `rowex salvage`"
     text = f"{path or 'the index in memory'} has {max(count, len(faults))} fault(s); {hint}:{lines}"
     error = make_error(CorruptionError, text)
     assert isinstance(error, CorruptionError)

@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from uuid import UUID
 
-__all__ = ["CheckReport", "Info", "LogStatus", "Stats", "UidInfo"]
+__all__ = ["CheckReport", "Info", "LogStatus", "Salvaged", "Stats", "UidInfo"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,3 +172,55 @@ class CheckReport:
 
     keys: int
     seconds: float
+
+
+@dataclass(frozen=True)
+class Salvaged:
+    """
+    What `rowex.salvage` has got out, and what it has not.
+
+    Each of the three files is "whole", "damaged", "missing", or "not needed" and so not read; the data
+    file also "doubtful": nothing in it is damaged, but its pages may be of different moments.
+
+    Attributes:
+        target: Path of the new index.
+        keys: In it.
+        data_file: State of NAME.
+        data_file_items: Sound items that its tree leads to.
+        data_file_lost: Places in its tree that lead to nothing sound: an item each, or all that hung
+            below a node.
+        checkpoint: State of NAME-checkpoint.
+        checkpoint_items: As of the data file.
+        checkpoint_lost: Likewise.
+        log: State of NAME-log.
+        log_entries: Changes that were replayed.
+        log_gaps: Places where changes are lost.
+        log_lost_bytes: Between frames that could be read; what is lost at the end is not in it.
+        orphans: Keys that are only in sound items to which nothing leads: below a lost node, or removed.
+        orphans_taken: Whether they are in the new index, perhaps with old values.
+        options_known: Whether the codecs are those of the source; False: nothing told them.
+        losses: What is lost and where, as text; the first 10,000.
+    """
+
+    target: str
+    keys: int
+    data_file: str
+    data_file_items: int
+    data_file_lost: int
+    checkpoint: str
+    checkpoint_items: int
+    checkpoint_lost: int
+    log: str
+    log_entries: int
+    log_gaps: int
+    log_lost_bytes: int
+    orphans: int
+    orphans_taken: bool
+    options_known: bool
+    losses: tuple[str, ...]
+
+    @property
+    def complete(self) -> bool:
+        """Whether the new index is what the source was when it was last durable: nothing is lost, or may be."""
+        sound = self.checkpoint != "damaged" and self.log in ("whole", "not needed") and not self.losses
+        return sound and self.data_file not in ("doubtful", "damaged")

@@ -4,15 +4,23 @@ What is refused, and what can be got out of it: `rowex salvage`, and who points 
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
-from collections.abc import Callable
+import random
+import shutil
+import struct
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import rowex
-from tools import Child, refusal
+from commands import do
+from power import segments
+from rowex.cli.recover import explain
+from tools import Child, make_value, read_value, refusal, reseal
 
 
 def damage(file: Path, data: bytes) -> int:
@@ -64,9 +72,362 @@ def test_recovery_refuses_a_damaged_value_in_the_checkpoint(path: Path, left: Ca
     damage(checkpoint, b"value 123")
     names = set(path.parent.iterdir())
     before = {file: file.read_bytes() for file in (path, checkpoint)}
+    told = explain(path)
+    assert (told.opening, told.checkpoint) == ("refuse", "damaged")
+    assert "checksum" in (told.why or "")
     error = refusal(lambda: rowex.open(path), rowex.CorruptionError)
     assert "checkpoint" in str(error)
     assert "checksum" in str(error)
     assert "rowex salvage" in str(error)
     assert {file: file.read_bytes() for file in before} == before
     assert {name for name in path.parent.iterdir() if not name.name.endswith("-lock")} <= names
+
+
+# ---- got out: what a checkpoint and a log hold ------------------------------------------------------
+
+
+def sides(path: Path) -> list[Path]:
+    """Every file of the source, but for NAME-lock."""
+    found = [path, Path(f"{path}-checkpoint"), *sorted(Path(f"{path}-log").glob("*"))]
+    return [file for file in found if file.exists()]
+
+
+@contextlib.contextmanager
+def unchanged(path: Path) -> Iterator[None]:
+    """Nothing of the source is changed by what is done in it."""
+    before = {file: file.read_bytes() for file in sides(path)}
+    yield
+    assert {file: file.read_bytes() for file in sides(path)} == before
+
+
+def salvaged(path: Path, target: Path, **options: Any) -> tuple[rowex.Salvaged, dict[bytes, bytes]]:
+    """What was told, and what is in the new index, which is sound."""
+    with unchanged(path):
+        told = rowex.salvage(path, target, **options)
+    with rowex.open(target, "r") as index:
+        index.check()
+        found = dict(index.items())
+        assert len(index) == len(found) == told.keys
+        assert index.info().clean
+    assert not [entry for entry in target.parent.iterdir() if "-salvage-" in entry.name]
+    return told, found
+
+
+def target_of(folder: Path) -> Path:
+    """Where nothing else is."""
+    out = folder / "out"
+    out.mkdir(exist_ok=True)
+    return out / "new.rowex"
+
+
+def test_whole_checkpoint_and_log_give_everything(path: Path, folder: Path, left: Callable[..., None]) -> None:
+    """The data file is not needed then; it may be missing, cut, or anything."""
+    left()
+    whole = path.read_bytes()
+    for number, content in enumerate([whole, None, b"", whole[:100], whole[:70_000], bytes(len(whole)), b"x" * 10_000]):
+        if content is None:
+            path.unlink()
+        else:
+            path.write_bytes(content)
+        told, found = salvaged(path, target_of(folder), replace=number > 0)
+        assert found == model()
+        assert (told.checkpoint, told.log, told.complete) == ("whole", "whole", True)
+        assert told.data_file == ("missing" if content is None else "not needed")
+        assert (told.checkpoint_items, told.log_entries, told.options_known) == (500, 100, True)
+        assert (told.log_gaps, told.checkpoint_lost, told.orphans) == (0, 0, 0)
+
+
+def test_damaged_value_of_the_checkpoint_costs_that_key_at_most(
+    path: Path, folder: Path, left: Callable[..., None]
+) -> None:
+    """The data file still has it, as long as there is one; the loss is named."""
+    left()
+    damage(Path(f"{path}-checkpoint"), b"value 123")
+    told, found = salvaged(path, target_of(folder))
+    assert found == model()
+    assert (told.data_file, told.checkpoint, told.log) == ("doubtful", "damaged", "whole")
+    assert told.checkpoint_lost == 1
+    assert not told.complete
+    path.unlink()
+    told, found = salvaged(path, target_of(folder), replace=True)
+    assert found == {key: value for key, value in model().items() if key != b"00123"}
+    assert told.data_file == "missing"
+    (loss,) = told.losses
+    assert "checkpoint" in loss
+    assert "checksum" in loss
+
+
+def one_by_one(pipe: Any, path: Path) -> None:
+    """A checkpoint with 100 keys, 100 frames behind it, and the end."""
+    index = rowex.open(path)
+    index.put_many([(b"%05d" % i, b"old %d" % i) for i in range(100)])
+    index.checkpoint()
+    for i in range(50, 150):
+        index.put(b"%05d" % i, b"new %d" % i, durable=True)
+    pipe.send("left")
+    os._exit(0)
+
+
+def test_damaged_frame_costs_its_changes_and_no_more(
+    path: Path, folder: Path, child: Callable[..., Child], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is before it and behind it is applied in order; what is lost is told."""
+    writer = child(one_by_one, path)
+    writer.recv()
+    writer.wait()
+    monkeypatch.setenv("ROWEX_BOOT_ID", "the next")
+    expected = {b"%05d" % i: b"old %d" % i if i < 50 else b"new %d" % i for i in range(150)}
+    for key in (b"new 70", b"new 120"):
+        for file in segments(path):
+            if key in file.read_bytes():
+                damage(file, key)
+    refusal(lambda: rowex.open(path), rowex.CorruptionError)
+    told, found = salvaged(path, target_of(folder))
+    assert (told.log, told.log_gaps, told.log_entries, told.data_file) == ("damaged", 2, 98, "doubtful")
+    assert found.pop(b"00070") in (b"old 70", b"new 70")
+    assert found == {key: value for key, value in expected.items() if key != b"00070"}
+    path.unlink()
+    told, found = salvaged(path, target_of(folder), replace=True)
+    assert (told.log, told.data_file, len(told.losses)) == ("damaged", "missing", 2)
+    assert found == {key: value for key, value in expected.items() if key != b"00120"} | {b"00070": b"old 70"}
+    assert told.log_lost_bytes > 0
+
+
+def test_lost_log_or_checkpoint_leaves_the_others(path: Path, folder: Path, left: Callable[..., None]) -> None:
+    """With the data file; and of the log alone, what it holds, as bytes."""
+    left()
+    copy = folder / "copy"
+    shutil.copytree(path.parent, copy, ignore=shutil.ignore_patterns("out", "copy"))
+    shutil.rmtree(f"{path}-log")
+    told, found = salvaged(path, target_of(folder))
+    assert (told.checkpoint, told.log, told.data_file) == ("whole", "missing", "doubtful")
+    assert found.keys() == model().keys()
+    path.unlink()
+    told, found = salvaged(path, target_of(folder), replace=True)
+    assert found == {b"%05d" % i: b"value %d" % i for i in range(500)}
+    path = copy / path.name
+    Path(f"{path}-checkpoint").unlink()
+    told, found = salvaged(path, target_of(folder), replace=True)
+    assert found == model()  # it begins with the first change, still
+    assert (told.data_file, told.checkpoint, told.log) == ("not needed", "missing", "whole")
+    path.unlink()
+    told, found = salvaged(path, target_of(folder), replace=True)
+    assert found == model()
+    assert not told.options_known
+
+
+def test_options_of_the_source_are_kept(path: Path, folder: Path, left: Callable[..., None]) -> None:
+    """Codecs, level and checksums, also where only the checkpoint tells them; others can be asked for."""
+    with rowex.open(path, keys="int", values="str", durability="commit") as index:
+        index[5] = "five"
+        index.checkpoint()
+    path.unlink()
+    rowex.salvage(path, target_of(folder))
+    with rowex.open(target_of(folder)) as index:
+        assert dict(index.items()) == {5: "five"}
+        told = index.raw.info()
+        assert (told.keys_codec, told.values_codec, told.durability, told.checksum) == ("int", "str", "commit", True)
+    rowex.salvage(path, target_of(folder), replace=True, durability="process", checksum=False)
+    with rowex.open(target_of(folder), "r") as index:
+        told = index.raw.info()
+        assert (told.durability, told.checksum) == ("process", False)
+
+
+def test_clean_file_with_a_damaged_node_is_filled_up_from_checkpoint_and_log(
+    path: Path, folder: Path, rng: random.Random
+) -> None:
+    """It wins over them where it is sound."""
+    expected = {rng.randbytes(4): make_value(b"", i) for i in range(5000)}
+    with rowex.open(path) as index:
+        index.put_many(expected)
+        index.checkpoint()
+    image = bytearray(path.read_bytes())
+    for at in children(image)[:3]:
+        image[at + 4] ^= 1
+    path.write_bytes(image)
+    told, found = salvaged(path, target_of(folder))
+    assert found == expected
+    assert (told.data_file, told.data_file_lost, told.checkpoint, told.log) == ("damaged", 3, "whole", "whole")
+
+
+# ---- got out: what a file without a log holds ---------------------------------------------------------
+
+
+def children(image: bytes) -> list[int]:
+    """Offsets of the nodes below the root."""
+    slots = struct.unpack_from("<256Q", image, 8192 + 24)
+    return [slot & 0xFFFFFFFFFFF8 for slot in slots if slot & 7 in (2, 3, 4, 5)]
+
+
+def put_process(pipe: Any, path: Path, items: dict[bytes, bytes], options: dict[str, Any]) -> None:
+    """A file without a log, and the end."""
+    index = rowex.open(path, durability="process", **options)
+    index.put_many(items)
+    pipe.send("left")
+    os._exit(0)
+
+
+@pytest.fixture
+def torn(path: Path, child: Callable[..., Child], monkeypatch: pytest.MonkeyPatch) -> Callable[..., bytearray]:
+    """A file without a log, as another boot finds it; its bytes."""
+
+    def make(items: dict[bytes, bytes], **options: Any) -> bytearray:
+        writer = child(put_process, path, items, options)
+        writer.recv()
+        writer.wait()
+        monkeypatch.setenv("ROWEX_BOOT_ID", "the next")
+        refusal(lambda: rowex.open(path), rowex.CorruptionError)
+        return bytearray(path.read_bytes())
+
+    return make
+
+
+def test_file_without_a_log_gives_what_its_tree_leads_to(
+    path: Path, folder: Path, torn: Callable[..., bytearray], rng: random.Random
+) -> None:
+    """All of it, if nothing was torn."""
+    items = {rng.randbytes(rng.choice([0, 1, 2, 3, 8, 300])): make_value(b"", i, i % 3000) for i in range(3000)}
+    torn(items)
+    told, found = salvaged(path, target_of(folder))
+    assert found == items
+    assert (told.data_file, told.checkpoint, told.log) == ("doubtful", "not needed", "not needed")
+    assert (told.data_file_lost, told.losses, told.complete) == (0, (), False)
+
+
+def test_damaged_node_is_cut_off_and_its_items_are_orphans(
+    path: Path, folder: Path, torn: Callable[..., bytearray], rng: random.Random
+) -> None:
+    """They are left out and counted, or with `orphans` taken; a removed key may come with them."""
+    items = {rng.randbytes(4): make_value(b"", i) for i in range(5000)}
+    image = torn(items)
+    for at in children(image)[:2]:
+        image[at + 4] ^= 1
+    path.write_bytes(image)
+    told, found = salvaged(path, target_of(folder))
+    assert (told.data_file, told.data_file_lost, told.orphans_taken) == ("damaged", 2, False)
+    assert found.items() < items.items()
+    assert len(found) + told.orphans == len(items)
+    told, found = salvaged(path, target_of(folder), replace=True, orphans=True)
+    assert found == items
+    assert told.orphans_taken
+    image[8192:10304] = bytes(2112)
+    path.write_bytes(image)
+    told, found = salvaged(path, target_of(folder), replace=True, orphans=True)
+    assert found == items
+    image[0:8192] = bytes(8192)
+    path.write_bytes(image)
+    told, found = salvaged(path, target_of(folder), replace=True, orphans=True)
+    assert found == items
+    assert not told.options_known
+
+
+def test_orphans_never_win_over_what_the_tree_leads_to(
+    path: Path, folder: Path, child: Callable[..., Child], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Old values stay behind in the file; a removed key may come back, its old value only by `orphans`."""
+
+    def write(pipe: Any) -> None:
+        index = rowex.open(path, durability="process")
+        for value in (b"first", b"second", b"third"):
+            index.put_many([(b"%03d" % i, value * 5) for i in range(100)])
+        for i in range(50):
+            del index[b"%03d" % i]
+        pipe.send("left")
+        os._exit(0)
+
+    writer = child(write)
+    writer.recv()
+    writer.wait()
+    monkeypatch.setenv("ROWEX_BOOT_ID", "the next")
+    there = {b"%03d" % i: b"third" * 5 for i in range(50, 100)}
+    told, found = salvaged(path, target_of(folder))
+    assert found == there
+    told, found = salvaged(path, target_of(folder), replace=True, orphans=True)
+    assert there.items() <= found.items()
+    assert len(found) == 50 + told.orphans
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_pages_of_different_moments_give_only_what_was_put(
+    path: Path, folder: Path, child: Callable[..., Child], monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """As the kernel leaves a mapped file: each page as it was at some moment; no value is another key's, or torn."""
+    dice = random.Random(seed)
+
+    def write(pipe: Any) -> None:
+        index = rowex.open(path, durability="process", initial_size=1 << 20)
+        mine = random.Random(seed)
+        for number in range(20_000):
+            key = b"%d" % mine.randrange(3000) * mine.randrange(1, 4)
+            if mine.randrange(4):
+                index[key] = make_value(key, number, mine.randrange(200))
+            else:
+                index.discard(key)
+            if number % 4000 == 3999:
+                pipe.send(number)
+                pipe.recv()
+        os._exit(0)
+
+    writer = child(write)
+    moments = []
+    for _ in range(5):
+        writer.recv()
+        moments.append(path.read_bytes())
+        writer.send("go on")
+    writer.wait()
+    monkeypatch.setenv("ROWEX_BOOT_ID", "the next")
+    image = bytearray(moments[-1])
+    for at in range(0, len(image), 4096):
+        page = dice.choice(moments)[at : at + 4096]
+        image[at : at + len(page)] = page
+    path.write_bytes(image)
+    for orphans in (False, True):
+        _, found = salvaged(path, target_of(folder), replace=orphans, orphans=orphans)
+        assert len(found) > 500
+        for key, value in found.items():
+            read_value(key, value)
+
+
+# ---- refused, and the command --------------------------------------------------------------------------
+
+
+def test_salvage_leaves_alone_what_it_should(path: Path, folder: Path, left: Callable[..., None]) -> None:
+    """An index in use, a target that is there, the source itself, another's file, nothing."""
+    target = target_of(folder)
+    with rowex.open(path) as index:
+        index[b"k"] = b"v"
+        assert "backup" in str(refusal(lambda: rowex.salvage(path, target), rowex.RowexError))
+    target.write_bytes(b"precious")
+    refusal(lambda: rowex.salvage(path, target), FileExistsError)
+    assert target.read_bytes() == b"precious"
+    for replace in (False, True):
+        refusal(lambda replace=replace: rowex.salvage(path, path, replace=replace), ValueError, FileExistsError)
+    refusal(lambda: rowex.salvage(folder / "none", folder / "out" / "other"), FileNotFoundError)
+    text = folder / "text"
+    text.write_bytes(b"text\n" * 10_000)
+    refusal(lambda: rowex.salvage(text, folder / "out" / "other"), rowex.FormatError)
+    image = bytearray(path.read_bytes())
+    struct.pack_into("<I", image, 8, 9)
+    reseal(image)
+    path.write_bytes(image)
+    assert "version 9" in str(refusal(lambda: rowex.salvage(path, folder / "out" / "other"), rowex.FormatError))
+    assert sorted(entry.name for entry in target.parent.iterdir()) == ["new.rowex"]
+
+
+def test_command_tells_what_was_kept_and_lost(path: Path, folder: Path, left: Callable[..., None]) -> None:
+    """In words and as JSON; the exit status is 1 where something was lost."""
+    left()
+    done = do("salvage", path, target_of(folder))
+    assert done.exit_code == 0, done.stderr
+    assert "550 key(s)" in done.stdout
+    damage(Path(f"{path}-checkpoint"), b"value 77")
+    path.unlink()
+    done = do("salvage", "--replace", path, target_of(folder))
+    assert done.exit_code == 1
+    assert "549 key(s)" in done.stdout
+    assert "the checkpoint, at" in done.stderr
+    done = do("salvage", "--json", "--replace", "--all", path, target_of(folder))
+    told = json.loads(done.stdout)
+    assert (told["keys"], told["complete"], told["checkpoint_lost"], len(told["losses"])) == (549, False, 1, 1)
+    assert do("salvage", path, target_of(folder)).exit_code == 3
+    assert do("salvage", path, folder / "out" / "sub" / "x").exit_code == 3

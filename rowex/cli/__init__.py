@@ -20,6 +20,7 @@ from rowex.cli.console import Commands
 from rowex.cli.data import delete, get, put, scan
 from rowex.cli.recover import recover
 from rowex.cli.run import run
+from rowex.cli.salvage import salvage
 from rowex.cli.transfer import dump, load
 
 __all__ = ["cli", "main"]
@@ -87,6 +88,7 @@ for command in (
     compact,
     backup,
     recover,
+    salvage,
     rm,
     mv,
     cp,

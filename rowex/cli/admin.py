@@ -293,7 +293,7 @@ def check(ctx: click.Context, index_path: str, timeout: float | None, as_json: b
         output = Output()
         for offset, text in faults:
             output.write(b"%#x: %b\n" % (offset, quote(text.encode("utf-8", "surrogateescape"))[1:-1]))
-        tell(f"{len(faults)} fault(s); restore a backup, or get out what can be read with `rowex dump`")
+        tell(f"{len(faults)} fault(s); restore a backup, or get out what can be had with `rowex salvage`")
     if faults:
         ctx.exit(ABSENT)
 

@@ -115,7 +115,7 @@ def explain(path: str | os.PathLike[str]) -> Explained:
         FileNotFoundError: There is no such file.
         OSError: It cannot be read.
 
-    Reads all of the log.
+    Reads all of the checkpoint and of the log.
     """
     told = ffi.new("struct rx_explained *")
     code = lib.rx_explain(os.fsencode(as_path(path)), told)

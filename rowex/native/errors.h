@@ -22,7 +22,7 @@
     X(RX_I_GROW,           92, "space must be found outside the epoch",             "rx_grow(), then restart") \
     X(RX_I_GATE,           93, "the gate is closed",                                "rx_gate_wait(), then restart") \
     X(RX_I_MOVED,          94, "the generation that a batch was begun in is over",  "begin it anew") \
-    X(RX_E_CORRUPT,        -1, "the file is damaged",                               "run `rowex check`; restore a backup or `rowex dump` what can be read") \
+    X(RX_E_CORRUPT,        -1, "the file is damaged",                               "run `rowex check`; restore a backup, or get out what can be had with `rowex salvage`") \
     X(RX_E_FORMAT,         -2, "this is not a usable Rowex file",                   "check the path and the version that wrote it") \
     X(RX_E_CLOSED,         -3, "the index is closed",                               "open it again") \
     X(RX_E_FULL,           -4, "there is no room left",                             "free disk space, raise max_size, remove keys or run compact()") \
@@ -41,7 +41,7 @@
     X(RX_E_BUSY,          -17, "somebody has it open, or this reader or writer is in use by another thread", "") \
     X(RX_E_IO,            -18, "a mapped page could not be read or written",        "the disk failed or the file was cut short; open it again") \
     X(RX_E_UNSUPPORTED,   -19, "not supported here",                                "see the message") \
-    X(RX_E_POWER,         -20, "the file was in use when the machine stopped",      "restore a backup; a file with durability=\"process\" does not survive power loss")
+    X(RX_E_POWER,         -20, "the file was in use when the machine stopped",      "restore a backup, or get out what can be had with `rowex salvage`; a file with durability=\"process\" does not survive power loss")
 
 enum rx_result {
 #define X(name, value, what, hint) name = value,

@@ -12,6 +12,7 @@
 #include "attach.h"
 #include "checkpoint.h"
 #include "flush.h"
+#include "image.h"
 #include "segment.h"
 
 static uint64_t rx_ticket_of(uint64_t incarnation, uint64_t number) { return incarnation << RX_LOG_TICKET_BITS | number; }
@@ -62,16 +63,6 @@ static void rx_explain_lock(struct rx_db *db, int data_fd, const struct rx_super
 
 /* The segment that would be read first has this one's incarnation. */
 static uint64_t rx_reader_incarnation(const struct rx_reader *r) { return r->segment[r->at].incarnation; }
-
-/* What stands where no whole frame does: nothing, or something that was not finished. */
-static bool rx_explain_torn(const struct rx_reader *r)
-{
-    const struct rx_segment_head *s = &r->segment[r->at];
-    uint64_t word[2] = {0, 0};
-    off_t at = (off_t)(RX_SEGMENT_HEAD + (r->bytes - s->bytes));
-    return r->bytes >= s->bytes && !rx_reader_complete(r) && pread(r->fd, word, sizeof word, at) > 0 &&
-           (word[0] | word[1]) != 0;
-}
 
 static int rx_explain_entries(struct rx_piece *piece, uint64_t *entries)
 {
@@ -142,7 +133,7 @@ static int rx_explain_log(struct rx_db *db, uint64_t bytes, uint64_t number, uin
         rc = rx_explain_read(&r, &x->entries);
         x->log_upto = rx_ticket_of(rx_reader_incarnation(&r), r.number);
         x->log_bytes = r.bytes - bytes;
-        x->end = rc == RX_OK && rx_explain_torn(&r);
+        x->end = rc == RX_OK && !rx_reader_blank(&r);
         if (rc == RX_OK && r.number < least)
             rx_explain_short(&r, least, x);
         if (rc == RX_E_CORRUPT) {
@@ -154,16 +145,37 @@ static int rx_explain_log(struct rx_db *db, uint64_t bytes, uint64_t number, uin
     return rc == RX_ABSENT ? RX_OK : rc;
 }
 
+static void rx_explain_loss(void *ctx, uint64_t offset, const char *text)
+{
+    struct rx_explained *x = ctx;
+    if (x->checkpoint != 2)
+        snprintf(x->why, sizeof x->why, "the checkpoint is damaged at offset %llu: %s", (unsigned long long)offset, text);
+    x->checkpoint = 2;
+}
+
+/* Recovery compares its checksums. Takes fd over. */
+static int rx_explain_checkpoint(int fd, const struct rx_super *from, struct rx_explained *x)
+{
+    struct rx_image im;
+    uint64_t done = 0;
+    x->checkpoint = 1;
+    x->checkpoint_keys = from->count;
+    x->checkpoint_ticket = rx_ticket_of(from->log_incarnation, from->log_position);
+    int rc = rx_image_open(fd, from->checksum != 0, &done, &im);
+    if (rc == RX_OK)
+        rc = rx_image_walk(&im, NULL, rx_explain_loss, x);
+    rx_image_close(&im);
+    return rc;
+}
+
 /* NAME-checkpoint and NAME-log. */
 static int rx_explain_sides(struct rx_db *db, const struct rx_super *s, struct rx_explained *x)
 {
     struct rx_super from = {0};
     int fd, rc = rx_checkpoint_super(db, &from, &fd);
     if (rc == RX_OK) {
-        close(fd);
-        x->checkpoint = 1;
-        x->checkpoint_keys = from.count;
-        x->checkpoint_ticket = rx_ticket_of(from.log_incarnation, from.log_position);
+        if ((rc = rx_explain_checkpoint(fd, &from, x)) != RX_OK)
+            return rc;
     } else if (rc == RX_E_CORRUPT || rc == RX_E_FORMAT) {
         x->checkpoint = 2;
         rx_explain_why(x);

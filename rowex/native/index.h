@@ -164,7 +164,26 @@ int rx_copy_file(const char *from, const struct rx_options *to); /* dense copy u
  */
 int rx_backup(rx_index *h, const struct rx_options *to, uint64_t *ticket);
 
-/* What opening `path` would do and why; changes nothing, reads all of the log. */
+/*
+ * What can be had of an index that is refused, into a fresh one at to->path; `from` and its
+ * sidecars are only read.  Each loss to `fault`, offset within the file or the log's stream.
+ * With `all`, also values that nothing leads to, which may be old or removed.
+ */
+enum { RX_SALVAGED_UNNEEDED, RX_SALVAGED_MISSING, RX_SALVAGED_WHOLE, RX_SALVAGED_DOUBTFUL, RX_SALVAGED_DAMAGED };
+struct rx_salvaged_file { int state; uint64_t leaves, lost; }; /* sound leaves; references to what is not */
+struct rx_salvaged {
+    uint64_t done, total;    /* bytes, while it runs: about how far it is */
+    uint64_t keys;           /* in the target */
+    struct rx_salvaged_file name, checkpoint;
+    int log;                 /* state */
+    uint64_t entries, gaps, gap_bytes; /* replayed; places where something is lost, and how much is known of that */
+    uint64_t orphans;        /* keys of sound leaves that nothing leads to, and that were not there: taken with `all` */
+    int options_known;       /* 0: nothing tells the codecs */
+};
+int rx_salvage(const char *from, const struct rx_options *to, int all,
+               void (*fault)(void *ctx, uint64_t offset, const char *text), void *ctx, struct rx_salvaged *told);
+
+/* What opening `path` would do and why; changes nothing, reads all of checkpoint and log. */
 enum { RX_X_REFUSE, RX_X_USE, RX_X_JOIN, RX_X_SCAN, RX_X_RECOVER };
 struct rx_explained {
     int verdict;             /* of the list above */

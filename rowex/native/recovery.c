@@ -179,17 +179,23 @@ static int rx_replay_entry(struct rx_index *h, const struct rx_logged *e, struct
     return rc == RX_ABSENT ? RX_OK : rc;
 }
 
+int rx_replay_piece(struct rx_index *h, struct rx_piece *piece, uint64_t upto, struct rx_recovered *told)
+{
+    struct rx_logged entry;
+    int rc = RX_OK;
+    for (uint64_t n = piece->first; n < upto && rc == RX_OK && (rc = rx_piece_entry(piece, &entry)) == RX_OK; n++)
+        rc = rx_replay_entry(h, &entry, told);
+    return rc == RX_END ? RX_OK : rc;
+}
+
 int rx_replay(struct rx_index *h, struct rx_reader *r, uint64_t upto, struct rx_recovered *told)
 {
     while (r->number < upto) {
         struct rx_piece piece;
-        struct rx_logged entry;
         int rc = rx_reader_next(r, &piece);
         if (rc)
             return rc == RX_END ? RX_OK : rc;
-        for (uint64_t n = piece.first; n < upto && rc == RX_OK && (rc = rx_piece_entry(&piece, &entry)) == RX_OK; n++)
-            rc = rx_replay_entry(h, &entry, told);
-        if (rc != RX_END && rc != RX_OK)
+        if ((rc = rx_replay_piece(h, &piece, upto, told)) != RX_OK)
             return rc;
         if ((rc = rx_poll_interrupt()) != RX_OK)
             return rc;

@@ -18,6 +18,8 @@ struct rx_recovered { uint64_t from, upto, entries; }; /* numbers of entries; ho
 int rx_recover(struct rx_db *db, const struct rx_super *name, struct rx_recovered *told);
 /* Entries below `upto` into h, opened with `replaying`. RX_OK also where the log ends before. */
 struct rx_reader;
+struct rx_piece;
+int rx_replay_piece(struct rx_index *h, struct rx_piece *piece, uint64_t upto, struct rx_recovered *told);
 int rx_replay(struct rx_index *h, struct rx_reader *r, uint64_t upto, struct rx_recovered *told);
 /* registry.c: opening and closing NAME-recovery by who has the turn of openers already. */
 int rx_db_open_within(const struct rx_options *o, struct rx_db **out);

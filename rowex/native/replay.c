@@ -36,7 +36,7 @@ static bool rx_head_empty(int fd)
 }
 
 /* RX_OK; RX_ABSENT: none, or of another index; RX_END: damaged; RX_E_FORMAT. */
-static int rx_head_look(const struct rx_reader *r, int fd, struct rx_segment_head *out)
+static int rx_head_look(struct rx_reader *r, int fd, struct rx_segment_head *out)
 {
     struct rx_segment head;
     struct stat st;
@@ -45,6 +45,8 @@ static int rx_head_look(const struct rx_reader *r, int fd, struct rx_segment_hea
     if (pread(fd, &head, sizeof head, 0) != (ssize_t)sizeof head || memcmp(head.magic, RX_SEGMENT_MAGIC, 8) != 0 ||
         head.crc != rx_crc32c(0, head.uuid, sizeof head - offsetof(struct rx_segment, uuid)))
         return rx_head_empty(fd) ? RX_ABSENT : RX_END;
+    if (r->any)
+        memcpy(r->uuid, head.uuid, 16);
     if (memcmp(head.uuid, r->uuid, 16) != 0)
         return RX_ABSENT;
     if (head.version != RX_SEGMENT_VERSION)
@@ -105,6 +107,20 @@ static int rx_reader_list(struct rx_reader *r)
     closedir(folder);
     if (r->count)
         qsort(r->segment, r->count, sizeof *r->segment, rx_by_id);
+    return rc;
+}
+
+int rx_reader_uuid(struct rx_db *db, uint8_t uuid[16])
+{
+    struct rx_reader r = {.fd = -1, .any = true};
+    int rc = rx_log_folder(db, false, &r.dir_fd);
+    if (rc == RX_OK)
+        rc = rx_reader_list(&r);
+    if (rc == RX_OK && r.count)
+        memcpy(uuid, r.uuid, 16);
+    else if (rc == RX_OK)
+        rc = RX_ABSENT;
+    rx_reader_close(&r);
     return rc;
 }
 
@@ -220,13 +236,25 @@ static bool rx_witness_whole(const struct rx_reader *r, uint64_t bytes, const st
     return w->shape == RX_FRAME_WITNESS && rx_crc32c(seed, &w->durable, 12) == w->crc;
 }
 
-bool rx_reader_complete(const struct rx_reader *r)
+/* The 16 bytes at r->bytes; zeros where there are none. */
+static struct rx_log_frame rx_reader_here(const struct rx_reader *r)
 {
     const struct rx_segment_head *s = &r->segment[r->at];
-    struct rx_log_frame w;
-    return r->bytes >= s->bytes &&
-           pread(r->fd, &w, sizeof w, (off_t)(RX_SEGMENT_HEAD + (r->bytes - s->bytes))) == (ssize_t)sizeof w &&
-           rx_witness_whole(r, r->bytes, &w) && w.durable == (uint32_t)r->number;
+    struct rx_log_frame here, none = {0};
+    off_t at = (off_t)(RX_SEGMENT_HEAD + (r->bytes - s->bytes));
+    return r->bytes >= s->bytes && pread(r->fd, &here, sizeof here, at) == (ssize_t)sizeof here ? here : none;
+}
+
+bool rx_reader_complete(const struct rx_reader *r)
+{
+    struct rx_log_frame w = rx_reader_here(r);
+    return rx_witness_whole(r, r->bytes, &w) && w.durable == (uint32_t)r->number;
+}
+
+bool rx_reader_blank(const struct rx_reader *r)
+{
+    struct rx_log_frame w = rx_reader_here(r);
+    return w.shape == 0 || rx_witness_whole(r, r->bytes, &w);
 }
 
 int rx_reader_peek(struct rx_reader *r)
@@ -344,15 +372,16 @@ int rx_reader_skip(struct rx_reader *r)
 
 int rx_reader_next(struct rx_reader *r, struct rx_piece *piece)
 {
+    int rc = rx_reader_take(r, piece);
+    return rc == RX_END ? rx_reader_judge(r) : rc;
+}
+
+int rx_reader_take(struct rx_reader *r, struct rx_piece *piece)
+{
     struct rx_log_frame frame;
-    if (r->bytes >= r->until) {
-        int rc = rx_reader_place(r);
-        if (rc)
-            return rc;
-    }
-    int rc = rx_frame_read(r, r->bytes, &frame);
-    if (rc == RX_END)
-        return rx_reader_judge(r);
+    int rc = r->bytes >= r->until ? rx_reader_place(r) : RX_OK;
+    if (rc == RX_OK)
+        rc = rx_frame_read(r, r->bytes, &frame);
     if (rc)
         return rc;
     *piece = (struct rx_piece){r->buffer, frame.shape >> 24, r->number, frame.shape & RX_FRAME_COUNT_MAX};

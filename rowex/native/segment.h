@@ -48,6 +48,7 @@ void rx_segment_remove(int dir_fd, uint64_t id);
 struct rx_reader {
     int dir_fd, fd;
     uint8_t uuid[16];
+    bool any; /* whose the segments are is asked, not told */
     struct rx_segment_head *segment; /* by id */
     size_t count, at;                /* `at`: the one being read */
     uint64_t bytes, number;          /* of the next frame and its first entry */
@@ -56,6 +57,8 @@ struct rx_reader {
     uint8_t *buffer;
     uint64_t capacity;
 };
+/* The index that the folder's segments belong to, where nothing else tells.  RX_OK, RX_ABSENT. */
+int rx_reader_uuid(struct rx_db *db, uint8_t uuid[16]);
 struct rx_piece { const uint8_t *payload; uint64_t size, first, count; };
 
 /* Every segment of this index whose head is whole.  RX_ABSENT: there is no folder; RX_E_FORMAT: of another version. */
@@ -68,10 +71,14 @@ int rx_reader_seek(struct rx_reader *r, uint64_t bytes, uint64_t number);
  * RX_E_CORRUPT when something after that was durable, so that this is no torn tail.
  */
 int rx_reader_next(struct rx_reader *r, struct rx_piece *piece);
+/* The same without asking whether what is not whole was durable: RX_OK, RX_END. */
+int rx_reader_take(struct rx_reader *r, struct rx_piece *piece);
 /* Does a whole frame stand there?  RX_OK, RX_END: whatever the reason. */
 int rx_reader_peek(struct rx_reader *r);
 /* After RX_END: does a witness stand there, so that nothing is missing? */
 bool rx_reader_complete(const struct rx_reader *r);
+/* The same where r->number is not known: nothing stands there, or any witness does. */
+bool rx_reader_blank(const struct rx_reader *r);
 /*
  * After RX_E_CORRUPT: on to the next whole frame (of which r->number is only right when it
  * begins a segment).  RX_OK, RX_END.
