@@ -197,6 +197,7 @@ class Salvaged:
         log_gaps: Places where changes are lost.
         log_lost_bytes: Between frames that could be read; what is lost at the end is not in it.
         orphans: Keys that are only in sound items to which nothing leads: below a lost node, or removed.
+            Where they are left out, several items of one key count each.
         orphans_taken: Whether they are in the new index, perhaps with old values.
         options_known: Whether the codecs are those of the source; False: nothing told them.
         losses: What is lost and where, as text; the first 10,000.

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import struct
 import threading
 from collections.abc import Callable
@@ -157,6 +158,19 @@ def test_damaged_last_segment_is_noticed(
     assert explain(path).opening == "refuse"
     error = refusal(lambda: rowex.open(path), rowex.CorruptionError)
     assert file.name in str(error)
+
+
+def test_clean_file_says_that_its_log_is_damaged(path: Path) -> None:
+    """Not that it is another's, or older; without the log it is used as it is."""
+    with rowex.open(path) as index:
+        for i in range(30):
+            index.put(b"%05d" % i, bytes(1 << 14), durable=True)
+    write(segments(path)[-1], 50, b"\xff")
+    with pytest.raises(rowex.DurabilityError, match="segment of its log is damaged"):
+        rowex.open(path)
+    shutil.rmtree(f"{path}-log")
+    with rowex.open(path) as index:
+        assert len(index) == 30
 
 
 def test_segment_that_was_being_made_is_nothing(path: Path, left: Callable[[], int]) -> None:

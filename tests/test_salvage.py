@@ -9,6 +9,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,10 +18,10 @@ from typing import Any
 import pytest
 
 import rowex
-from commands import do
+from commands import do, start
 from power import segments
 from rowex.cli.recover import explain
-from tools import Child, make_value, read_value, refusal, reseal
+from tools import Child, eventually, make_value, read_value, refusal, reseal
 
 
 def damage(file: Path, data: bytes) -> int:
@@ -248,6 +249,35 @@ def test_clean_file_with_a_damaged_node_is_filled_up_from_checkpoint_and_log(
     told, found = salvaged(path, target_of(folder))
     assert found == expected
     assert (told.data_file, told.data_file_lost, told.checkpoint, told.log) == ("damaged", 3, "whole", "whole")
+
+
+def test_damaged_file_in_use_on_this_boot_is_filled_up(path: Path, folder: Path, child: Callable[..., Child]) -> None:
+    """Its writer was killed, what it holds is the newest; what is lost of it is in checkpoint and log."""
+    writer = child(leave, path, {})
+    writer.recv()
+    writer.wait()
+    image = bytearray(path.read_bytes())
+    (place,) = children(image)
+    image[place + 4] ^= 1
+    with path.open("r+b") as stream:  # the same inode
+        stream.write(image)
+    refusal(lambda: rowex.open(path), rowex.CorruptionError)
+    told, found = salvaged(path, target_of(folder))
+    assert found == model()
+    assert (told.data_file, told.data_file_items, told.checkpoint, told.log) == ("damaged", 0, "whole", "whole")
+
+
+def test_interrupted_salvage_leaves_nothing(path: Path, folder: Path) -> None:
+    """Ctrl-C, as soon as there is something to leave."""
+    with rowex.open(path, durability="process", initial_size=64 << 20) as index:
+        index.put_many([(b"%08d" % i, b"value") for i in range(400_000)])
+    target = target_of(folder)
+    process = start("salvage", path, target, cwd=target.parent)
+    eventually(lambda: list(target.parent.glob("*-salvage-*")) or process.poll() is not None)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (130, b"rowex: interrupted\n")
+    assert list(target.parent.iterdir()) == []
 
 
 # ---- got out: what a file without a log holds ---------------------------------------------------------

@@ -78,7 +78,7 @@ void rx_log_forget(struct rx_db *db)
 
 static int rx_stranger(struct rx_db *db, const char *why)
 {
-    return rx_fail(RX_E_DURABILITY, 0, "%s was closed cleanly, but %s: is it an old copy, put back?  `rowex recover` tells "
+    return rx_fail(RX_E_DURABILITY, 0, "%s was closed cleanly, but %s: is it an old copy, put back?  `rowex recover --explain` tells "
                    "what log and checkpoint hold; remove both to use the file as it is", db->path, why);
 }
 
@@ -94,7 +94,9 @@ int rx_log_agrees(struct rx_db *db, const struct rx_super *super)
         const struct rx_segment_head *last = &r.segment[r.count - 1];
         bool never = super->log_incarnation == 0; /* a file of which nothing was ever logged */
         uint64_t bytes = never ? 0 : super->log_bytes, number = never ? 0 : super->log_position;
-        if (!never && (last->id < super->log_segment || last->incarnation < super->log_incarnation))
+        if (r.headless > last->id)
+            rc = rx_stranger(db, "a segment of its log is damaged");
+        else if (!never && (last->id < super->log_segment || last->incarnation < super->log_incarnation))
             rc = rx_stranger(db, "its log is older");
         else if (never ? last->bytes != 0 : last->id != super->log_segment || last->incarnation != super->log_incarnation)
             rc = rx_stranger(db, "its log is newer");
