@@ -377,6 +377,33 @@ def test_orphans_never_win_over_what_the_tree_leads_to(
     assert len(found) == 50 + told.orphans
 
 
+def test_place_that_leads_to_another_keys_item_counts_as_lost(
+    path: Path, folder: Path, child: Callable[..., Child], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pages of different moments do that: the cell was given to another key since. An old value must not win so."""
+
+    def write(pipe: Any) -> None:
+        index = rowex.open(path, durability="process")
+        index.put_many([(b"a", b"value of a"), (b"z", b"value of z"), (b"k", b"old value of k")])
+        index[b"k"] = b"new value of k"
+        pipe.send("left")
+        os._exit(0)
+
+    writer = child(write)
+    writer.recv()
+    writer.wait()
+    monkeypatch.setenv("ROWEX_BOOT_ID", "the next")
+    image = bytearray(path.read_bytes())
+    cell = image.index(b"old value of k") - 1 - 8
+    for key in b"az":
+        struct.pack_into("<Q", image, 8192 + 24 + 8 * key, cell | 1)
+    path.write_bytes(image)
+    told, found = salvaged(path, target_of(folder))
+    assert found == {b"k": b"new value of k"}
+    assert told.data_file_lost == 2
+    assert all("another key" in loss for loss in told.losses)
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_pages_of_different_moments_give_only_what_was_put(
     path: Path, folder: Path, child: Callable[..., Child], monkeypatch: pytest.MonkeyPatch, seed: int
