@@ -24,11 +24,14 @@ uint32_t rx_frame_seed(const uint8_t uuid[16], uint64_t incarnation, uint64_t by
 
 /* ---- the segments ---------------------------------------------------------------- */
 
-/* The first bytes of a file that holds nothing: it was being made when the machine stopped. */
-static bool rx_head_empty(int fd)
+/*
+ * No frame was ever written behind this head: so it may have been in the making when its maker
+ * or the machine stopped, and nothing in it had been durable.
+ */
+static bool rx_head_alone(int fd)
 {
-    uint8_t first[RX_SEGMENT_HEAD + 512] = {0};
-    ssize_t have = pread(fd, first, sizeof first, 0);
+    uint8_t first[512] = {0};
+    ssize_t have = pread(fd, first, sizeof first, RX_SEGMENT_HEAD);
     for (ssize_t i = 0; i < have; i++)
         if (first[i])
             return false;
@@ -44,7 +47,7 @@ static int rx_head_look(struct rx_reader *r, int fd, struct rx_segment_head *out
         return RX_ABSENT;
     if (pread(fd, &head, sizeof head, 0) != (ssize_t)sizeof head || memcmp(head.magic, RX_SEGMENT_MAGIC, 8) != 0 ||
         head.crc != rx_crc32c(0, head.uuid, sizeof head - offsetof(struct rx_segment, uuid)))
-        return rx_head_empty(fd) ? RX_ABSENT : RX_END;
+        return rx_head_alone(fd) ? RX_ABSENT : RX_END;
     if (r->any)
         memcpy(r->uuid, head.uuid, 16);
     if (memcmp(head.uuid, r->uuid, 16) != 0)
