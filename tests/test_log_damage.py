@@ -184,6 +184,29 @@ def test_segment_that_was_being_made_is_nothing(path: Path, left: Callable[[], i
     assert recovered(path) == model()
 
 
+def test_value_full_of_heads_of_frames_does_not_take_for_ever(
+    path: Path, child: Callable[..., Child], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each word of it could begin a frame of megabytes; behind a damaged one they are not all read."""
+
+    def write_it(pipe: Any) -> None:
+        index = rowex.open(path)
+        index.put(b"aligned!", struct.pack("<Q", 1 | 4_000_000 << 24) * 1_000_000, durable=True)
+        pipe.send("written")
+        os._exit(0)
+
+    writer = child(write_it)
+    writer.recv()
+    writer.wait()
+    monkeypatch.setenv("ROWEX_BOOT_ID", "the next")
+    file = segments(path)[-1]
+    write(file, SEGMENT_HEAD, b"\xff\xff\xff\xff")
+    assert explain(path).opening == "refuse"
+    refusal(lambda: rowex.open(path), rowex.CorruptionError)
+    told = rowex.salvage(path, path.with_name("target"))
+    assert told.log == "damaged"
+
+
 def test_segment_of_another_version_is_refused_by_its_number(path: Path) -> None:
     """It says which version it is; nothing is made of it."""
     with rowex.open(path) as index:

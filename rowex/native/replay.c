@@ -270,6 +270,7 @@ int rx_reader_peek(struct rx_reader *r)
 /* ---- behind what is not whole ------------------------------------------------------- */
 
 #define RX_FIND_WINDOW (1u << 20)
+#define RX_FIND_OVERLAPS 16u
 
 /* What a frame's head must be, whatever it holds: so zeros and values are passed over quickly. */
 static bool rx_frame_plausible(const struct rx_log_frame *f, uint64_t room)
@@ -292,11 +293,14 @@ static bool rx_frame_accuses(const struct rx_reader *r, const struct rx_log_fram
     return later != 0 && later <= distance / 8; /* an entry has 8 bytes at least */
 }
 
-/* The first wanted, whole frame behind r->bytes in the segment in hand. RX_OK with *found, RX_END. */
+/*
+ * The first wanted, whole frame behind r->bytes in the segment in hand. RX_OK with *found, RX_END.
+ * RX_E_CORRUPT: there are so many heads of long frames that reading them all would take for ever.
+ */
 static int rx_frame_find(struct rx_reader *r, rx_frame_wanted wanted, uint64_t *found)
 {
     const struct rx_segment_head *s = &r->segment[r->at];
-    uint64_t end = s->bytes + s->size - RX_SEGMENT_HEAD, have = 0, start = 0;
+    uint64_t end = s->bytes + s->size - RX_SEGMENT_HEAD, have = 0, start = 0, read = 0;
     uint8_t *window = malloc(RX_FIND_WINDOW);
     int rc = window ? RX_END : rx_fail(RX_E_MEMORY, 0, "for looking through a log");
     end = end < r->until ? end : r->until;
@@ -317,6 +321,13 @@ static int rx_frame_find(struct rx_reader *r, rx_frame_wanted wanted, uint64_t *
         if (!rx_frame_plausible(&frame, end - at - sizeof frame) ||
             !wanted(r, &frame, at - r->bytes))
             continue;
+        read += frame.shape == RX_FRAME_WITNESS ? sizeof frame : frame.shape >> 24;
+        if (read / RX_FIND_OVERLAPS > s->size) {
+            rc = rx_fail(RX_E_CORRUPT, 0, "the log is damaged at byte %llu (segment %016llx), and what is behind it cannot be "
+                         "told; `rowex salvage` gets out what can be had", (unsigned long long)r->bytes,
+                         (unsigned long long)s->id);
+            break;
+        }
         rc = frame.shape != RX_FRAME_WITNESS ? rx_frame_read(r, at, &frame)
                                              : rx_witness_whole(r, at, &frame) ? RX_OK : RX_END;
         *found = at;
@@ -365,7 +376,7 @@ int rx_reader_skip(struct rx_reader *r)
         r->bytes = found;
         return RX_OK;
     }
-    if (rc != RX_END && rc != RX_E_OS)
+    if (rc != RX_END && rc != RX_E_OS && rc != RX_E_CORRUPT)
         return rc;
     for (size_t i = 0; i < r->count; i++)
         if (r->segment[i].bytes > r->bytes && (next == r->count || r->segment[i].bytes <= r->segment[next].bytes))
