@@ -6,8 +6,9 @@ Salvages damaged indexes: whatever the bytes, a sound new index or an exception,
 
 Takes a file without a log, or data file, checkpoint and log of an index with one, damages some of it as
 fuzz_open.py does (and frames of the log, half of the time with their checksums made right again), and
-salvages it in a child process, which then checks the new index.  The source must stay as it was.  What
-fails is left in --keep and named by its number; the same seed makes the same files.
+salvages it in a child process, which then checks the new index.  The source must stay as it was; after
+that it is opened too, as by another boot, which recovers it or refuses it.  What fails is left in --keep
+and named by its number; the same seed makes the same files.
 """
 
 from __future__ import annotations
@@ -142,6 +143,14 @@ def use(folder: Path, dice: random.Random) -> int:
     return fuzz_open.USED
 
 
+def recover(folder: Path) -> None:
+    """Open the source too, as another boot, which recovers it or refuses it."""
+    os.environ["ROWEX_BOOT_ID"] = "the next"
+    with contextlib.suppress(*fuzz_open.EXPECTED), rowex.open(folder / "x", "w") as index:
+        index.check()
+        index.put(b"new", b"value", durable=index.info().durability != "process")
+
+
 def child(folder: Path, seed: str) -> None:
     """Never returns."""
     signal.alarm(fuzz_open.CHILD_S)
@@ -152,6 +161,7 @@ def child(folder: Path, seed: str) -> None:
         status = use(folder, random.Random(seed))
         if any(entry.read_bytes() != data for entry, data in before.items()):
             raise AssertionError("the source was changed")
+        recover(folder)
     except BaseException:
         sys.excepthook(*sys.exc_info())
         os._exit(fuzz_open.WRONG)
