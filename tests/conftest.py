@@ -193,14 +193,14 @@ def tiny_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
 
 @pytest.fixture(scope="session")
 def variant(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the package that poisons freed cells and can die at a chosen store."""
+    """A copy of the package that poisons freed cells, and can die at a chosen store or have a system call fail."""
     ready = os.environ.get("ROWEX_TEST_BUILD")
     if ready:
         return Path(ready)
     if shutil.which("cc") is None and shutil.which("gcc") is None:
         cannot_run("there is no C compiler")
     output = tmp_path_factory.mktemp("build")
-    defines = ["--define", "ROWEX_POISON", "--define", "ROWEX_CRASHPOINTS"]
+    defines = [f"--define={name}" for name in ("ROWEX_POISON", "ROWEX_CRASHPOINTS", "ROWEX_FAULTS")]
     done = run_python("-m", "rowex.native.build", "--output", str(output), *defines, timeout_s=600)
     assert done.returncode == 0, f"the test build failed:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
     return output

@@ -18,6 +18,7 @@
 #include <unistd.h>
 #include "attach.h"
 #include "checkpoint.h"
+#include "disk.h"
 #include "flush.h"
 #include "guard.h"
 #include "recovery.h"
@@ -124,7 +125,7 @@ static int rx_backup_replay(struct rx_thread *t, struct rx_db *target, const cha
         snprintf(path, sizeof path, "/proc/self/fd/%d/%.250s", target->dir_fd, made);
         rc = rx_backup_apply(path, &r, b->upto);
         snprintf(side, sizeof side, "%.280s-lock", made);
-        (void)unlinkat(target->dir_fd, side, 0);
+        (void)rx_sys_unlinkat(target->dir_fd, side, 0);
     }
     rx_reader_close(&r);
     return rc;

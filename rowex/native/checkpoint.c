@@ -17,7 +17,7 @@
 #include <unistd.h>
 #include "attach.h"
 #include "checkpoint.h"
-#include "fault.h"
+#include "disk.h"
 #include "flush.h"
 #include "frames.h"
 #include "../gc/epoch.h"
@@ -37,14 +37,14 @@ int rx_checkpoint_remove(struct rx_db *db)
 {
     char name[300];
     rx_checkpoint_name(db, "", name);
-    return unlinkat(db->dir_fd, name, 0) == 0 || errno == ENOENT ? RX_OK : rx_os_error("remove the checkpoint of", db->path);
+    return rx_sys_unlinkat(db->dir_fd, name, 0) == 0 || errno == ENOENT ? RX_OK : rx_os_error("remove the checkpoint of", db->path);
 }
 
 void rx_checkpoint_forget(struct rx_db *db)
 {
     char name[300];
     rx_checkpoint_name(db, "-new", name);
-    (void)unlinkat(db->dir_fd, name, 0);
+    (void)rx_sys_unlinkat(db->dir_fd, name, 0);
 }
 
 int rx_checkpoint_super(struct rx_db *db, struct rx_super *super, int *fd)
@@ -52,11 +52,11 @@ int rx_checkpoint_super(struct rx_db *db, struct rx_super *super, int *fd)
     char name[300];
     struct stat st;
     rx_checkpoint_name(db, "", name);
-    *fd = openat(db->dir_fd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    *fd = rx_sys_openat(db->dir_fd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
     if (*fd < 0)
         return errno == ENOENT ? RX_ABSENT : rx_os_error("open the checkpoint of", db->path);
     memset(super, 0, sizeof *super);
-    int rc = fstat(*fd, &st) != 0 || pread(*fd, super, sizeof *super, 0) < 0 ? rx_os_error("read the checkpoint of", db->path)
+    int rc = fstat(*fd, &st) != 0 || rx_sys_pread(*fd, super, sizeof *super, 0) < 0 ? rx_os_error("read the checkpoint of", db->path)
                                                                             : RX_OK;
     if (rc == RX_OK)
         rc = rx_super_check(super, (uint64_t)st.st_size);
@@ -76,13 +76,13 @@ void rx_log_sweep(struct rx_db *db, uint64_t below)
     int dir_fd;
     if (rx_log_folder(db, false, &dir_fd) != RX_OK)
         return;
-    int fd = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int fd = rx_sys_openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     DIR *folder = fd < 0 ? NULL : fdopendir(fd);
     for (struct dirent *e; folder && (e = readdir(folder)) != NULL;) {
         char *end;
         uint64_t id = strtoull(e->d_name, &end, 16);
         if (strlen(e->d_name) == 16 && *end == 0 && id < below)
-            (void)unlinkat(dir_fd, e->d_name, 0);
+            (void)rx_sys_unlinkat(dir_fd, e->d_name, 0);
     }
     if (folder)
         closedir(folder);
@@ -140,7 +140,7 @@ static int rx_checkpoint_place(struct rx_db *db, const char *made)
 {
     char name[300];
     rx_checkpoint_name(db, "", name);
-    if (RX_FAULT("rename") || renameat(db->dir_fd, made, db->dir_fd, name) != 0)
+    if (rx_sys_renameat(db->dir_fd, made, db->dir_fd, name) != 0)
         return rx_os_error("rename the checkpoint of", db->path);
     return rx_folder_sync(db);
 }
@@ -156,7 +156,7 @@ static int rx_checkpoint_of(struct rx_thread *t, struct rx_origin_point *p, bool
     if (rc == RX_OK)
         rc = rx_checkpoint_place(db, made);
     if (rc)
-        (void)unlinkat(db->dir_fd, made, 0);
+        (void)rx_sys_unlinkat(db->dir_fd, made, 0);
     else {
         rx_store(&db->hdr->log_checkpoint, p->at.bytes);
         rx_log_sweep(db, p->at.segment);

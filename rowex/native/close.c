@@ -12,6 +12,7 @@
 #include "attach.h"
 #include "batch.h"
 #include "checkpoint.h"
+#include "disk.h"
 #include "flush.h"
 #include "../gc/alloc.h"
 #include "../gc/epoch.h"
@@ -71,7 +72,7 @@ int rx_mark_in_use(struct rx_db *db)
 int rx_lockless_check(struct rx_db *db)
 {
     struct rx_super super;
-    if (pread(db->map->fd, &super, sizeof super, 0) != (ssize_t)sizeof super)
+    if (rx_sys_pread(db->map->fd, &super, sizeof super, 0) != (ssize_t)sizeof super)
         return rx_os_error("read", db->path);
     if (super.state != RX_STATE_CLEAN || super.session != db->session_seen)
         return rx_fail(RX_E_REPLACED, 0, "%s was written elsewhere since it was opened without a -lock file", db->path);
@@ -88,7 +89,7 @@ static int rx_open_generation(struct rx_db *db, uint64_t generation, struct rx_m
     if (fd < 0)
         return errno == ENOENT ? rx_fail(RX_E_REPLACED, 0, "%s is gone", db->path) : rx_os_error("open", db->path);
     int rc = RX_OK;
-    if (fstat(fd, &st) != 0 || pread(fd, &super, sizeof super, 0) < 0)
+    if (fstat(fd, &st) != 0 || rx_sys_pread(fd, &super, sizeof super, 0) < 0)
         rc = rx_os_error("read", db->path);
     if (rc == RX_OK)
         rc = rx_super_check(&super, (uint64_t)st.st_size);

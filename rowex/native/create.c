@@ -12,7 +12,7 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 #include "attach.h"
-#include "fault.h"
+#include "disk.h"
 
 #define RX_INITIAL_SIZE (1ull << 20)
 #define RX_CAPACITY_MIN (1ull << 30)
@@ -135,8 +135,8 @@ int rx_format(struct rx_db *db, int fd, const struct rx_options *o)
     rx_super_seal_state(&s);
     if (rx_allocate_fd(fd, 0, size) != 0)
         return rx_os_error("give blocks to", db->path);
-    if (RX_FAULT("pwrite") || pwrite(fd, &root, sizeof root, RX_ROOT_OFF) != (ssize_t)sizeof root ||
-        pwrite(fd, &s, sizeof s, 0) != (ssize_t)sizeof s || (!db->memory && rx_sync_fd(fd) != 0))
+    if (rx_sys_pwrite(fd, &root, sizeof root, RX_ROOT_OFF) != (ssize_t)sizeof root ||
+        rx_sys_pwrite(fd, &s, sizeof s, 0) != (ssize_t)sizeof s || (!db->memory && rx_sync_fd(fd) != 0))
         return rx_os_error("write", db->path);
     return RX_OK;
 }
@@ -151,13 +151,13 @@ void rx_remove_unfinished(struct rx_db *db)
 {
     char name[300];
     rx_unfinished_name(db, name);
-    (void)unlinkat(db->dir_fd, name, 0);
+    (void)rx_sys_unlinkat(db->dir_fd, name, 0);
 }
 
 /* NAME, if there is none yet: another's file that came first is as good. */
 static int rx_link_new(struct rx_db *db, const char *name)
 {
-    if (linkat(db->dir_fd, name, db->dir_fd, db->name, 0) == 0 || errno == EEXIST)
+    if (rx_sys_linkat(db->dir_fd, name, db->dir_fd, db->name, 0) == 0 || errno == EEXIST)
         return RX_OK;
     if (errno != EPERM && errno != EOPNOTSUPP && errno != EMLINK)
         return rx_os_error("create", db->path);
@@ -175,7 +175,7 @@ int rx_create(struct rx_db *db, const struct rx_options *o)
     char name[300];
     rx_remove_unfinished(db);
     rx_unfinished_name(db, name);
-    int fd = openat(db->dir_fd, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, o->umask_mode ? o->umask_mode : 0666);
+    int fd = rx_sys_openat(db->dir_fd, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, o->umask_mode ? o->umask_mode : 0666);
     if (fd < 0)
         return rx_os_error("create", db->path);
     int rc = rx_filesystem_allowed(db, fd);
@@ -200,7 +200,7 @@ void rx_remove_leftovers(struct rx_db *db)
     char prefix[256];
     size_t length = (size_t)snprintf(prefix, sizeof prefix, "%.200s-copy-%08x-", db->name,
                                      rx_crc32c(0, db->uuid, sizeof db->uuid));
-    int fd = openat(db->dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int fd = rx_sys_openat(db->dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     DIR *folder = fd < 0 ? NULL : fdopendir(fd);
     if (folder == NULL) {
         rx_close_fd(fd);
@@ -209,6 +209,6 @@ void rx_remove_leftovers(struct rx_db *db)
     for (struct dirent *e; (e = readdir(folder)) != NULL;)
         if (strncmp(e->d_name, prefix, length) == 0 && e->d_name[length] &&
             e->d_name[length + strspn(e->d_name + length, "0123456789abcdef")] == 0)
-            (void)unlinkat(db->dir_fd, e->d_name, 0);
+            (void)rx_sys_unlinkat(db->dir_fd, e->d_name, 0);
     closedir(folder);
 }

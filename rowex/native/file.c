@@ -12,7 +12,7 @@
 #include <sys/xattr.h>
 #include <time.h>
 #include <unistd.h>
-#include "fault.h"
+#include "disk.h"
 #include "fileio.h"
 
 #ifndef MADV_POPULATE_WRITE
@@ -128,7 +128,7 @@ static int rx_write_zeros(int fd, uint64_t from, uint64_t upto)
     static const char zeros[65536];
     while (from < upto) {
         size_t n = upto - from < sizeof zeros ? upto - from : sizeof zeros;
-        ssize_t put = RX_FAULT("pwrite") ? -1 : pwrite(fd, zeros, n, (off_t)from);
+        ssize_t put = rx_sys_pwrite(fd, zeros, n, (off_t)from);
         if (put < 0 && errno != EINTR)
             return -1;
         from += put > 0 ? (uint64_t)put : 0;
@@ -143,7 +143,7 @@ static int rx_fallocate(int fd, uint64_t from, uint64_t upto)
     if (upto <= from)
         return 0;
     do
-        rc = RX_FAULT("fallocate") ? -1 : fallocate(fd, 0, (off_t)from, (off_t)(upto - from));
+        rc = rx_sys_fallocate(fd, 0, (off_t)from, (off_t)(upto - from));
     while (rc != 0 && errno == EINTR);
     return rc != 0 && (errno == EOPNOTSUPP || errno == ENOSYS) ? 1 : rc;
 }
@@ -270,13 +270,13 @@ static void *rx_map_bytes(int fd, uint64_t capacity, bool readonly, bool *dax)
     int prot = readonly ? PROT_READ : PROT_READ | PROT_WRITE;
     *dax = false;
     if (!readonly) {
-        void *base = mmap(NULL, capacity, prot, MAP_SHARED_VALIDATE | MAP_SYNC, fd, 0);
+        void *base = rx_sys_mmap(NULL, capacity, prot, MAP_SHARED_VALIDATE | MAP_SYNC, fd, 0);
         if (base != MAP_FAILED) {
             *dax = true;
             return base;
         }
     }
-    return RX_FAULT("mmap") ? MAP_FAILED : mmap(NULL, capacity, prot, MAP_SHARED | MAP_NORESERVE, fd, 0);
+    return rx_sys_mmap(NULL, capacity, prot, MAP_SHARED | MAP_NORESERVE, fd, 0);
 }
 
 int rx_map_new(int fd, uint64_t capacity, bool readonly, int fences, struct rx_map **out)
@@ -332,14 +332,14 @@ int rx_sync_fd(int fd)
 {
     int rc;
     do
-        rc = RX_FAULT("fsync") ? -1 : fsync(fd);
+        rc = rx_sys_fsync(fd);
     while (rc != 0 && errno == EINTR);
     return rc;
 }
 
 int rx_map_sync(struct rx_map *map, uint64_t size)
 {
-    if (msync(map->base, size, MS_SYNC) != 0 || rx_sync_fd(map->fd) != 0)
+    if (rx_sys_msync(map->base, size, MS_SYNC) != 0 || rx_sync_fd(map->fd) != 0)
         return rx_fail(RX_E_OS, errno, "cannot sync the file");
     return RX_OK;
 }
@@ -363,8 +363,8 @@ void rx_copy_attributes(int from, int to)
 
 int rx_copy_create(struct rx_db *db, const struct rx_map *like, uint64_t capacity, const char *name, struct rx_map **out)
 {
-    (void)unlinkat(db->dir_fd, name, 0);
-    int fd = openat(db->dir_fd, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    (void)rx_sys_unlinkat(db->dir_fd, name, 0);
+    int fd = rx_sys_openat(db->dir_fd, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (fd < 0)
         return rx_os_error("create a copy of", db->path);
     if (!db->memory) /* of that the modes say nothing */
@@ -376,7 +376,7 @@ int rx_copy_create(struct rx_db *db, const struct rx_map *like, uint64_t capacit
         rc = rx_map_new(fd, capacity, false, like->fences, out);
     if (rc) {
         close(fd);
-        (void)unlinkat(db->dir_fd, name, 0);
+        (void)rx_sys_unlinkat(db->dir_fd, name, 0);
         return rc;
     }
     (*out)->checksum = like->checksum;
@@ -398,7 +398,7 @@ int rx_copy_allocate(struct rx_map *copy, uint64_t upto)
 int rx_copy_sync(struct rx_map *copy, uint64_t size)
 {
     if (size < copy->size) {
-        if (RX_FAULT("ftruncate") || ftruncate(copy->fd, (off_t)size) != 0)
+        if (rx_sys_ftruncate(copy->fd, (off_t)size) != 0)
             return rx_os_error("cut", "a copy");
         rx_map_refresh(copy);
     }
@@ -407,14 +407,14 @@ int rx_copy_sync(struct rx_map *copy, uint64_t size)
 
 int rx_copy_rename(struct rx_db *db, const char *name)
 {
-    if (!RX_FAULT("rename") && renameat(db->dir_fd, name, db->dir_fd, db->name) == 0)
+    if (rx_sys_renameat(db->dir_fd, name, db->dir_fd, db->name) == 0)
         return RX_OK;
     return errno == ENOENT ? RX_I_RESTART : rx_os_error("rename a copy over", db->path);
 }
 
 int rx_copy_unlink(struct rx_db *db, const char *name)
 {
-    if (unlinkat(db->dir_fd, name, 0) == 0)
+    if (rx_sys_unlinkat(db->dir_fd, name, 0) == 0)
         return RX_OK;
     return errno == ENOENT ? RX_ABSENT : rx_os_error("unlink", name);
 }

@@ -1,6 +1,6 @@
 /*
- * file.h -- opening, locking, mapping, marking and closing; the only system
- * calls on files (fallocate, msync, fsync, rename, fcntl ... are in file*.c).
+ * file.h -- opening, locking, mapping, marking and closing.  The system calls on files
+ * stand in file.c and its neighbours alone, under the names of disk.h.
  */
 #ifndef ROWEX_FILE_H
 #define ROWEX_FILE_H

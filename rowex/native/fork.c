@@ -20,6 +20,7 @@
 #include <stdlib.h>
 #include <time.h>
 #include <unistd.h>
+#include "disk.h"
 #include "fileio.h"
 
 static pthread_mutex_t rx_held_mutex = PTHREAD_MUTEX_INITIALIZER;
@@ -51,7 +52,7 @@ int rx_held_open(int dir_fd, const char *name, int flags, mode_t mode)
 {
     pthread_mutex_lock(&rx_held_mutex);
     int fd = rx_held_reserve();
-    if (fd == 0 && (fd = openat(dir_fd, name, flags | O_CLOEXEC, mode)) >= 0)
+    if (fd == 0 && (fd = rx_sys_openat(dir_fd, name, flags | O_CLOEXEC, mode)) >= 0)
         rx_held[rx_held_count++] = fd;
     int saved = errno;
     pthread_mutex_unlock(&rx_held_mutex);

@@ -12,6 +12,7 @@
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
+#include "disk.h"
 #include "fileio.h"
 
 #define RX_OPENING_TRIES 1000 /* of a millisecond each: another's opening or closing */
@@ -41,7 +42,7 @@ static int rx_peek_fd(struct rx_db *db, int fd, struct rx_peek *out)
     struct stat st;
     if (fstat(fd, &st) != 0)
         return rx_os("look at", db->path);
-    ssize_t have = pread(fd, &super, sizeof super, 0);
+    ssize_t have = rx_sys_pread(fd, &super, sizeof super, 0);
     if (have < 0)
         return rx_os("read", db->path);
     if (have != (ssize_t)sizeof super || rx_super_check(&super, (uint64_t)st.st_size) != RX_OK ||
@@ -53,7 +54,7 @@ static int rx_peek_fd(struct rx_db *db, int fd, struct rx_peek *out)
 
 int rx_name_peek(struct rx_db *db, struct rx_peek *out)
 {
-    int fd = openat(db->dir_fd, db->name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
+    int fd = rx_sys_openat(db->dir_fd, db->name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
     if (fd < 0)
         return errno == ENOENT || errno == ELOOP ? RX_ABSENT : rx_os("open", db->path);
     int rc = rx_peek_fd(db, fd, out);
@@ -122,7 +123,7 @@ static int rx_exclusive_open(const char *path, struct rx_exclusive *x)
     x->data_fd = rx_held_open(x->dir_fd, x->name, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, 0);
     if (x->data_fd < 0 || fstat(x->data_fd, &st) != 0)
         return rx_os("open", path);
-    if (!S_ISREG(st.st_mode) || pread(x->data_fd, magic, 8, 0) != 8 || memcmp(magic, RX_MAGIC, 8) != 0)
+    if (!S_ISREG(st.st_mode) || rx_sys_pread(x->data_fd, magic, 8, 0) != 8 || memcmp(magic, RX_MAGIC, 8) != 0)
         return rx_fail(RX_E_FORMAT, 0, "%s does not begin as a Rowex file does; it was left alone", path);
     rx_side_name(x->name, "-lock", side);
     x->lock_fd = rx_held_open(x->dir_fd, side, O_RDWR | O_CREAT | O_NOFOLLOW, st.st_mode & 0666);
@@ -173,7 +174,7 @@ static int rx_unlink_side(const struct rx_exclusive *x, const char *suffix)
 {
     char side[300];
     rx_side_name(x->name, suffix, side);
-    return unlinkat(x->dir_fd, side, 0) == 0 || errno == ENOENT ? RX_OK : rx_os("remove", side);
+    return rx_sys_unlinkat(x->dir_fd, side, 0) == 0 || errno == ENOENT ? RX_OK : rx_os("remove", side);
 }
 
 /* NAME-log and the files in it. */
@@ -181,7 +182,7 @@ static int rx_unlink_log(const struct rx_exclusive *x)
 {
     char side[300];
     rx_side_name(x->name, "-log", side);
-    int fd = openat(x->dir_fd, side, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    int fd = rx_sys_openat(x->dir_fd, side, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     DIR *folder = fd < 0 ? NULL : fdopendir(fd);
     if (folder == NULL) {
         int rc = fd < 0 && errno == ENOENT ? RX_OK : rx_os("open", side);
@@ -191,16 +192,16 @@ static int rx_unlink_log(const struct rx_exclusive *x)
     }
     for (struct dirent *e; (e = readdir(folder)) != NULL;)
         if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
-            unlinkat(fd, e->d_name, 0); /* what stays is told by the folder that cannot be removed */
+            rx_sys_unlinkat(fd, e->d_name, 0); /* what stays is told by the folder that cannot be removed */
     closedir(folder);
-    return unlinkat(x->dir_fd, side, AT_REMOVEDIR) == 0 ? RX_OK : rx_os("remove", side);
+    return rx_sys_unlinkat(x->dir_fd, side, AT_REMOVEDIR) == 0 ? RX_OK : rx_os("remove", side);
 }
 
 /* Copies that their makers left behind: named after this file and its uuid (gate.c). */
 static void rx_unlink_copies(const struct rx_exclusive *x, const uint8_t uuid[16])
 {
     char prefix[256];
-    int fd = openat(x->dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int fd = rx_sys_openat(x->dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     DIR *folder = fd < 0 ? NULL : fdopendir(fd);
     if (folder == NULL) {
         if (fd >= 0)
@@ -210,7 +211,7 @@ static void rx_unlink_copies(const struct rx_exclusive *x, const uint8_t uuid[16
     size_t len = (size_t)snprintf(prefix, sizeof prefix, "%.200s-copy-%08x-", x->name, rx_crc32c(0, uuid, 16));
     for (struct dirent *e; (e = readdir(folder)) != NULL;)
         if (strncmp(e->d_name, prefix, len) == 0 && strspn(e->d_name + len, "0123456789abcdef") == strlen(e->d_name + len))
-            unlinkat(x->dir_fd, e->d_name, 0);
+            rx_sys_unlinkat(x->dir_fd, e->d_name, 0);
     closedir(folder);
 }
 
@@ -225,8 +226,8 @@ int rx_destroy(const char *path)
     int rc = rx_exclusive_begin(path, &x);
     if (rc)
         return rc;
-    bool known = pread(x.data_fd, uuid, sizeof uuid, offsetof(struct rx_super, uuid)) == (ssize_t)sizeof uuid;
-    rc = unlinkat(x.dir_fd, x.name, 0) == 0 ? RX_OK : rx_os("remove", path);
+    bool known = rx_sys_pread(x.data_fd, uuid, sizeof uuid, offsetof(struct rx_super, uuid)) == (ssize_t)sizeof uuid;
+    rc = rx_sys_unlinkat(x.dir_fd, x.name, 0) == 0 ? RX_OK : rx_os("remove", path);
     if (rc == RX_OK && known)
         rx_unlink_copies(&x, uuid);
     if (rc == RX_OK)
@@ -235,7 +236,7 @@ int rx_destroy(const char *path)
         rc = rx_unlink_log(&x);
     if (rc == RX_OK)
         rc = rx_unlink_side(&x, "-lock");
-    if (rc == RX_OK && fsync(x.dir_fd) != 0 && errno != EINVAL)
+    if (rc == RX_OK && rx_sys_fsync(x.dir_fd) != 0 && errno != EINVAL)
         rc = rx_os("sync the folder of", path);
     rx_exclusive_end(&x);
     return rc;
@@ -249,9 +250,9 @@ int rx_rename_new(int from_dir, const char *from, int to_dir, const char *to)
         return RX_OK;
     if (errno != ENOSYS && errno != EINVAL)
         return rx_os("rename to", to);
-    if (linkat(from_dir, from, to_dir, to, 0) != 0)
+    if (rx_sys_linkat(from_dir, from, to_dir, to, 0) != 0)
         return rx_os("link as", to);
-    return unlinkat(from_dir, from, 0) == 0 ? RX_OK : rx_os("remove", from);
+    return rx_sys_unlinkat(from_dir, from, 0) == 0 ? RX_OK : rx_os("remove", from);
 }
 
 static int rx_rename_side(const struct rx_exclusive *x, int to_dir, const char *to, const char *suffix)
@@ -259,7 +260,7 @@ static int rx_rename_side(const struct rx_exclusive *x, int to_dir, const char *
     char before[300], after[300];
     rx_side_name(x->name, suffix, before);
     rx_side_name(to, suffix, after);
-    return renameat(x->dir_fd, before, to_dir, after) == 0 || errno == ENOENT ? RX_OK : rx_os("rename", before);
+    return rx_sys_renameat(x->dir_fd, before, to_dir, after) == 0 || errno == ENOENT ? RX_OK : rx_os("rename", before);
 }
 
 /*
@@ -283,7 +284,7 @@ int rx_rename(const char *from, const char *to)
         rc = rx_rename_side(&x, to_dir, name, "-checkpoint");
     if (rc == RX_OK)
         rc = rx_unlink_side(&x, "-lock");
-    if (rc == RX_OK && ((fsync(to_dir) != 0 && errno != EINVAL) || (fsync(x.dir_fd) != 0 && errno != EINVAL)))
+    if (rc == RX_OK && ((rx_sys_fsync(to_dir) != 0 && errno != EINVAL) || (rx_sys_fsync(x.dir_fd) != 0 && errno != EINVAL)))
         rc = rx_os("sync the folder of", to);
     if (to_dir >= 0)
         close(to_dir);

@@ -30,7 +30,7 @@
 #include <unistd.h>
 #include "attach.h"
 #include "checkpoint.h"
-#include "fault.h"
+#include "disk.h"
 #include "flush.h"
 #include "recovery.h"
 #include "../gc/alloc.h"
@@ -65,9 +65,9 @@ static int rx_lock_map(struct rx_db *db)
 {
     int flags = db->lock_fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE : MAP_SHARED;
     int fd = db->lock_fd < 0 ? -1 : rx_reopen_fd(db->lock_fd, O_RDWR);
-    void *base = (db->lock_fd >= 0 && fd < 0) || RX_FAULT("mmap")
+    void *base = db->lock_fd >= 0 && fd < 0
                      ? MAP_FAILED
-                     : mmap(NULL, RX_LOCKFILE_SIZE, PROT_READ | PROT_WRITE, flags, fd, 0);
+                     : rx_sys_mmap(NULL, RX_LOCKFILE_SIZE, PROT_READ | PROT_WRITE, flags, fd, 0);
     int os_errno = errno;
     if (fd >= 0)
         close(fd);
@@ -83,8 +83,8 @@ static int rx_lock_reset(struct rx_db *db)
 {
     if (db->lock_fd < 0)
         return RX_OK;
-    if (RX_FAULT("ftruncate") || ftruncate(db->lock_fd, 0) != 0 || rx_allocate_fd(db->lock_fd, 0, RX_LOCKFILE_SLOTS) != 0 ||
-        ftruncate(db->lock_fd, (off_t)RX_LOCKFILE_SIZE) != 0)
+    if (rx_sys_ftruncate(db->lock_fd, 0) != 0 || rx_allocate_fd(db->lock_fd, 0, RX_LOCKFILE_SLOTS) != 0 ||
+        rx_sys_ftruncate(db->lock_fd, (off_t)RX_LOCKFILE_SIZE) != 0)
         return rx_os_error("set up the -lock file of", db->path);
     if (!db->memory)
         rx_copy_attributes(db->map->fd, db->lock_fd);
@@ -139,7 +139,7 @@ static int rx_super_read(struct rx_db *db, int fd, struct rx_super *super, struc
     if (!S_ISREG(st->st_mode))
         return rx_fail(RX_E_FORMAT, 0, "%s is no regular file", db->path);
     memset(super, 0, sizeof *super);
-    if (pread(fd, super, sizeof *super, 0) < 0)
+    if (rx_sys_pread(fd, super, sizeof *super, 0) < 0)
         return rx_os_error("read", db->path);
     int rc = rx_super_check(super, (uint64_t)st->st_size);
     return rc ? rx_fail_in(rc, db->path) : RX_OK;
@@ -329,7 +329,7 @@ static int rx_disown(struct rx_db *db)
     rx_store(&db->hdr->generation, RX_GENERATION_REPLACED);
     rx_gate_void_copy(db); /* a copier that sleeps before its rename would replace the new file */
     snprintf(name, sizeof name, "%s-lock", db->name);
-    if (unlinkat(db->dir_fd, name, 0) == 0 || errno == ENOENT)
+    if (rx_sys_unlinkat(db->dir_fd, name, 0) == 0 || errno == ENOENT)
         return RX_I_RESTART;
     return rx_fail(RX_E_REPLACED, errno, "%s is another file than the one in use under this name, whose -lock file "
                    "may not be removed", db->path);

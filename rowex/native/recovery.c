@@ -18,7 +18,7 @@
 #include <unistd.h>
 #include "attach.h"
 #include "checkpoint.h"
-#include "fault.h"
+#include "disk.h"
 #include "recovery.h"
 #include "segment.h"
 
@@ -68,9 +68,9 @@ static void rx_recovery_remove(struct rx_db *db)
 {
     char name[300], side[310];
     rx_recovery_name(db, name);
-    (void)unlinkat(db->dir_fd, name, 0);
+    (void)rx_sys_unlinkat(db->dir_fd, name, 0);
     snprintf(side, sizeof side, "%s-lock", name);
-    (void)unlinkat(db->dir_fd, side, 0);
+    (void)rx_sys_unlinkat(db->dir_fd, side, 0);
 }
 
 static int rx_copy_bytes(struct rx_db *db, int from, int to)
@@ -79,10 +79,10 @@ static int rx_copy_bytes(struct rx_db *db, int from, int to)
     int rc = buffer ? RX_OK : rx_fail(RX_E_MEMORY, 0, "for recovering");
     off_t at = 0;
     while (rc == RX_OK) {
-        ssize_t n = pread(from, buffer, 1u << 20, at);
+        ssize_t n = rx_sys_pread(from, buffer, 1u << 20, at);
         if (n == 0)
             break;
-        if (n < 0 || RX_FAULT("pwrite") || pwrite(to, buffer, (size_t)n, at) != n)
+        if (n < 0 || rx_sys_pwrite(to, buffer, (size_t)n, at) != n)
             rc = rx_os_error("copy the checkpoint of", db->path);
         at += n;
         if (rc == RX_OK)
@@ -98,16 +98,16 @@ static int rx_recovery_create(struct rx_db *db, const struct rx_base *b)
     struct rx_node root = {.kind = RX_K_N256};
     rx_recovery_name(db, name);
     rx_recovery_remove(db);
-    int fd = openat(db->dir_fd, name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    int fd = rx_sys_openat(db->dir_fd, name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (fd < 0)
         return rx_os_error("create a file to recover", db->path);
     rx_copy_attributes(db->map->fd, fd);
     int rc = RX_OK;
     if (b->fd >= 0)
         rc = rx_copy_bytes(db, b->fd, fd);
-    else if (rx_allocate_fd(fd, 0, 2 * RX_EXTENT) != 0 || RX_FAULT("pwrite") ||
-             pwrite(fd, &root, sizeof root, RX_ROOT_OFF) != (ssize_t)sizeof root ||
-             pwrite(fd, &b->super, sizeof b->super, 0) != (ssize_t)sizeof b->super)
+    else if (rx_allocate_fd(fd, 0, 2 * RX_EXTENT) != 0 ||
+             rx_sys_pwrite(fd, &root, sizeof root, RX_ROOT_OFF) != (ssize_t)sizeof root ||
+             rx_sys_pwrite(fd, &b->super, sizeof b->super, 0) != (ssize_t)sizeof b->super)
         rc = rx_os_error("write a file to recover", db->path);
     close(fd);
     return rc;
@@ -256,10 +256,10 @@ static int rx_recovery_place(struct rx_db *db, const struct rx_segment_head *hea
     char name[300], side[310];
     struct rx_super s;
     rx_recovery_name(db, name);
-    int fd = openat(db->dir_fd, name, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+    int fd = rx_sys_openat(db->dir_fd, name, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0)
         return rx_os_error("open the recovered file of", db->path);
-    int rc = pread(fd, &s, sizeof s, 0) == (ssize_t)sizeof s && s.state == RX_STATE_CLEAN
+    int rc = rx_sys_pread(fd, &s, sizeof s, 0) == (ssize_t)sizeof s && s.state == RX_STATE_CLEAN
                  ? RX_OK : rx_os_error("read the recovered file of", db->path);
     s.log_position = head->first;
     s.log_incarnation = head->incarnation;
@@ -267,13 +267,13 @@ static int rx_recovery_place(struct rx_db *db, const struct rx_segment_head *hea
     s.log_segment = head->id;
     s.log_least = 0;
     rx_super_seal_state(&s);
-    if (rc == RX_OK && (RX_FAULT("pwrite") || pwrite(fd, &s, sizeof s, 0) != (ssize_t)sizeof s || rx_sync_fd(fd) != 0))
+    if (rc == RX_OK && (rx_sys_pwrite(fd, &s, sizeof s, 0) != (ssize_t)sizeof s || rx_sync_fd(fd) != 0))
         rc = rx_os_error("write the recovered file of", db->path);
     close(fd);
     if (rc == RX_OK)
         rc = rx_copy_rename(db, name);
     snprintf(side, sizeof side, "%s-lock", name);
-    (void)unlinkat(db->dir_fd, side, 0);
+    (void)rx_sys_unlinkat(db->dir_fd, side, 0);
     return rc ? rc : rx_folder_sync(db);
 }
 

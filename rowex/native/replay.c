@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include "disk.h"
 #include "fileio.h"
 #include "segment.h"
 
@@ -31,7 +32,7 @@ uint32_t rx_frame_seed(const uint8_t uuid[16], uint64_t incarnation, uint64_t by
 static bool rx_head_alone(int fd)
 {
     uint8_t first[512] = {0};
-    ssize_t have = pread(fd, first, sizeof first, RX_SEGMENT_HEAD);
+    ssize_t have = rx_sys_pread(fd, first, sizeof first, RX_SEGMENT_HEAD);
     for (ssize_t i = 0; i < have; i++)
         if (first[i])
             return false;
@@ -45,7 +46,7 @@ static int rx_head_look(struct rx_reader *r, int fd, struct rx_segment_head *out
     struct stat st;
     if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode))
         return RX_ABSENT;
-    if (pread(fd, &head, sizeof head, 0) != (ssize_t)sizeof head || memcmp(head.magic, RX_SEGMENT_MAGIC, 8) != 0 ||
+    if (rx_sys_pread(fd, &head, sizeof head, 0) != (ssize_t)sizeof head || memcmp(head.magic, RX_SEGMENT_MAGIC, 8) != 0 ||
         head.crc != rx_crc32c(0, head.uuid, sizeof head - offsetof(struct rx_segment, uuid)))
         return rx_head_alone(fd) ? RX_ABSENT : RX_END;
     if (r->any)
@@ -66,7 +67,7 @@ static int rx_head_read(struct rx_reader *r, const char *name, struct rx_segment
     uint64_t id = strtoull(name, &end, 16);
     if (strlen(name) != 16 || *end)
         return RX_ABSENT;
-    int fd = openat(r->dir_fd, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
+    int fd = rx_sys_openat(r->dir_fd, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0)
         return RX_ABSENT;
     int rc = rx_head_look(r, fd, out);
@@ -84,7 +85,7 @@ static int rx_by_id(const void *a, const void *b)
 
 static int rx_reader_list(struct rx_reader *r)
 {
-    int fd = openat(r->dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int fd = rx_sys_openat(r->dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     DIR *folder = fd < 0 ? NULL : fdopendir(fd);
     size_t room = 0;
     int rc = RX_OK;
@@ -176,7 +177,7 @@ static int rx_reader_place(struct rx_reader *r)
         close(r->fd);
     r->at = found;
     rx_segment_name(r->segment[found].id, name);
-    r->fd = openat(r->dir_fd, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+    r->fd = rx_sys_openat(r->dir_fd, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
     return r->fd < 0 ? rx_os_error("open segment", name) : RX_OK;
 }
 
@@ -191,7 +192,7 @@ static int rx_read_all(struct rx_reader *r, uint64_t at, void *to, uint64_t size
 {
     uint8_t *out = to;
     while (size) {
-        ssize_t n = pread(r->fd, out, size < 1u << 30 ? size : 1u << 30, (off_t)at);
+        ssize_t n = rx_sys_pread(r->fd, out, size < 1u << 30 ? size : 1u << 30, (off_t)at);
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0)
@@ -245,7 +246,7 @@ static struct rx_log_frame rx_reader_here(const struct rx_reader *r)
     const struct rx_segment_head *s = &r->segment[r->at];
     struct rx_log_frame here, none = {0};
     off_t at = (off_t)(RX_SEGMENT_HEAD + (r->bytes - s->bytes));
-    return r->bytes >= s->bytes && pread(r->fd, &here, sizeof here, at) == (ssize_t)sizeof here ? here : none;
+    return r->bytes >= s->bytes && rx_sys_pread(r->fd, &here, sizeof here, at) == (ssize_t)sizeof here ? here : none;
 }
 
 bool rx_reader_complete(const struct rx_reader *r)

@@ -17,6 +17,7 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include "disk.h"
 #include "attach.h"
 #include "checkpoint.h"
 #include "fileio.h"
@@ -305,7 +306,7 @@ static int rx_salvage_open(struct rx_salvage *s, enum rx_layer layer, const char
     s->fd[layer] = fd;
     if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode))
         return rx_fail(RX_E_FORMAT, 0, "%s is no regular file", name);
-    if (pread(fd, &s->super[layer], sizeof s->super[layer], 0) < 0)
+    if (rx_sys_pread(fd, &s->super[layer], sizeof s->super[layer], 0) < 0)
         memset(&s->super[layer], 0, sizeof s->super[layer]); /* a sector that cannot be read */
     int rc = rx_super_check(&s->super[layer], (uint64_t)st.st_size);
     s->sealed[layer] = rc == RX_OK;
@@ -351,7 +352,7 @@ static int rx_salvage_know(struct rx_salvage *s)
     struct rx_node root = {0};
     int fd = s->fd[RX_LAYER_NAME];
     if (!known && fd >= 0 && !rx_salvage_logged(s) && !s->all &&
-        (pread(fd, &root, sizeof root, RX_ROOT_OFF) != (ssize_t)sizeof root || root.kind != RX_K_N256))
+        (rx_sys_pread(fd, &root, sizeof root, RX_ROOT_OFF) != (ssize_t)sizeof root || root.kind != RX_K_N256))
         return rx_fail(RX_E_FORMAT, 0, "nothing of %s looks like a Rowex file", s->db->path);
     if (fd < 0 && !rx_salvage_logged(s) && !s->told->options_known)
         return rx_fail(RX_E_NOT_FOUND, ENOENT, "neither %s nor a checkpoint or log of it is there", s->db->path);
@@ -379,7 +380,7 @@ static int rx_salvage_alone(struct rx_salvage *s)
     char side[300];
     int fd = s->fd[RX_LAYER_NAME];
     snprintf(side, sizeof side, "%.290s-lock", s->db->name);
-    int lock = openat(s->db->dir_fd, side, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    int lock = rx_sys_openat(s->db->dir_fd, side, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
     bool used = (lock >= 0 && !rx_byte_free(lock, RX_LOCK_USERS)) || (fd >= 0 && !rx_byte_free(fd, RX_LOCK_USERS));
     rx_close_fd(lock);
     if (used || (fd >= 0 && rx_byte_lock(fd, F_RDLCK, RX_LOCK_USERS) == RX_E_BUSY))

@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include "fault.h"
+#include "disk.h"
 #include "fileio.h"
 #include "segment.h"
 
@@ -16,7 +16,7 @@ int rx_log_folder(struct rx_db *db, bool create, int *dir_fd)
     char name[300];
     snprintf(name, sizeof name, "%.290s-log", db->name);
     for (;;) {
-        *dir_fd = openat(db->dir_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        *dir_fd = rx_sys_openat(db->dir_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
         if (*dir_fd >= 0)
             return RX_OK;
         if (errno != ENOENT)
@@ -26,9 +26,9 @@ int rx_log_folder(struct rx_db *db, bool create, int *dir_fd)
         struct stat st = {.st_mode = 0600};
         (void)fstat(db->lock_fd, &st); /* who may write the file may write its log */
         mode_t mode = (st.st_mode & 0666) | (st.st_mode & 0444) >> 2;
-        if (mkdirat(db->dir_fd, name, mode) != 0 && errno != EEXIST)
+        if (rx_sys_mkdirat(db->dir_fd, name, mode) != 0 && errno != EEXIST)
             return rx_os_error("create the log of", db->path);
-        int fd = openat(db->dir_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        int fd = rx_sys_openat(db->dir_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
         if (fd >= 0) {
             if (fchown(fd, st.st_uid, st.st_gid) != 0 || fchmod(fd, mode) != 0)
                 errno = 0; /* not ours to give: it stays with us */
@@ -47,7 +47,7 @@ static int rx_write_all(int fd, uint64_t at, const void *data, uint64_t size)
     const uint8_t *from = data;
     while (size) {
         RX_POINT();
-        ssize_t n = RX_FAULT("pwrite") ? -1 : pwrite(fd, from, size < 1u << 30 ? size : 1u << 30, (off_t)at);
+        ssize_t n = rx_sys_pwrite(fd, from, size < 1u << 30 ? size : 1u << 30, (off_t)at);
         if (n < 0 && errno == EINTR)
             continue;
         if (n <= 0)
@@ -75,7 +75,7 @@ static int rx_write_blocks(int fd, uint64_t size, bool settle)
 int rx_spare_ensure(struct rx_db *db, int dir_fd, uint64_t size)
 {
     struct stat st;
-    int fd = openat(dir_fd, RX_SPARE, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+    int fd = rx_sys_openat(dir_fd, RX_SPARE, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (fd < 0)
         return rx_os_error("create a spare segment of the log of", db->path);
     int rc = RX_OK;
@@ -95,10 +95,10 @@ uint64_t rx_spare_size(int dir_fd)
 static int rx_spare_take(int dir_fd, const char *name, struct rx_segment *head)
 {
     struct stat st;
-    int fd = openat(dir_fd, RX_SPARE, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+    int fd = rx_sys_openat(dir_fd, RX_SPARE, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0)
         return -1;
-    if (fstat(fd, &st) == 0 && (uint64_t)st.st_size >= head->size && renameat(dir_fd, RX_SPARE, dir_fd, name) == 0) {
+    if (fstat(fd, &st) == 0 && (uint64_t)st.st_size >= head->size && rx_sys_renameat(dir_fd, RX_SPARE, dir_fd, name) == 0) {
         head->size = (uint64_t)st.st_size & ~4095ull;
         return fd;
     }
@@ -122,7 +122,7 @@ static int rx_segment_fill(struct rx_db *db, int fd, const struct rx_segment *he
 
 static bool rx_segment_is(const struct rx_db *db, int fd, uint64_t id, struct rx_segment *head)
 {
-    return pread(fd, head, sizeof *head, 0) == (ssize_t)sizeof *head && head->id == id &&
+    return rx_sys_pread(fd, head, sizeof *head, 0) == (ssize_t)sizeof *head && head->id == id &&
            head->version == RX_SEGMENT_VERSION && memcmp(head->uuid, db->uuid, 16) == 0 &&
            head->crc == rx_crc32c(0, head->uuid, sizeof *head - offsetof(struct rx_segment, uuid));
 }
@@ -133,18 +133,18 @@ static bool rx_segment_is(const struct rx_db *db, int fd, uint64_t id, struct rx
  */
 static int rx_segment_file_new(struct rx_db *db, int dir_fd, const char *name, uint64_t id)
 {
-    int flags = O_RDWR | O_NOFOLLOW | O_CLOEXEC, fd = openat(dir_fd, name, flags | O_CREAT | O_EXCL, 0600);
+    int flags = O_RDWR | O_NOFOLLOW | O_CLOEXEC, fd = rx_sys_openat(dir_fd, name, flags | O_CREAT | O_EXCL, 0600);
     if (fd >= 0 || errno != EEXIST)
         return fd;
     struct rx_segment head;
-    int left = openat(dir_fd, name, flags | O_NONBLOCK);
+    int left = rx_sys_openat(dir_fd, name, flags | O_NONBLOCK);
     bool whole = left >= 0 && rx_segment_is(db, left, id, &head);
     if (left >= 0)
         close(left);
     errno = EEXIST;
-    if (left < 0 || whole || unlinkat(dir_fd, name, 0) != 0)
+    if (left < 0 || whole || rx_sys_unlinkat(dir_fd, name, 0) != 0)
         return -1;
-    return openat(dir_fd, name, flags | O_CREAT | O_EXCL, 0600);
+    return rx_sys_openat(dir_fd, name, flags | O_CREAT | O_EXCL, 0600);
 }
 
 /*
@@ -166,7 +166,7 @@ int rx_segment_create(struct rx_db *db, int dir_fd, const struct rx_segment_head
     if (rc == RX_E_FULL) {
         if (fd >= 0)
             close(fd);
-        (void)unlinkat(dir_fd, name, 0);
+        (void)rx_sys_unlinkat(dir_fd, name, 0);
         head.size = what->least;
         fd = rx_spare_take(dir_fd, name, &head);
         if (fd < 0)
@@ -182,7 +182,7 @@ int rx_segment_create(struct rx_db *db, int dir_fd, const struct rx_segment_head
         rc = rx_os_error("sync the log's folder of", db->path);
     if (rc) {
         close(fd);
-        (void)unlinkat(dir_fd, name, 0);
+        (void)rx_sys_unlinkat(dir_fd, name, 0);
         return rc;
     }
     *out = (struct rx_segment_file){fd, head.id, head.bytes, head.size};
@@ -194,7 +194,7 @@ int rx_segment_open(struct rx_db *db, int dir_fd, uint64_t id, struct rx_segment
     char name[24];
     struct rx_segment head;
     rx_segment_name(id, name);
-    int fd = openat(dir_fd, name, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+    int fd = rx_sys_openat(dir_fd, name, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0)
         return rx_os_error("open a segment of the log of", db->path);
     if (!rx_segment_is(db, fd, id, &head)) {
@@ -226,7 +226,7 @@ int rx_segment_sync(const struct rx_segment_file *s)
         return 0;
 #endif
     do
-        rc = RX_FAULT("fdatasync") ? -1 : fdatasync(s->fd);
+        rc = rx_sys_fdatasync(s->fd);
     while (rc != 0 && errno == EINTR);
     return rc;
 }
@@ -235,5 +235,5 @@ void rx_segment_remove(int dir_fd, uint64_t id)
 {
     char name[24];
     rx_segment_name(id, name);
-    (void)unlinkat(dir_fd, name, 0);
+    (void)rx_sys_unlinkat(dir_fd, name, 0);
 }

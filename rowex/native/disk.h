@@ -1,0 +1,51 @@
+/*
+ * disk.h -- the system calls by which files are made, changed, read and synced.  They stand
+ * under these names alone (scripts/tidy.py), so that a build with ROWEX_FAULTS, where they
+ * are functions of disk.c, can have each of them fail, and can record all of them: what had
+ * been told to the disk, in what order, before a test takes the power away.
+ */
+#ifndef ROWEX_DISK_H
+#define ROWEX_DISK_H
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#ifdef ROWEX_FAULTS
+#include <stdint.h>
+int rx_sys_openat(int dir_fd, const char *name, int flags, ...);
+ssize_t rx_sys_pread(int fd, void *to, size_t size, off_t at);
+ssize_t rx_sys_pwrite(int fd, const void *from, size_t size, off_t at);
+int rx_sys_fallocate(int fd, int mode, off_t from, off_t size);
+int rx_sys_ftruncate(int fd, off_t size);
+int rx_sys_fsync(int fd);
+int rx_sys_fdatasync(int fd);
+int rx_sys_msync(void *base, size_t size, int flags);
+void *rx_sys_mmap(void *at, size_t size, int prot, int flags, int fd, off_t from);
+int rx_sys_mkdirat(int dir_fd, const char *name, mode_t mode);
+int rx_sys_linkat(int from_dir, const char *from, int to_dir, const char *to, int flags);
+int rx_sys_renameat(int from_dir, const char *from, int to_dir, const char *to);
+int rx_sys_unlinkat(int dir_fd, const char *name, int flags);
+/*
+ * "CALL:N:WHAT" fails the N-th CALL from now on, "CALL:N+:WHAT" all from the N-th on; CALL
+ * "any" is each of them; WHAT is an errno, or "short": half of a pwrite.  "" none.  Until it
+ * is called, ROWEX_FAULT in the environment says it.
+ */
+void rx_fault_arm(const char *plan);
+uint64_t rx_fault_count(void); /* such calls since then */
+#else
+#define rx_sys_openat openat
+#define rx_sys_pread pread
+#define rx_sys_pwrite pwrite
+#define rx_sys_fallocate fallocate
+#define rx_sys_ftruncate ftruncate
+#define rx_sys_fsync fsync
+#define rx_sys_fdatasync fdatasync
+#define rx_sys_msync msync
+#define rx_sys_mmap mmap
+#define rx_sys_mkdirat mkdirat
+#define rx_sys_linkat linkat
+#define rx_sys_renameat renameat
+#define rx_sys_unlinkat unlinkat
+#endif
+#endif
