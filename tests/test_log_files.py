@@ -115,6 +115,38 @@ def test_segment_that_a_killed_recovery_left_unfinished_makes_way(path: Path, fo
     assert recovered(off) == {b"k": b"1"}
 
 
+def test_segment_that_never_got_its_head_is_in_nobodys_way(path: Path, folder: Path) -> None:
+    """Its maker died, or the power went: recovery, which would give the same name, goes on."""
+    with rowex.open(path, flush_interval=60) as index:
+        index.put(b"k", b"1", durable=True)
+        off = without_power(path, folder / "off")
+    for term in range(1, 5):
+        for number in range(1, 5):
+            name = Path(f"{off}-log") / f"{term << 32 | number:016x}"
+            if not name.exists():
+                name.write_bytes(bytes(term * 1000 * (number - 1)))
+    assert recovered(off) == {b"k": b"1"}
+
+
+def test_log_begun_anew_is_never_taken_for_the_one_that_is_lost(path: Path, folder: Path, child: Start) -> None:
+    """Whoever dies before the file is marked leaves a newer log that holds nothing; its segment has a new name."""
+    with rowex.open(path) as index:
+        index[b"k"] = b"1"
+    before = {segment.name for segment in segments(path)}
+    shutil.rmtree(f"{path}-log")
+    clean = path.read_bytes()
+    with rowex.open(path, flush_interval=60) as index:
+        index.put(b"l", b"2")
+        off = without_power(path, folder / "off")  # nothing was written to the new segment
+    assert not before & {segment.name for segment in segments(off)}
+    off.write_bytes(clean)  # the mark did not reach the disk
+    assert recovered(off) == {b"k": b"1"}
+    with other_boot(), rowex.open(off) as index:
+        index.put(b"m", b"3", durable=True)
+        again = without_power(off, folder / "again")
+    assert recovered(again) == {b"k": b"1", b"m": b"3"}
+
+
 # ---- who writes the log -------------------------------------------------------------------------
 
 

@@ -159,7 +159,8 @@ static int rx_checkpoint_of(struct rx_thread *t, struct rx_origin_point *p, bool
         (void)rx_sys_unlinkat(db->dir_fd, made, 0);
     else {
         rx_store(&db->hdr->log_checkpoint, p->at.bytes);
-        rx_log_sweep(db, p->at.segment);
+        if (!alone)
+            rx_log_sweep(db, p->at.segment);
     }
     return rc;
 }

@@ -14,7 +14,10 @@
  * fails: the one before and its log stay as they are.
  */
 int rx_checkpoint_make(struct rx_thread *t);
-/* The same of a file that nobody writes, for an incarnation that begins at (number, at). */
+/*
+ * The same of a file that nobody writes, for an incarnation that begins at (number, at).  Its
+ * segment comes next, and only then may those before it go: a checkpoint without any is refused.
+ */
 int rx_checkpoint_alone(struct rx_db *db, uint64_t incarnation, uint64_t number, const struct rx_log_at *at);
 int rx_checkpoint_remove(struct rx_db *db);
 /* One that was not finished: its maker died. Alone with the index. */

@@ -135,8 +135,8 @@ int rx_format(struct rx_db *db, int fd, const struct rx_options *o)
     rx_super_seal_state(&s);
     if (rx_allocate_fd(fd, 0, size) != 0)
         return rx_os_error("give blocks to", db->path);
-    if (rx_sys_pwrite(fd, &root, sizeof root, RX_ROOT_OFF) != (ssize_t)sizeof root ||
-        rx_sys_pwrite(fd, &s, sizeof s, 0) != (ssize_t)sizeof s || (!db->memory && rx_sync_fd(fd) != 0))
+    if (rx_write_fd(fd, RX_ROOT_OFF, &root, sizeof root) != 0 || rx_write_fd(fd, 0, &s, sizeof s) != 0 ||
+        (!db->memory && rx_sync_fd(fd) != 0))
         return rx_os_error("write", db->path);
     return RX_OK;
 }

@@ -122,17 +122,30 @@ bool rx_in_file_slow(struct rx_map *map, uint64_t off, uint64_t size)
     return off <= have && size <= have - off;
 }
 
+int rx_write_fd(int fd, uint64_t at, const void *data, uint64_t size)
+{
+    const uint8_t *from = data;
+    while (size) {
+        RX_POINT();
+        ssize_t n = rx_sys_pwrite(fd, from, size < 1u << 30 ? size : 1u << 30, (off_t)at);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return -1;
+        from += n;
+        at += (uint64_t)n;
+        size -= (uint64_t)n;
+    }
+    return 0;
+}
+
 /* Zeros past the end, where there is no fallocate(2).  Caller: nobody else makes the file grow. */
 static int rx_write_zeros(int fd, uint64_t from, uint64_t upto)
 {
     static const char zeros[65536];
-    while (from < upto) {
-        size_t n = upto - from < sizeof zeros ? upto - from : sizeof zeros;
-        ssize_t put = rx_sys_pwrite(fd, zeros, n, (off_t)from);
-        if (put < 0 && errno != EINTR)
+    for (; from < upto; from += sizeof zeros)
+        if (rx_write_fd(fd, from, zeros, upto - from < sizeof zeros ? upto - from : sizeof zeros) != 0)
             return -1;
-        from += put > 0 ? (uint64_t)put : 0;
-    }
     return 0;
 }
 
@@ -261,7 +274,7 @@ int rx_reopen_fd(int fd, int flags)
 {
     char name[64];
     snprintf(name, sizeof name, "/proc/self/fd/%d", fd);
-    return open(name, flags | O_CLOEXEC);
+    return rx_sys_openat(AT_FDCWD, name, flags | O_CLOEXEC);
 }
 
 /* MAP_SYNC succeeds on DAX only: then flushes and fences mean something. */
@@ -286,10 +299,13 @@ int rx_map_new(int fd, uint64_t capacity, bool readonly, int fences, struct rx_m
     if (map == NULL)
         return rx_fail(RX_E_MEMORY, 0, "for a map");
     int other = rx_reopen_fd(fd, readonly ? O_RDONLY : O_RDWR);
-    void *base = other < 0 ? MAP_FAILED : rx_map_bytes(other, capacity, readonly, &dax);
+    if (other < 0) {
+        free(map);
+        return rx_os_error("open a file again, to map", NULL);
+    }
+    void *base = rx_map_bytes(other, capacity, readonly, &dax);
     int os_errno = errno;
-    if (other >= 0)
-        close(other);
+    close(other);
     if (base == MAP_FAILED) {
         errno = os_errno;
         free(map);

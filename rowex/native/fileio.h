@@ -24,6 +24,7 @@ int rx_byte_lock(int fd, short type, uint64_t byte); /* RX_OK, RX_E_BUSY, RX_E_O
 bool rx_byte_free(int fd, uint64_t byte);            /* could it be locked exclusively?  Takes nothing */
 int rx_opening_lock(int fd, const char *path);       /* waits; RX_E_TIMEOUT, RX_E_INTERRUPTED */
 void rx_opening_unlock(int fd);
+int rx_write_fd(int fd, uint64_t at, const void *data, uint64_t size); /* all of it; 0, or -1 with errno */
 int rx_allocate_fd(int fd, uint64_t from, uint64_t upto); /* 0, or -1 with errno */
 int rx_map_new(int fd, uint64_t capacity, bool readonly, int fences, struct rx_map **out);
 void rx_map_unmap(struct rx_map *map);

@@ -286,8 +286,10 @@ static int rx_be_first(struct rx_db *db, const struct rx_super *super, const str
         rx_log_resume(db, &at, kept);
     if (!db->memory && !db->lockless)
         rx_remove_unfinished(db);
-    if (db->logger)
+    if (db->logger) {
         rx_checkpoint_forget(db);
+        rx_recovery_forget(db);
+    }
     const struct rx_node *root = (const struct rx_node *)(const void *)(db->map->base + RX_ROOT_OFF);
     if (root->kind != RX_K_N256 || root->prefix_len != 0 || root->level != 0)
         return rx_corrupt(RX_ROOT_OFF, "the root is not a root");

@@ -64,7 +64,7 @@ static int rx_base_seek(struct rx_db *db, const struct rx_base *b, struct rx_rea
 
 static void rx_recovery_name(const struct rx_db *db, char name[300]) { snprintf(name, 300, "%.280s-recovery", db->name); }
 
-static void rx_recovery_remove(struct rx_db *db)
+void rx_recovery_forget(struct rx_db *db)
 {
     char name[300], side[310];
     rx_recovery_name(db, name);
@@ -82,9 +82,9 @@ static int rx_copy_bytes(struct rx_db *db, int from, int to)
         ssize_t n = rx_sys_pread(from, buffer, 1u << 20, at);
         if (n == 0)
             break;
-        if (n < 0 || rx_sys_pwrite(to, buffer, (size_t)n, at) != n)
+        if (n < 0 ? errno != EINTR : rx_write_fd(to, (uint64_t)at, buffer, (size_t)n) != 0)
             rc = rx_os_error("copy the checkpoint of", db->path);
-        at += n;
+        at += n > 0 ? n : 0;
         if (rc == RX_OK)
             rc = rx_poll_interrupt();
     }
@@ -97,7 +97,7 @@ static int rx_recovery_create(struct rx_db *db, const struct rx_base *b)
     char name[300];
     struct rx_node root = {.kind = RX_K_N256};
     rx_recovery_name(db, name);
-    rx_recovery_remove(db);
+    rx_recovery_forget(db);
     int fd = rx_sys_openat(db->dir_fd, name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (fd < 0)
         return rx_os_error("create a file to recover", db->path);
@@ -106,8 +106,7 @@ static int rx_recovery_create(struct rx_db *db, const struct rx_base *b)
     if (b->fd >= 0)
         rc = rx_copy_bytes(db, b->fd, fd);
     else if (rx_allocate_fd(fd, 0, 2 * RX_EXTENT) != 0 ||
-             rx_sys_pwrite(fd, &root, sizeof root, RX_ROOT_OFF) != (ssize_t)sizeof root ||
-             rx_sys_pwrite(fd, &b->super, sizeof b->super, 0) != (ssize_t)sizeof b->super)
+             rx_write_fd(fd, RX_ROOT_OFF, &root, sizeof root) != 0 || rx_write_fd(fd, 0, &b->super, sizeof b->super) != 0)
         rc = rx_os_error("write a file to recover", db->path);
     close(fd);
     return rc;
@@ -267,13 +266,13 @@ static int rx_recovery_place(struct rx_db *db, const struct rx_segment_head *hea
     s.log_segment = head->id;
     s.log_least = 0;
     rx_super_seal_state(&s);
-    if (rc == RX_OK && (rx_sys_pwrite(fd, &s, sizeof s, 0) != (ssize_t)sizeof s || rx_sync_fd(fd) != 0))
+    if (rc == RX_OK && (rx_write_fd(fd, 0, &s, sizeof s) != 0 || rx_sync_fd(fd) != 0))
         rc = rx_os_error("write the recovered file of", db->path);
     close(fd);
+    snprintf(side, sizeof side, "%s-lock", name);
+    (void)rx_sys_unlinkat(db->dir_fd, side, 0); /* first: who dies after the rename leaves nothing */
     if (rc == RX_OK)
         rc = rx_copy_rename(db, name);
-    snprintf(side, sizeof side, "%s-lock", name);
-    (void)rx_sys_unlinkat(db->dir_fd, side, 0);
     return rc ? rc : rx_folder_sync(db);
 }
 
@@ -316,7 +315,7 @@ int rx_recover(struct rx_db *db, const struct rx_super *name, struct rx_recovere
     if (base.fd >= 0)
         close(base.fd);
     if (rc)
-        rx_recovery_remove(db);
+        rx_recovery_forget(db);
     else
         rx_recovered_last = *told;
     return rc;

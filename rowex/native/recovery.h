@@ -16,6 +16,8 @@ struct rx_recovered { uint64_t from, upto, entries; }; /* numbers of entries; ho
  *           what is missing or damaged; RX_E_FULL and others: nothing was lost, try again.
  */
 int rx_recover(struct rx_db *db, const struct rx_super *name, struct rx_recovered *told);
+/* What a recovery that was not finished has left. Alone with the index. */
+void rx_recovery_forget(struct rx_db *db);
 /* Entries below `upto` into h, opened with `replaying`. RX_OK also where the log ends before. */
 struct rx_reader;
 struct rx_piece;

@@ -26,29 +26,23 @@ uint32_t rx_frame_seed(const uint8_t uuid[16], uint64_t incarnation, uint64_t by
 /* ---- the segments ---------------------------------------------------------------- */
 
 /*
- * No frame was ever written behind this head: so it may have been in the making when its maker
- * or the machine stopped, and nothing in it had been durable.
+ * RX_OK; RX_ABSENT: no segment, or of another index, or in the making when its maker or the
+ * machine stopped; RX_END: damaged; RX_E_FORMAT.  A read that fails is none of these.
  */
-static bool rx_head_alone(int fd)
+static int rx_head_look(struct rx_reader *r, int fd, const char *name, struct rx_segment_head *out)
 {
-    uint8_t first[512] = {0};
-    ssize_t have = rx_sys_pread(fd, first, sizeof first, RX_SEGMENT_HEAD);
-    for (ssize_t i = 0; i < have; i++)
-        if (first[i])
-            return false;
-    return have >= 0;
-}
-
-/* RX_OK; RX_ABSENT: none, or of another index; RX_END: damaged; RX_E_FORMAT. */
-static int rx_head_look(struct rx_reader *r, int fd, struct rx_segment_head *out)
-{
-    struct rx_segment head;
+    struct rx_segment head = {0};
     struct stat st;
-    if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode))
+    if (fstat(fd, &st) != 0)
+        return rx_os_error("read segment", name);
+    if (!S_ISREG(st.st_mode))
         return RX_ABSENT;
-    if (rx_sys_pread(fd, &head, sizeof head, 0) != (ssize_t)sizeof head || memcmp(head.magic, RX_SEGMENT_MAGIC, 8) != 0 ||
+    ssize_t have = rx_sys_pread(fd, &head, sizeof head, 0);
+    if (have < 0)
+        return rx_os_error("read segment", name);
+    if (have != (ssize_t)sizeof head || memcmp(head.magic, RX_SEGMENT_MAGIC, 8) != 0 ||
         head.crc != rx_crc32c(0, head.uuid, sizeof head - offsetof(struct rx_segment, uuid)))
-        return rx_head_alone(fd) ? RX_ABSENT : RX_END;
+        return rx_segment_unused(fd) ? RX_ABSENT : RX_END;
     if (r->any)
         memcpy(r->uuid, head.uuid, 16);
     if (memcmp(head.uuid, r->uuid, 16) != 0)
@@ -69,8 +63,8 @@ static int rx_head_read(struct rx_reader *r, const char *name, struct rx_segment
         return RX_ABSENT;
     int fd = rx_sys_openat(r->dir_fd, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0)
-        return RX_ABSENT;
-    int rc = rx_head_look(r, fd, out);
+        return errno == ENOENT || errno == ELOOP ? RX_ABSENT : rx_os_error("open segment", name);
+    int rc = rx_head_look(r, fd, name, out);
     close(fd);
     if (rc == RX_END && id > r->headless)
         r->headless = id;
@@ -94,10 +88,12 @@ static int rx_reader_list(struct rx_reader *r)
     for (struct dirent *e; rc == RX_OK && (e = readdir(folder)) != NULL;) {
         struct rx_segment_head head;
         rc = rx_head_read(r, e->d_name, &head);
-        if (rc) {
-            rc = rc == RX_E_FORMAT ? rc : RX_OK;
+        if (rc == RX_ABSENT || rc == RX_END) {
+            rc = RX_OK;
             continue;
         }
+        if (rc)
+            break;
         if (r->count == room) {
             struct rx_segment_head *more = realloc(r->segment, (room = room ? room * 2 : 16) * sizeof *more);
             if (more == NULL) {

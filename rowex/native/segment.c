@@ -42,30 +42,13 @@ int rx_log_folder(struct rx_db *db, bool create, int *dir_fd)
 
 void rx_segment_name(uint64_t id, char name[24]) { snprintf(name, 24, "%016llx", (unsigned long long)id); }
 
-static int rx_write_all(int fd, uint64_t at, const void *data, uint64_t size)
-{
-    const uint8_t *from = data;
-    while (size) {
-        RX_POINT();
-        ssize_t n = rx_sys_pwrite(fd, from, size < 1u << 30 ? size : 1u << 30, (off_t)at);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return -1;
-        from += n;
-        at += (uint64_t)n;
-        size -= (uint64_t)n;
-    }
-    return 0;
-}
-
 static int rx_write_blocks(int fd, uint64_t size, bool settle)
 {
     static const uint8_t zeros[65536];
     if (rx_allocate_fd(fd, 0, size) != 0)
         return -1;
     for (uint64_t at = 0; settle && at < size; at += sizeof zeros)
-        if (rx_write_all(fd, at, zeros, size - at < sizeof zeros ? size - at : sizeof zeros) != 0)
+        if (rx_write_fd(fd, at, zeros, size - at < sizeof zeros ? size - at : sizeof zeros) != 0)
             return -1;
     return 0;
 }
@@ -114,37 +97,53 @@ static void rx_segment_seal(struct rx_segment *head)
 static int rx_segment_fill(struct rx_db *db, int fd, const struct rx_segment *head, bool settle)
 {
     rx_copy_attributes(db->lock_fd, fd); /* which has the data file's; maps may come and go meanwhile */
-    if (rx_write_blocks(fd, head->size, settle) != 0 || rx_write_all(fd, 0, head, sizeof *head) != 0 ||
+    if (rx_write_blocks(fd, head->size, settle) != 0 || rx_write_fd(fd, 0, head, sizeof *head) != 0 ||
         rx_sync_fd(fd) != 0)
         return rx_os_error("write a segment of the log of", db->path);
     return RX_OK;
 }
 
-static bool rx_segment_is(const struct rx_db *db, int fd, uint64_t id, struct rx_segment *head)
+/* RX_OK with the head of our segment `id`; RX_ABSENT: something else; or what kept us from reading it. */
+static int rx_segment_is(const struct rx_db *db, int fd, uint64_t id, struct rx_segment *head)
 {
-    return rx_sys_pread(fd, head, sizeof *head, 0) == (ssize_t)sizeof *head && head->id == id &&
-           head->version == RX_SEGMENT_VERSION && memcmp(head->uuid, db->uuid, 16) == 0 &&
-           head->crc == rx_crc32c(0, head->uuid, sizeof *head - offsetof(struct rx_segment, uuid));
+    ssize_t have = rx_sys_pread(fd, head, sizeof *head, 0);
+    if (have < 0)
+        return rx_os_error("read a segment of the log of", db->path);
+    bool ours = have == (ssize_t)sizeof *head && head->id == id && head->version == RX_SEGMENT_VERSION &&
+                memcmp(head->uuid, db->uuid, 16) == 0 &&
+                head->crc == rx_crc32c(0, head->uuid, sizeof *head - offsetof(struct rx_segment, uuid));
+    return ours ? RX_OK : RX_ABSENT;
+}
+
+bool rx_segment_unused(int fd)
+{
+    uint8_t first[512] = {0};
+    ssize_t have = rx_sys_pread(fd, first, sizeof first, RX_SEGMENT_HEAD);
+    for (ssize_t i = 0; i < have; i++)
+        if (first[i])
+            return false;
+    return have >= 0;
 }
 
 /*
- * The living never give an id twice.  So a file of this name whose head is not whole is what
- * somebody left who died while he made it: no reader counts it, and it makes way.
+ * A new segment's file.  The living never give an id twice.  So a file of this name whose head is
+ * not whole and behind which nothing stands is what somebody left who died, or whose machine
+ * did, while he made it, or who could not remove it: no reader counts it, and it makes way.
  */
-static int rx_segment_file_new(struct rx_db *db, int dir_fd, const char *name, uint64_t id)
+static int rx_segment_new(struct rx_db *db, int dir_fd, const char *name, uint64_t id)
 {
     int flags = O_RDWR | O_NOFOLLOW | O_CLOEXEC, fd = rx_sys_openat(dir_fd, name, flags | O_CREAT | O_EXCL, 0600);
     if (fd >= 0 || errno != EEXIST)
         return fd;
     struct rx_segment head;
     int left = rx_sys_openat(dir_fd, name, flags | O_NONBLOCK);
-    bool whole = left >= 0 && rx_segment_is(db, left, id, &head);
+    bool goes = left >= 0 && rx_segment_is(db, left, id, &head) == RX_ABSENT && rx_segment_unused(left);
     if (left >= 0)
         close(left);
+    if (goes && rx_sys_unlinkat(dir_fd, name, 0) == 0)
+        return rx_sys_openat(dir_fd, name, flags | O_CREAT | O_EXCL, 0600);
     errno = EEXIST;
-    if (left < 0 || whole || rx_sys_unlinkat(dir_fd, name, 0) != 0)
-        return -1;
-    return rx_sys_openat(dir_fd, name, flags | O_CREAT | O_EXCL, 0600);
+    return -1;
 }
 
 /*
@@ -161,7 +160,7 @@ int rx_segment_create(struct rx_db *db, int dir_fd, const struct rx_segment_head
     memcpy(head.uuid, db->uuid, 16);
     rx_segment_seal(&head);
     rx_segment_name(head.id, name);
-    int fd = rx_segment_file_new(db, dir_fd, name, head.id);
+    int fd = rx_segment_new(db, dir_fd, name, head.id);
     int rc = fd < 0 ? rx_os_error("create a segment of the log of", db->path) : rx_segment_fill(db, fd, &head, settle);
     if (rc == RX_E_FULL) {
         if (fd >= 0)
@@ -197,9 +196,12 @@ int rx_segment_open(struct rx_db *db, int dir_fd, uint64_t id, struct rx_segment
     int fd = rx_sys_openat(dir_fd, name, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0)
         return rx_os_error("open a segment of the log of", db->path);
-    if (!rx_segment_is(db, fd, id, &head)) {
+    int rc = rx_segment_is(db, fd, id, &head);
+    if (rc == RX_ABSENT)
+        rc = rx_fail(RX_E_CORRUPT, 0, "segment %s of the log of %s is not the one that was written", name, db->path);
+    if (rc) {
         close(fd);
-        return rx_fail(RX_E_CORRUPT, 0, "segment %s of the log of %s is not the one that was written", name, db->path);
+        return rc;
     }
     *out = (struct rx_segment_file){fd, id, head.bytes, head.size};
     return RX_OK;
@@ -214,7 +216,7 @@ void rx_segment_shut(struct rx_segment_file *s)
 
 int rx_segment_write(const struct rx_segment_file *s, uint64_t bytes, const void *data, uint64_t size)
 {
-    return rx_write_all(s->fd, RX_SEGMENT_HEAD + (bytes - s->bytes), data, size);
+    return rx_write_fd(s->fd, RX_SEGMENT_HEAD + (bytes - s->bytes), data, size);
 }
 
 int rx_segment_sync(const struct rx_segment_file *s)

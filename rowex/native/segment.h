@@ -37,6 +37,8 @@ int rx_segment_create(struct rx_db *db, int dir_fd, const struct rx_segment_head
  */
 int rx_spare_ensure(struct rx_db *db, int dir_fd, uint64_t size);
 uint64_t rx_spare_size(int dir_fd); /* as it is, 0 without one */
+/* No frame was ever written behind this head: nothing in it had been durable. */
+bool rx_segment_unused(int fd);
 /* Opens the segment `id` for writing. */
 int rx_segment_open(struct rx_db *db, int dir_fd, uint64_t id, struct rx_segment_file *out);
 void rx_segment_shut(struct rx_segment_file *s);

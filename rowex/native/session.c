@@ -82,6 +82,27 @@ static int rx_stranger(struct rx_db *db, const char *why)
                    "what log and checkpoint hold; remove both to use the file as it is", db->path, why);
 }
 
+/*
+ * A clean file without its log begins a new incarnation: checkpoint, segment, and only then the
+ * mark.  Who died before the mark left a log that is newer, but holds nothing, beside the
+ * checkpoint of this very file.  RX_ABSENT: it is not so.
+ */
+static int rx_begun_only(struct rx_db *db, const struct rx_super *super, struct rx_reader *r)
+{
+    const struct rx_segment_head *last = &r->segment[r->count - 1];
+    struct rx_super from;
+    int fd, rc = rx_checkpoint_super(db, &from, &fd);
+    if (rc)
+        return rc;
+    close(fd);
+    if (from.session != super->session || from.log_incarnation != last->incarnation || from.log_bytes != last->bytes)
+        return RX_ABSENT;
+    rc = rx_reader_seek(r, last->bytes, last->first);
+    if (rc == RX_OK && (rc = rx_reader_peek(r)) == RX_OK)
+        return RX_ABSENT;
+    return rc == RX_END ? RX_OK : rc;
+}
+
 int rx_log_agrees(struct rx_db *db, const struct rx_super *super)
 {
     struct rx_reader r;
@@ -99,7 +120,7 @@ int rx_log_agrees(struct rx_db *db, const struct rx_super *super)
         else if (!never && (last->id < super->log_segment || last->incarnation < super->log_incarnation))
             rc = rx_stranger(db, "its log is older");
         else if (never ? last->bytes != 0 : last->id != super->log_segment || last->incarnation != super->log_incarnation)
-            rc = rx_stranger(db, "its log is newer");
+            rc = never || (rc = rx_begun_only(db, super, &r)) == RX_ABSENT ? rx_stranger(db, "its log is newer") : rc;
         else if ((rc = rx_reader_seek(&r, bytes, number)) == RX_OK && (rc = rx_reader_peek(&r)) == RX_OK)
             rc = rx_stranger(db, "its log goes on after it");
         else if (rc == RX_END)
@@ -115,11 +136,15 @@ int rx_log_agrees(struct rx_db *db, const struct rx_super *super)
 
 struct rx_origin { uint64_t incarnation, number, segments; struct rx_log_at at; };
 
-/* Numbers and bytes beyond all that any segment can hold; a new incarnation. */
+/*
+ * Numbers, bytes and segments beyond all that any segment holds, or one that is lost held: the
+ * clean file names its last, and one of that name would be taken for it.  A new incarnation.
+ */
 static int rx_origin_beyond(struct rx_db *db, const struct rx_super *super, struct rx_origin *o)
 {
     struct rx_reader r;
-    *o = (struct rx_origin){super->log_incarnation + 1, super->log_position, 1, {super->log_bytes, 1ull << 32}};
+    *o = (struct rx_origin){super->log_incarnation + 1, super->log_position, (super->log_segment & 0xffffffffu) + 1,
+                            {super->log_bytes, ((super->log_segment >> 32) + 1) << 32}};
     int rc = rx_reader_open(db, &r);
     if (rc == RX_ABSENT)
         return RX_OK;
@@ -155,9 +180,11 @@ static int rx_origin_segment(struct rx_db *db, struct rx_origin *o)
     struct rx_segment_head head = {o->at.segment, o->incarnation, o->at.bytes, o->number, rx_segment_bytes(db, 0),
                                    64u << 10};
     int rc = rx_segment_create(db, l->dir_fd, &head, head.size <= 1u << 20, &made);
-    if (rc == RX_OK)
-        rx_segment_shut(&made);
-    return rc;
+    if (rc)
+        return rc;
+    rx_segment_shut(&made);
+    rx_log_sweep(db, o->at.segment);
+    return RX_OK;
 }
 
 /* Ordering: log_size last; who finds it set finds the rest. */

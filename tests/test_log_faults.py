@@ -1,0 +1,71 @@
+"""
+Faults of the disk: each system call on a file fails, once or from then on.  Failure model: `ioerror`.
+
+What must hold is in fault_driver.py, which runs in the test build.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tools import TESTS, run_python
+
+SCENARIOS = [
+    "create",
+    "open",
+    "first write after a clean open",
+    "clean file without its log",
+    "durable puts",
+    "removals",
+    "segment switch",
+    "growth",
+    "checkpoint",
+    "copy and rename",
+    "clean close",
+    "recovery",
+    "rescue",
+]
+EINTR, EIO, ENOSPC, EDQUOT = 4, 5, 28, 122
+CALLS = ["open", "pread", "pwrite", "fallocate", "ftruncate", "fsync", "fdatasync", "msync", "mmap", "rename", "unlink"]
+
+
+def drive(scenario: str, folder: Path, build: Path, plans: list[str]) -> None:
+    """Every n of every plan."""
+    done = run_python(str(TESTS / "fault_driver.py"), scenario, str(folder), *plans, folder=build, timeout_s=1800)
+    assert done.returncode == 0, f"{done.stdout[-20_000:]}\n{done.stderr[-5000:]}"
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_disk_that_fails_once_costs_at_most_one_call(scenario: str, folder: Path, variant: Path) -> None:
+    """Nothing acknowledged is lost, nothing is told falsely; what failed in the log is rewritten and succeeds."""
+    drive(scenario, folder, variant, [f"any:{EIO}"])
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_disk_that_fails_for_good_refuses_writes_and_is_read(scenario: str, folder: Path, variant: Path) -> None:
+    """DurabilityError for good where the log failed twice; reads go on; opened anew it all works again."""
+    drive(scenario, folder, variant, [f"any+:{EIO}"])
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_disk_without_room_refuses_and_goes_on_when_there_is_room(scenario: str, folder: Path, variant: Path) -> None:
+    """From the n-th request for blocks on there are none, by the disk's or the user's limit."""
+    drive(scenario, folder, variant, [f"fallocate+:{ENOSPC}", f"pwrite+:{EDQUOT}"])
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_short_writes_and_signals_are_not_seen(scenario: str, folder: Path, variant: Path) -> None:
+    """A write of a part is gone on with, an interrupted call is made again."""
+    plans = [f"{call}:{EINTR}" for call in ("pwrite", "fsync", "fdatasync", "fallocate")]
+    drive(scenario, folder, variant, ["pwrite:short", *plans])
+
+
+@pytest.mark.long
+@pytest.mark.limit(3600)
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_each_call_fails_once_and_for_good_with_each_error(scenario: str, folder: Path, variant: Path) -> None:
+    """One kind of call after the other."""
+    plans = [f"{call}{on}:{errno}" for call in CALLS for on in ("", "+") for errno in (EIO, ENOSPC)]
+    drive(scenario, folder, variant, ["pwrite+:short", *plans])
