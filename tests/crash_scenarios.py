@@ -34,6 +34,8 @@ class Scenario:
     prelude: list[Step] = field(default_factory=list)
     options: dict[str, int] = field(default_factory=dict)
     victim: list[Step] = field(default_factory=list)  # dies first; the child has to reap it
+    logged: bool = False  # it is about the log: there is one, also when nobody else is there
+    other_boot: bool = False  # the machine was switched off before the steps; nobody else is there
 
 
 def put(key: bytes, number: int = 1, size: int = 24) -> Step:
@@ -44,6 +46,7 @@ def put(key: bytes, number: int = 1, size: int = 24) -> Step:
 MARK = [put(b"mark")]  # the session's first write, so that the scenario is about something else
 DEEP = b"d" * 300
 CHAIN = b"c" * 66000
+LONG = b"long/way/to/go/"
 N4, N16, N48, N256 = (keys(b"n", count) for count in (4, 16, 48, 200))
 PATH = [b"pathological-aaaa1", b"pathological-aaaa2"]
 FILL = filled([b"fill%06d" % i for i in range(2500)], 200)
@@ -83,6 +86,12 @@ SCENARIOS: dict[str, Scenario] = {
     "split a chain of paths": Scenario(
         filled([CHAIN + b"1", CHAIN + b"2"]), [put(CHAIN[:70] + b"x"), put(CHAIN[:65900] + b"y")], MARK
     ),
+    "split a path above a Node16": Scenario(filled(keys(LONG, 12)), [put(b"long/x")], MARK),
+    "split a path above a Node48": Scenario(filled(keys(LONG, 40)), [put(b"long/x")], MARK),
+    "split a path above a Node256": Scenario(filled(keys(LONG, 200)), [put(b"long/x")], MARK),
+    "merge a path onto a Node16": Scenario(filled([*keys(LONG, 12), b"long/x"]), [("remove", b"long/x")], MARK),
+    "merge a path onto a Node48": Scenario(filled([*keys(LONG, 40), b"long/x"]), [("remove", b"long/x")], MARK),
+    "merge a path onto a Node256": Scenario(filled([*keys(LONG, 200), b"long/x"]), [("remove", b"long/x")], MARK),
     "make a chain of paths": Scenario(filled([CHAIN + b"1"]), [put(CHAIN + b"2")], MARK),
     "replace": Scenario(filled(N4), [put(N4[1])], MARK),
     "replace by another size": Scenario(filled(N4), [put(N4[1], 1, 700), put(N4[1], 2, 3000)], MARK),
@@ -122,11 +131,17 @@ SCENARIOS: dict[str, Scenario] = {
         [put(b"r%03d" % (i % 40), 1 + i // 40, 24 + i % 5 * 8) for i in range(320)],
         MARK,
     ),
+    "retired until a block is closed": Scenario(filled(N4), [put(N4[i % 4], 1 + i // 4) for i in range(130)], MARK),
     "many at once": Scenario(
         filled(N4), [("put_many", [(b"m%02d" % i, make_value(b"m%02d" % i, 1)) for i in range(30)])], MARK
     ),
     "remove many at once": Scenario(filled(N48), [("remove_many", N48[3:40])], MARK),
     "uid taken by a reader": Scenario(filled(N4), [("get", N4[0])]),
+    "uid returned by a reader": Scenario(filled(N4), [("reader", N4[0]), ("reader", N4[1])], MARK),
+    "uid returned by a writer": Scenario(
+        filled(N4), [("writer", *put(N4[0])[1:]), ("writer", *put(b"n\x07")[1:])], MARK
+    ),
+    "uid returned by a thread": Scenario(filled(N4), [("thread", *put(N4[0])[1:]), put(N4[1])], MARK),
     "first write after a clean open": Scenario(filled(N4), [put(N4[0]), put(b"other")]),
     "clean close": Scenario(filled(N4), [("close",)], [*MARK, put(N4[0])]),
     "clean close after only reading": Scenario(filled(N4), [("close",)], [("get", N4[0])]),
@@ -149,6 +164,43 @@ SCENARIOS: dict[str, Scenario] = {
         {"initial_size": 1 << 20, "capacity": 1 << 20},
     ),
     "grow in place": Scenario({}, [put(b"grow%03d" % i, 1, 60_000) for i in range(40)], MARK),
+    "commit to the log": Scenario(
+        filled(N4), [("durable", *put(N4[0])[1:]), ("durable", *put(N4[0], 2)[1:])], MARK, logged=True
+    ),
+    "flush": Scenario(filled(N4), [put(N4[0]), put(b"new"), ("flush",), put(b"later")], MARK, logged=True),
+    "checkpoint": Scenario(
+        filled(N48), [("checkpoint",), ("durable", *put(b"after")[1:])], [*MARK, ("remove", N48[3])], logged=True
+    ),
+    "second checkpoint": Scenario(
+        filled(N4), [put(N4[0]), ("checkpoint",), put(N4[1])], [*MARK, ("checkpoint",)], logged=True
+    ),
+    "recovery": Scenario(
+        filled(N48),
+        [("open",), put(b"opened")],
+        [("durable", *put(b"mark")[1:])],
+        victim=[("durable", *put(N48[5])[1:]), ("durable", *put(b"n\x30")[1:]), ("durable", *put(N48[5], 2)[1:])],
+        logged=True,
+        other_boot=True,
+    ),
+    "recovery from a checkpoint": Scenario(
+        filled(N16),
+        [("open",), ("durable", *put(b"opened")[1:])],
+        [("durable", *put(b"mark")[1:])],
+        victim=[("checkpoint",), ("durable", *put(b"n\x30")[1:]), ("durable", b"n\x31", b"batch")],
+        logged=True,
+        other_boot=True,
+    ),
+    "reap a leader of the log": Scenario(
+        filled(N4),
+        [("durable", *put(N4[0], 2)[1:])],
+        MARK,
+        victim=[("durable", *put(N4[0], 1)[1:])],
+        logged=True,
+    ),
+    "reap a checkpointer": Scenario(
+        filled(N4), [put(N4[0], 2), ("checkpoint",)], MARK, victim=[("checkpoint",)], logged=True
+    ),
+    "reap a merger": Scenario(filled([*PATH, b"path-b"]), [put(b"path-b", 2)], MARK, victim=[("remove", b"path-b")]),
     "reap an inserter": Scenario(filled(N4), [put(b"n\x04", 2)], MARK, victim=[put(b"n\x04", 1)]),
     "reap a remover": Scenario(filled(PATH), [put(PATH[0], 2)], MARK, victim=[("remove", PATH[0])]),
     "reap a splitter": Scenario(filled(PATH), [put(b"path-b", 2)], MARK, victim=[put(b"path-b", 1)]),
@@ -166,3 +218,12 @@ SCENARIOS: dict[str, Scenario] = {
     ),
     "reap a compacter": Scenario(filled(N48), [put(N48[0], 2)], MARK, victim=[("compact",)]),
 }
+
+
+def variants(scenario: Scenario) -> tuple[str, ...]:
+    """Who else has the file open: a process that looks on, one that works on the same nodes, nobody."""
+    if scenario.other_boot:
+        return ("alone",)
+    if scenario.steps[0][0] in ("open", "create"):
+        return ("held", "alone")
+    return ("held", "busy", "alone")

@@ -3,12 +3,13 @@
  */
 #define _GNU_SOURCE
 #include "disk.h"
-#ifdef ROWEX_FAULTS
+#if defined(ROWEX_FAULTS) || defined(ROWEX_CRASHPOINTS)
 #include <errno.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include "persist.h"
 
 #define RX_SHORT (-1)
 
@@ -49,6 +50,8 @@ uint64_t rx_fault_count(void) { return __atomic_load_n(&rx_plan_now()->seen, __A
 static int rx_fault(const char *call)
 {
     struct rx_plan *plan = rx_plan_now();
+    if (strcmp(call, "openat") != 0 && strcmp(call, "pread") != 0 && strcmp(call, "mmap") != 0)
+        RX_POINT();
     if (strcmp(plan->call, call) != 0 && strcmp(plan->call, "any") != 0)
         return 0;
     uint64_t now = __atomic_add_fetch(&plan->seen, 1, __ATOMIC_RELAXED);

@@ -2,7 +2,8 @@
  * disk.h -- the system calls by which files are made, changed, read and synced.  They stand
  * under these names alone (scripts/tidy.py), so that a build with ROWEX_FAULTS, where they
  * are functions of disk.c, can have each of them fail, and can record all of them: what had
- * been told to the disk, in what order, before a test takes the power away.
+ * been told to the disk, in what order, before a test takes the power away.  With
+ * ROWEX_CRASHPOINTS each that changes something is a crash point too (crash.h).
  */
 #ifndef ROWEX_DISK_H
 #define ROWEX_DISK_H
@@ -11,7 +12,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#ifdef ROWEX_FAULTS
+#if defined(ROWEX_FAULTS) || defined(ROWEX_CRASHPOINTS)
 #include <stdint.h>
 int rx_sys_openat(int dir_fd, const char *name, int flags, ...);
 ssize_t rx_sys_pread(int fd, void *to, size_t size, off_t at);

@@ -126,7 +126,6 @@ int rx_write_fd(int fd, uint64_t at, const void *data, uint64_t size)
 {
     const uint8_t *from = data;
     while (size) {
-        RX_POINT();
         ssize_t n = rx_sys_pwrite(fd, from, size < 1u << 30 ? size : 1u << 30, (off_t)at);
         if (n < 0 && errno == EINTR)
             continue;

@@ -120,6 +120,7 @@ static uint64_t rx_points;     /* stores since rx_crash_arm() */
 static uint64_t rx_die_at;     /* 0: never */
 static int rx_counting;
 static uint64_t rx_stops;      /* from there on so often stand still instead */
+static uint64_t *rx_died_at;   /* where to tell the line that it died before */
 
 void rx_crashpoint(void)
 {
@@ -129,6 +130,8 @@ void rx_crashpoint(void)
     if (rx_die_at && n >= rx_die_at && n - rx_die_at < rx_stops)
         kill(getpid(), SIGSTOP);
     else if (rx_die_at && n == rx_die_at) {
+        if (rx_died_at)
+            *rx_died_at = (uint64_t)(uintptr_t)__builtin_return_address(0);
         kill(getpid(), SIGKILL);
         for (;;)
             pause();
@@ -142,5 +145,6 @@ void rx_crash_stop(uint64_t n, uint64_t times)
     rx_counting = 1;
 }
 void rx_crash_arm(uint64_t n) { rx_crash_stop(n, 0); }
+void rx_crash_tell(uint64_t *where) { rx_died_at = where; }
 uint64_t rx_crash_count(void) { return __atomic_load_n(&rx_points, __ATOMIC_RELAXED); }
 #endif
