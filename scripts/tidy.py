@@ -20,7 +20,6 @@ ROOT = Path(__file__).resolve().parents[1]
 C_LINES, PYTHON_LINES = 500, 450
 LONGER = {
     "tests/test_doors.py": 885,
-    "tests/test_salvage.py": 490,
     "tests/test_transactions.py": 477,
     "tests/test_index.py": 637,
     "tests/test_pitfalls.py": 568,
