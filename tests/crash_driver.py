@@ -392,7 +392,10 @@ def run_scenario(name: str, variant: str, folder: str, wanted: int, seed: str, s
         assert run.one(0, victim_n), "the operation did not survive unarmed"
         total = int(run.shared[1])
         told["points"] += total
-        for n in points(total, share if scenario.victim or total > small else 0, rng):
+        chosen = points(total, share if scenario.victim or total > small else 0, rng)
+        if variant == "busy":  # it need not be as long next time: others wait for the same nodes
+            chosen = sorted({1, *chosen})
+        for n in chosen:
             told["tried"] += 1
             try:
                 told["deaths"] += not run.one(n, victim_n)
