@@ -1,5 +1,10 @@
 /*
- * disk.c -- test build only: system calls on files that fail as planned (disk.h).
+ * disk.c -- test build only: system calls on files that fail as planned, and are recorded
+ * (disk.h).
+ *
+ * A record is appended when its call has succeeded, by one write, so that the order of records
+ * is one that all processes saw: what came before a call's beginning in any process stands
+ * before it.  A sync has two: what stands before the first is durable when the second is there.
  */
 #define _GNU_SOURCE
 #include "disk.h"
@@ -9,6 +14,8 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/uio.h>
+#include <time.h>
 #include "persist.h"
 
 #define RX_SHORT (-1)
@@ -62,6 +69,104 @@ static int rx_fault(const char *call)
     return errno = plan->what;
 }
 
+/* ---- recording -------------------------------------------------------------------------- */
+
+struct rx_record { uint32_t size, kind; uint64_t a, b, c; }; /* size: of all; then the bytes */
+enum { RX_T_MADE = 1, RX_T_WRITE, RX_T_EXTEND, RX_T_CUT, RX_T_SYNCING, RX_T_SYNCED, RX_T_RENAMED, RX_T_REMOVED };
+#define RX_PAGE 4096u
+
+static int rx_trace_open(void)
+{
+    static int fd = -2; /* -1: nothing is recorded; a race opens it twice, to the same end */
+    if (__atomic_load_n(&fd, __ATOMIC_ACQUIRE) == -2) {
+        const char *name = getenv("ROWEX_TRACE");
+        __atomic_store_n(&fd, name && *name ? open(name, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600) : -1, __ATOMIC_RELEASE);
+    }
+    return fd;
+}
+
+static void rx_record(uint32_t kind, uint64_t a, uint64_t b, uint64_t c, const void *bytes, size_t size)
+{
+    struct rx_record head = {(uint32_t)(sizeof head + size), kind, a, b, c};
+    struct iovec parts[2] = {{&head, sizeof head}, {(void *)(uintptr_t)bytes, size}};
+    int os_errno = errno;
+    if (writev(rx_trace_open(), parts, size ? 2 : 1) != (ssize_t)(sizeof head + size))
+        abort();
+    errno = os_errno;
+}
+
+static uint64_t rx_inode(int fd)
+{
+    struct stat st;
+    return fstat(fd, &st) == 0 ? (uint64_t)st.st_ino : 0;
+}
+
+static uint64_t rx_inode_at(int dir_fd, const char *name)
+{
+    struct stat st;
+    return fstatat(dir_fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 ? (uint64_t)st.st_ino : 0;
+}
+
+static void rx_record_made(int dir_fd, const char *name)
+{
+    rx_record(RX_T_MADE, rx_inode(dir_fd), rx_inode_at(dir_fd, name), 0, name, strlen(name));
+}
+
+/* A file that is mapped is changed without calls: what is there when its sync begins, page by page. */
+static void rx_record_pages(int fd, uint64_t id)
+{
+    static const uint8_t none[RX_PAGE];
+    struct stat st;
+    if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode)) {
+        rx_record(RX_T_SYNCING, rx_inode(fd), id, 0, NULL, 0);
+        return;
+    }
+    uint64_t pages = ((uint64_t)st.st_size + RX_PAGE - 1) / RX_PAGE, used = 0;
+    uint8_t *all = malloc(pages * (RX_PAGE + 8) + 1);
+    if (all == NULL)
+        abort();
+    for (uint64_t i = 0; i < pages; i++) {
+        uint8_t *to = all + used;
+        memset(to + 8, 0, RX_PAGE);
+        if (pread(fd, to + 8, RX_PAGE, (off_t)(i * RX_PAGE)) <= 0 || memcmp(to + 8, none, RX_PAGE) == 0)
+            continue;
+        memcpy(to, &i, 8);
+        used += RX_PAGE + 8;
+    }
+    rx_record(RX_T_SYNCING, (uint64_t)st.st_ino, id, (uint64_t)st.st_size + 1, all, used);
+    free(all);
+}
+
+/* What a disk takes; ROWEX_SYNC_US in microseconds. */
+static void rx_take_time(void)
+{
+    const char *text = getenv("ROWEX_SYNC_US");
+    long us = text ? atol(text) : 0;
+    if (us)
+        nanosleep(&(struct timespec){us / 1000000, us % 1000000 * 1000}, NULL);
+}
+
+static int rx_sync_recorded(int fd, const char *call, int (*sync)(int))
+{
+    static uint64_t calls;
+    if (rx_fault(call))
+        return -1;
+    if (rx_trace_open() < 0)
+        return sync(fd);
+    uint64_t id = (uint64_t)getpid() << 32 | __atomic_add_fetch(&calls, 1, __ATOMIC_RELAXED);
+    if (sync == fsync)
+        rx_record_pages(fd, id);
+    else
+        rx_record(RX_T_SYNCING, rx_inode(fd), id, 0, NULL, 0);
+    int rc = sync(fd);
+    rx_take_time();
+    if (rc == 0)
+        rx_record(RX_T_SYNCED, rx_inode(fd), id, 0, NULL, 0);
+    return rc;
+}
+
+/* ---- the calls ------------------------------------------------------------------------------ */
+
 int rx_sys_openat(int dir_fd, const char *name, int flags, ...)
 {
     mode_t mode = 0;
@@ -71,7 +176,12 @@ int rx_sys_openat(int dir_fd, const char *name, int flags, ...)
         mode = va_arg(args, mode_t);
         va_end(args);
     }
-    return rx_fault("open") ? -1 : openat(dir_fd, name, flags, mode);
+    if (rx_fault("open"))
+        return -1;
+    int fd = openat(dir_fd, name, flags, mode);
+    if (fd >= 0 && (flags & O_CREAT) && rx_trace_open() >= 0)
+        rx_record_made(dir_fd, name);
+    return fd;
 }
 
 ssize_t rx_sys_pread(int fd, void *to, size_t size, off_t at) { return rx_fault("pread") ? -1 : pread(fd, to, size, at); }
@@ -81,17 +191,30 @@ ssize_t rx_sys_pwrite(int fd, const void *from, size_t size, off_t at)
     int fault = rx_fault("pwrite");
     if (fault && fault != RX_SHORT)
         return -1;
-    return pwrite(fd, from, fault && size > 1 ? size / 2 : size, at);
+    ssize_t done = pwrite(fd, from, fault && size > 1 ? size / 2 : size, at);
+    if (done > 0 && rx_trace_open() >= 0)
+        rx_record(RX_T_WRITE, rx_inode(fd), (uint64_t)at, 0, from, (size_t)done);
+    return done;
 }
 
 int rx_sys_fallocate(int fd, int mode, off_t from, off_t size)
 {
-    return rx_fault("fallocate") ? -1 : fallocate(fd, mode, from, size);
+    int rc = rx_fault("fallocate") ? -1 : fallocate(fd, mode, from, size);
+    if (rc == 0 && rx_trace_open() >= 0)
+        rx_record(RX_T_EXTEND, rx_inode(fd), (uint64_t)(from + size), 0, NULL, 0);
+    return rc;
 }
 
-int rx_sys_ftruncate(int fd, off_t size) { return rx_fault("ftruncate") ? -1 : ftruncate(fd, size); }
-int rx_sys_fsync(int fd) { return rx_fault("fsync") ? -1 : fsync(fd); }
-int rx_sys_fdatasync(int fd) { return rx_fault("fdatasync") ? -1 : fdatasync(fd); }
+int rx_sys_ftruncate(int fd, off_t size)
+{
+    int rc = rx_fault("ftruncate") ? -1 : ftruncate(fd, size);
+    if (rc == 0 && rx_trace_open() >= 0)
+        rx_record(RX_T_CUT, rx_inode(fd), (uint64_t)size, 0, NULL, 0);
+    return rc;
+}
+
+int rx_sys_fsync(int fd) { return rx_sync_recorded(fd, "fsync", fsync); }
+int rx_sys_fdatasync(int fd) { return rx_sync_recorded(fd, "fdatasync", fdatasync); }
 int rx_sys_msync(void *base, size_t size, int flags) { return rx_fault("msync") ? -1 : msync(base, size, flags); }
 
 void *rx_sys_mmap(void *at, size_t size, int prot, int flags, int fd, off_t from)
@@ -99,20 +222,39 @@ void *rx_sys_mmap(void *at, size_t size, int prot, int flags, int fd, off_t from
     return rx_fault("mmap") ? MAP_FAILED : mmap(at, size, prot, flags, fd, from);
 }
 
-int rx_sys_mkdirat(int dir_fd, const char *name, mode_t mode) { return rx_fault("mkdir") ? -1 : mkdirat(dir_fd, name, mode); }
+int rx_sys_mkdirat(int dir_fd, const char *name, mode_t mode)
+{
+    int rc = rx_fault("mkdir") ? -1 : mkdirat(dir_fd, name, mode);
+    if (rc == 0 && rx_trace_open() >= 0)
+        rx_record_made(dir_fd, name);
+    return rc;
+}
 
 int rx_sys_linkat(int from_dir, const char *from, int to_dir, const char *to, int flags)
 {
-    return rx_fault("link") ? -1 : linkat(from_dir, from, to_dir, to, flags);
+    int rc = rx_fault("link") ? -1 : linkat(from_dir, from, to_dir, to, flags);
+    if (rc == 0 && rx_trace_open() >= 0)
+        rx_record_made(to_dir, to);
+    return rc;
 }
 
+/* Within one folder. */
 int rx_sys_renameat(int from_dir, const char *from, int to_dir, const char *to)
 {
-    return rx_fault("rename") ? -1 : renameat(from_dir, from, to_dir, to);
+    char names[600];
+    uint64_t inode = rx_inode_at(from_dir, from);
+    int rc = rx_fault("rename") ? -1 : renameat(from_dir, from, to_dir, to), n = snprintf(names, sizeof names, "%s/%s", from, to);
+    if (rc == 0 && rx_trace_open() >= 0)
+        rx_record(RX_T_RENAMED, rx_inode(to_dir), inode, 0, names, (size_t)n);
+    return rc;
 }
 
 int rx_sys_unlinkat(int dir_fd, const char *name, int flags)
 {
-    return rx_fault("unlink") ? -1 : unlinkat(dir_fd, name, flags);
+    uint64_t inode = rx_inode_at(dir_fd, name);
+    int rc = rx_fault("unlink") ? -1 : unlinkat(dir_fd, name, flags);
+    if (rc == 0 && rx_trace_open() >= 0)
+        rx_record(RX_T_REMOVED, rx_inode(dir_fd), inode, 0, name, strlen(name));
+    return rc;
 }
 #endif

@@ -34,6 +34,7 @@ int rx_sys_unlinkat(int dir_fd, const char *name, int flags);
  */
 void rx_fault_arm(const char *plan);
 uint64_t rx_fault_count(void); /* such calls since then */
+/* ROWEX_TRACE names the file to which all of them are appended as records (disk.c). */
 #else
 #define rx_sys_openat openat
 #define rx_sys_pread pread
