@@ -225,9 +225,9 @@ class Disk:
         """All of them."""
         return [thing for thing in self.things.values() if isinstance(thing, Folder)]
 
-    def image(self, path: Path, dice: random.Random) -> None:
-        """Write what a drive may have kept, by *dice*, to a new folder."""
-        odds = dice.choice([0.0, 1.0, 0.5, 0.1, 0.9])
+    def image(self, path: Path, dice: random.Random, odds: float | None = None) -> None:
+        """Write what a drive may have kept to a new folder; *odds*: for each thing, None: by *dice*."""
+        odds = dice.choice([0.0, 1.0, 0.5, 0.1, 0.9]) if odds is None else odds
 
         def keep() -> bool:
             return dice.random() < odds
