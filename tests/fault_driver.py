@@ -15,6 +15,7 @@ import os
 import shutil
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -89,6 +90,35 @@ def waits(world: World) -> None:
 def waits_in_session(world: World) -> None:
     """In a session that has written already."""
     waits(world)
+
+
+def crowd(world: World) -> None:
+    """Several threads wait at once: each is told the truth, and none is forgotten."""
+    for i in range(4):
+        world.put(b"crowd %d" % i, b"%d" % i, wait=False)
+    index, told = world.index, {}
+    assert index is not None
+    first = len(world.states) - 4
+
+    def wait(number: int, ticket: int) -> None:
+        try:
+            index.wait_durable(ticket, timeout=CASE_S / 2)
+            told[number] = None
+        except rowex.RowexError as error:
+            told[number] = error
+
+    threads = [threading.Thread(target=wait, args=each) for each in enumerate(world.tickets[-4:])]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    durable = [number for number, error in told.items() if error is None]
+    world.sure = max([world.sure, *(first + number for number in durable)])
+    wrong = [error for error in told.values() if error is not None]
+    assert len(told) == 4
+    if wrong:
+        assert all(isinstance(error, rowex.DurabilityError | rowex.DiskFullError) for error in wrong)  # or not yet
+        raise wrong[0]
 
 
 def first_write(world: World) -> None:
@@ -195,6 +225,7 @@ SCENARIOS: dict[str, tuple[Callable[[Path], State], Part, Part]] = {
     "open": (logged_file, nothing, opens),
     "first write after a clean open": (logged_file, opened, first_write),
     "durable puts": (clean_file, written, waits),
+    "several waiters": (clean_file, written, crowd),
     "removals": (clean_file, written, removes),
     "segment switch": (clean_file, written, switches),
     "growth": (clean_file, written, grows),
@@ -238,7 +269,7 @@ def run_case(name: str, path: Path, state: State, plan: str) -> bool:
 
 
 # What fails once in writing the log is written to a fresh segment.
-REWRITTEN = {"durable puts", "removals", "segment switch"}
+REWRITTEN = {"durable puts", "several waiters", "removals", "segment switch"}
 
 
 def child(body: Callable[[], bool]) -> bool:

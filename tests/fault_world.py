@@ -147,7 +147,7 @@ class World:
         """Whatever fails, reads go on; only a file that was renamed just now must be opened first."""
         try:
             return dict(index.items())
-        except OSError:
+        except (OSError, MemoryError):
             if self.path.stat().st_ino == self.inode:
                 raise
             arm("")

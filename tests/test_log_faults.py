@@ -18,6 +18,7 @@ SCENARIOS = [
     "first write after a clean open",
     "clean file without its log",
     "durable puts",
+    "several waiters",
     "removals",
     "segment switch",
     "growth",
