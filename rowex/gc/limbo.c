@@ -233,6 +233,9 @@ uint64_t rx_limbo_sweep(struct rx_db *db, struct rx_map *map, struct rx_arena *a
         if (!asked)
             least = rx_min_epoch(db);
         asked = true;
+#ifdef ROWEX_CANARY_NO_EPOCH_WAIT /* a broken build on purpose: fuzz/linear.py and fuzz/schedules.c must notice */
+        least = UINT64_MAX;
+#endif
         if (least < rx_load_rlx(&b->stamp) || (db->logged && rx_log_durable(db) < rx_load_rlx(&b->logged)))
             break; /* a reader may hold an entry, or the log may still have to read it (L4) */
         bytes += rx_limbo_free(map, a, b, &cells);

@@ -231,6 +231,10 @@ static int rx_set_slot(struct rx_thread *t, struct rx_op *op, struct rx_place *p
     rx_ref leaf = rx_new_leaf(t, op, replaces ? p->ref : 0);
     if ((rc = rx_lock_node(t, p)) != RX_OK)
         return rc;
+#ifdef ROWEX_CANARY_NO_RECHECK /* a broken build on purpose: fuzz/linear.py and fuzz/schedules.c must notice */
+    if (op->change == RX_CAS && replaces && rx_ref_is_leaf(rx_load(p->slot)) && !rx_ref_is_wrapper(rx_load(p->slot)))
+        p->ref = rx_load(p->slot);
+#endif
     if (rx_load(p->slot) != p->ref)
         return rx_moved(t, 1);
     rx_unlink_cells(t, replaces && !t->quiet, p->ref, 0, 0);

@@ -190,6 +190,13 @@ rx_ref *rx_node_give(struct rx_node *n, unsigned kind, uint8_t byte, bool fences
     if (kind == RX_K_N256)
         return &n->slot[byte];
     unsigned given = rx_given(n, rx_kind_slots(kind));
+#ifdef ROWEX_CANARY_SLOT_TWICE /* a broken build on purpose: fuzz/schedules.c must notice */
+    for (unsigned i = 0; kind == RX_K_N4 && i < given; i++)
+        if (rx_load(&n->slot[i]) == 0) {
+            rx_store8(rx_n4_keys(n) + i, byte);
+            return &n->slot[i];
+        }
+#endif
     if (given == rx_kind_slots(kind))
         return NULL;
     if (kind == RX_K_N48) {
@@ -337,6 +344,10 @@ static __attribute__((noinline)) int rx_wrapped_view(struct rx_map *map, rx_ref 
     int rc = rx_wrapper_view(map, ref, &w);
     if (rc)
         return rc;
+#ifdef ROWEX_CANARY_EARLY_BATCH /* a broken build on purpose: fuzz/linear.py must notice */
+    if ((w.state & 3) == RX_B_PENDING)
+        w.state = RX_B_COMMITTED;
+#endif
     ref = rx_wrapped_ref(&w);
     return ref ? rx_leaf_view_any(map, ref, view) : RX_ABSENT;
 }

@@ -1,0 +1,279 @@
+#!/usr/bin/env python3
+"""
+Records what threads of several processes do to a few keys, and asks whether it was linearizable.
+
+    fuzz/linear.py [--seed N] [--count ROUNDS] [--duration SECONDS] [--first ROUND]
+
+A round: processes with two threads each put, insert, remove, compare, take, read, scan and apply batches,
+on keys that share nodes; now and then one compacts the file or is killed.  Every call is noted in shared
+memory before it is made and after it returned, by the one monotonic clock.  The checker (tests/linear_history.py)
+then looks for an order that explains all results, promise P1.  What a scan yields of a key, and that it
+yields nothing, are reads of that key at some instant of the scan: that is P2, whose order and bounds the
+scanning thread checks itself.  Stable keys beneath the paths that split and merge must never be missed.
+
+Each round is made from the seed and its number; `--first` begins with a later one.  The exit status is 1
+for a violation, and if too little happened at the same time for the run to mean anything.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+
+from linear_client import (
+    CALLED,
+    EXPECTED,
+    FIRST,
+    KEY,
+    KEYS,
+    KIND,
+    MASK,
+    OPERATIONS,
+    PROCESSES,
+    PUT_MANY,
+    READ_MANY,
+    RESULT,
+    RETURNED,
+    SLOT,
+    THREADS,
+    VALUE,
+    Client,
+    Round,
+    make,
+    number_of,
+)
+
+import rowex
+from linear_history import BATCH, GET, NEVER, PUT, Op, TooHardError, overlap, violation
+from tools import die_with_parent
+
+WAIT_S = 60
+LEAST_OVERLAP = 0.01
+
+
+def work(whole: Round, process: int) -> None:
+    """A process: its threads begin together with everybody's."""
+    index = rowex.open(whole.path)
+    clients = [Client(whole, index, process * THREADS + i) for i in range(THREADS)]
+    index.get(b"")
+    threads = [threading.Thread(target=client.run) for client in clients]
+    whole.control[3 + process] = 1
+    while not whole.control[0]:
+        time.sleep(0)
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    index.close()
+
+
+# ---- a round -----------------------------------------------------------------------------------
+
+
+def history(whole: Round) -> list[Op]:
+    """The operations of the records."""
+    ops = []
+    for client in range(PROCESSES * THREADS):
+        for i in range(OPERATIONS):
+            at = whole.at(client, i)
+            record = list(whole.words[at : at + SLOT])
+            if record[CALLED]:
+                ops += operations(client, record)
+    return ops
+
+
+def operations(client: int, record: list[int]) -> list[Op]:
+    """Those that one record stands for."""
+    called, returned = record[CALLED], record[RETURNED] or NEVER
+    values = tuple((key, record[FIRST + key]) for key in range(KEYS) if record[MASK] >> key & 1)
+    if record[KIND] == BATCH:
+        return [Op(BATCH, called, returned, changes=values, client=client)]
+    if record[KIND] == PUT_MANY:
+        return [Op(PUT, called, returned, key, value, client=client) for key, value in values]
+    if record[KIND] == READ_MANY:
+        known = [] if returned == NEVER else values
+        return [Op(GET, called, returned, key, result=value, client=client) for key, value in known]
+    key, value, expected, result = (record[i] for i in (KEY, VALUE, EXPECTED, RESULT))
+    return [Op(record[KIND], called, returned, key, value, expected, result, client=client)]
+
+
+def final_reads(whole: Round, index: Any) -> list[Op]:
+    """What is left is part of the history; length and structure are right."""
+    called = time.monotonic_ns()
+    state = dict(index.scan())
+    returned = time.monotonic_ns()
+    assert len(index) == len(state), f"len {len(index)}, scan {len(state)}"
+    assert set(state) <= {*whole.keys, *whole.stable}, "keys that nobody wrote"
+    assert all(key in state for key in whole.stable), "a stable key is lost"
+    return [
+        Op(GET, called, returned, key, result=number_of(state.get(name)), client=99)
+        for key, name in enumerate(whole.keys)
+    ]
+
+
+def begin(whole: Round, index: Any) -> dict[int, int]:
+    """Only the round's own keys, the stable ones among them; what the others are."""
+    wanted = {*whole.keys, *whole.stable}
+    index.remove_many([key for key in index if key not in wanted])
+    for key in whole.stable:
+        index.put(key, make(7))
+    return {i: number_of(index.get(key)) for i, key in enumerate(whole.keys)}
+
+
+def spawn(whole: Round, process: int) -> int:
+    """Fork one of the round's processes."""
+    parent = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            die_with_parent(parent)
+            work(whole, process)
+            status = int(whole.control[2])
+        except BaseException:
+            traceback.print_exc()
+            sys.stderr.flush()
+            whole.control[2] = 1
+        finally:
+            os._exit(status)
+    return pid
+
+
+def play(whole: Round) -> int:
+    """The processes do their work; how many were killed in it."""
+    pids = [spawn(whole, process) for process in range(PROCESSES)]
+    deadline = time.monotonic() + WAIT_S
+    while sum(whole.control[3 : 3 + PROCESSES]) < PROCESSES:
+        assert not whole.control[2], "a process failed before it began"
+        assert time.monotonic() < deadline, "the processes do not begin"
+        time.sleep(0.0002)
+    whole.control[0] = 1
+    killed = 0
+    if whole.kills:
+        for pid in pids[: whole.rng.randrange(1, PROCESSES)]:
+            time.sleep(whole.rng.random() * 0.004)
+            os.kill(pid, signal.SIGKILL)
+            killed += 1
+    while pids:
+        assert time.monotonic() < deadline or kill_all(pids), "the processes do not end"
+        done, status = os.waitpid(-1, os.WNOHANG)
+        if done:
+            pids.remove(done)
+            assert os.waitstatus_to_exitcode(status) in (0, -signal.SIGKILL) or kill_all(pids), "a process failed"
+        else:
+            time.sleep(0.0005)
+    return killed
+
+
+def kill_all(pids: list[int]) -> bool:
+    """Leave nothing behind; False."""
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    pids.clear()
+    return False
+
+
+def options_of(rng: random.Random) -> dict[str, Any]:
+    """Of a new file: logged or not, large or so small that it is copied all the time."""
+    durability = rng.choice(["process", "batch"])
+    if rng.random() < 0.5:
+        return {"durability": durability}
+    return {"durability": durability, "initial_size": 1 << 20, "capacity": 1 << 20}
+
+
+class Tally:
+    """What a run has done."""
+
+    def __init__(self) -> None:
+        self.rounds = self.operations = self.overlapping = self.killed = self.hard = self.batches = 0
+
+    def __str__(self) -> str:
+        share = self.overlapping / max(1, self.operations)
+        return (
+            f"{self.rounds} rounds: {self.operations} operations, {self.batches} of them batches; {share:.1%} ran "
+            f"while another changed their key; {self.killed} processes killed; {self.hard} undecided"
+        )
+
+
+def one_round(folder: Path, seed: str, number: int, tally: Tally) -> str | None:
+    """The violation that a round shows, or None."""
+    # A file serves for ten rounds, so that cells are freed and used again.
+    first = number - number % 10
+    path = folder / f"index{first}.rowex"
+    whole = Round(path, seed, number)
+    if not path.exists():
+        rowex.open(path, **options_of(random.Random(f"{seed} {first} file"))).close()
+    with rowex.open(path) as index:
+        initial = begin(whole, index)
+    tally.killed += play(whole)
+    ops = history(whole)
+    with rowex.open(path) as index:
+        ops += final_reads(whole, index)
+        index.check()
+    tally.rounds += 1
+    tally.operations += len(ops)
+    tally.batches += sum(op.kind == BATCH for op in ops)
+    tally.overlapping += overlap(ops)
+    try:
+        return violation(ops, initial, KEYS)
+    except TooHardError:
+        tally.hard += 1
+        return None
+
+
+def run(options: argparse.Namespace, folder: Path) -> int:
+    """Rounds until it is enough."""
+    tally, number = Tally(), options.first
+    until = time.monotonic() + (options.duration or 1e9)
+    while time.monotonic() < until and (not options.count or tally.rounds < options.count):
+        try:
+            wrong = one_round(folder, options.seed, number, tally)
+        except (AssertionError, rowex.RowexError, OSError, MemoryError) as error:
+            wrong = f"{type(error).__name__}: {error}"
+        if wrong:
+            print(f"round {number}: {wrong}\nseed {options.seed}: --seed {options.seed} --first {number - number % 10}")
+            print(tally)
+            return 1
+        number += 1
+        if number % 10 == 0:
+            for left in folder.iterdir():
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+    print(tally, f"(seed {options.seed}, the next round is {number})")
+    if tally.overlapping < LEAST_OVERLAP * tally.operations:
+        print("too little happened at the same time: this run shows nothing")
+        return 1
+    if tally.hard * 10 > tally.rounds:
+        print("too many histories could not be decided")
+        return 1
+    return 0
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seed", default=str(random.SystemRandom().randrange(2**32)))
+    parser.add_argument("--count", type=int, default=0, help="rounds, 0: no limit")
+    parser.add_argument("--duration", type=float, default=0, help="seconds, 0: no limit")
+    parser.add_argument("--first", type=int, default=0, help="number of the first round")
+    options = parser.parse_args()
+    print(f"seed {options.seed}", flush=True)
+    base = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix="rowex-linear-", dir=base) as made:
+        return run(options, Path(made))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
