@@ -91,9 +91,10 @@ def open(
         mode: "c" create it if missing, "w" it must exist, "r" read only, "n" replace it by a new one.
         durability: What survives an operation that returned.  "process": the death of any process, but
             not the loss of power.  "batch": that, and the loss of power once its ticket is durable,
-            which takes a flush interval at most.  "commit": the loss of power too, at once.  "batch"
-            and "commit" are kinds of one file, and each handle's choice; "process" is a file without a
-            log.  None: as the file says, and "batch" for a new one.
+            which takes a flush interval at most.  "commit": the loss of power too, at once.  "pmem":
+            likewise, on persistent memory (a filesystem mounted with DAX), by flushing cache lines.
+            "batch" and "commit" are kinds of one file, and each handle's choice; "process" and "pmem"
+            are files without a log.  None: as the file says, and "batch" for a new one.
         flush_interval: Seconds between flushes of the log, > 0; the shortest of a process's handles
             counts.  Without effect on a file without a log.
         initial_size: Bytes that a new file has; None: 1 MiB.
@@ -115,7 +116,7 @@ def open(
         CorruptionError: The file is damaged, or was in use when the machine stopped.
         FormatError: Not a Rowex file, or one of a newer version.
         ValueError: An option that disagrees with the file, both named; or is out of range.
-        DurabilityError: A level that this version cannot give.
+        DurabilityError: "pmem", and the filesystem is no persistent memory.
         DiskFullError: No room for a new file.
 
     A file that was closed cleanly opens in constant time, whatever its size; after a kill its first

@@ -9,7 +9,6 @@ import os
 from typing import Any
 
 from rowex._native import ffi, lib
-from rowex.errors import DurabilityError, make_error
 
 __all__ = ["MODES", "as_path", "core_options", "durability_code"]
 
@@ -50,21 +49,13 @@ def durability_code(durability: str | None) -> int:
         The code, 0 for None.
 
     Raises:
-        DurabilityError: A level that this version cannot give.
         ValueError: Not a level.
     """
     if durability is None:
         return 0
     if durability not in LEVELS:
         raise ValueError(f"durability={durability!r}: choose from {', '.join(LEVELS)}")
-    if durability == "pmem":
-        raise make_error(
-            DurabilityError,
-            'durability="pmem" cannot be given by this version',
-            hint='choose durability="commit", which survives the loss of power on any disk',
-            os_errno=95,
-        )
-    return {"process": int(lib.RX_D_PROCESS), "batch": int(lib.RX_D_BATCH), "commit": int(lib.RX_D_COMMIT)}[durability]
+    return int(getattr(lib, f"RX_D_{durability.upper()}"))
 
 
 def _size(name: str, value: int | None, *, absent: int = 0) -> int:
@@ -111,7 +102,6 @@ def core_options(
     Raises:
         ValueError: A value out of range.
         TypeError: A value of the wrong type.
-        DurabilityError: A level that this version cannot give.
     """
     if mode not in MODES:
         raise ValueError(f"mode={mode!r}: choose 'c' (create if missing), 'r', 'w' or 'n' (new)")

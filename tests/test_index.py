@@ -318,7 +318,6 @@ def test_modes_create_refuse_and_replace_as_dbm_has_it(path: Path, opened: Opene
         ({"mode": "x"}, ValueError),
         ({"mode": ""}, ValueError),
         ({"durability": "always"}, ValueError),
-        ({"durability": "pmem"}, rowex.DurabilityError),
         ({"keys": "float"}, ValueError),
         ({"values": 7}, TypeError),
         ({"capacity": -1}, ValueError),

@@ -25,6 +25,7 @@ _LEVELS = {
     int(lib.RX_D_COMMIT): "commit",
     int(lib.RX_D_PMEM): "pmem",
 }
+_UNLOGGED = (None, "process", "pmem")
 _VERDICTS = {
     int(lib.RX_X_REFUSE): "refuse",
     int(lib.RX_X_USE): "use",
@@ -122,7 +123,7 @@ def explain(path: str | os.PathLike[str]) -> Explained:
     if code < 0:
         raise_result(code)
     readable, begins, damaged = told.state != 0, bool(told.begins), told.end == 2
-    logged = readable and told.durability != lib.RX_D_PROCESS
+    logged = readable and told.durability in (lib.RX_D_BATCH, lib.RX_D_COMMIT)
     clean, whole = told.state == 1, told.checkpoint == 1
     return Explained(
         opening=_VERDICTS[int(told.verdict)],
@@ -201,7 +202,7 @@ def _verdict_text(told: Explained, path: str) -> str:
         begin = "the checkpoint" if told.checkpoint == "whole" else "an empty index"
         changes = f"{told.log_entries} change(s) of the log"
         return f"recovers it: {begin} and then {changes} make a new file, which is renamed over it"
-    lost = " and begins the log anew with a checkpoint" if told.durability != "process" else ""
+    lost = " and begins the log anew with a checkpoint" if told.durability not in _UNLOGGED else ""
     if told.opening == "scan":
         if told.unwritten_entries is not None:
             lost = f" and writes {told.unwritten_entries} change(s) to the log"
@@ -215,7 +216,7 @@ def _verdict_text(told: Explained, path: str) -> str:
 
 def _rows(told: Explained, path: str) -> dict[str, str]:
     rows = {"state": _state_text(told)}
-    if told.durability not in (None, "process"):
+    if told.durability not in _UNLOGGED:
         rows |= {"checkpoint": _checkpoint_text(told), "log": _log_text(told)}
         if told.log_end is not None:
             rows["log end"] = _end_text(told)

@@ -78,7 +78,6 @@ static void rx_link(struct rx_map *map, struct rx_arena *a, rx_off off, uint64_t
 static void rx_head_store(struct rx_map *map, rx_off off, uint64_t size)
 {
     rx_store(rx_word_at(map, off), rx_head_sized(RX_K_FREE, size));
-    rx_flush(map->fences, map->base + off, 8); /* the walk after a power cut needs every header */
 }
 
 /* Header before link: the header alone is what the walk of the heap sees (I7). */
@@ -142,7 +141,6 @@ static void rx_split(struct rx_map *map, struct rx_arena *a, unsigned i, uint64_
 {
     rx_off cell = rx_load_rlx(&a->reserved[i]), rest = cell + size;
     rx_head_store(map, rest, have - size);
-    rx_persist_fence(map->fences); /* the rest's header before the walk can come there */
     rx_store(&a->split, rest);
     rx_head_store(map, cell, size);
     rx_link(map, a, rest, have - size);

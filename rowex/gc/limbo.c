@@ -130,7 +130,6 @@ static void rx_limbo_switch(struct rx_db *db, struct rx_map *map, struct rx_aren
     rx_store(&b->stamp, 0);
     rx_store(&b->count, 0);
     rx_store(&b->header, rx_head_sized(RX_K_LIMBO, sizeof *b));
-    rx_flush(map->fences, &b->header, 8);
     uint64_t tail = rx_load_rlx(&a->limbo_tail);
     if (tail == 0) {
         rx_store(&a->limbo_head, off);

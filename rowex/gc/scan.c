@@ -9,6 +9,10 @@
  * Bounds: a cell is marked once, or the file is damaged; so there are no more steps than
  * cells, and no loops.  Levels rise exactly as prefixes say.
  *
+ * After a power cut (durability="pmem") the headers of cells that nobody reaches may be those of
+ * any time (D3 in persist.h).  So nothing is walked by them: whatever lies between two cells that
+ * were marked is free, up to the end of the file.
+ *
  * Crash in the middle of storing: every header store leaves a heap that can be walked
  * (I7 in cells.h), and the next opener scans again.
  */
@@ -234,6 +238,31 @@ static int rx_sweep(struct rx_scanner *s)
     return run && run < brk ? rx_run_add(s, run, brk < s->limit ? brk : s->limit) : RX_OK;
 }
 
+/*
+ * The same by the marks alone.  Where less than a cell is left between two, an extent ended and
+ * was not used to its end: zeros, at which a walk goes on with the next.
+ */
+static int rx_sweep_marks(struct rx_scanner *s)
+{
+    rx_off at = RX_HEAP, off = RX_HEAP, end = s->limit & ~(uint64_t)(RX_EXTENT - 1);
+    int rc = RX_OK;
+    while (rc == RX_OK && (off = rx_bits_next(&s->marks, off)) != UINT64_MAX) {
+        uint64_t header = rx_load_rlx(rx_word_at(s->map, off)), size = rx_cell_size(header);
+        if (RX_UNLIKELY(size == 0 || off < at || off > end || size > end - off || (off - at == 8 && off % RX_EXTENT)))
+            return rx_corrupt(off, "a cell with the header %016llx does not fit between the others",
+                              (unsigned long long)header);
+        if ((rc = rx_sweep_marked(s, off, header, size)) == RX_OK && (rc = rx_run_add(s, at, off)) == RX_OK)
+            rc = rx_scan_poll(s);
+        at = off + size;
+    }
+    s->used_end = at;
+    s->report->brk = end;
+    if (rc == RX_OK)
+        rc = rx_run_add(s, at, end);
+    s->report->reclaimed_cells = s->report->free_cells;
+    return rc;
+}
+
 static int rx_check_marks(struct rx_scanner *s)
 {
     for (unsigned kind = 0; kind < 8; kind++)
@@ -255,8 +284,15 @@ static int rx_scan_store(struct rx_scanner *s, struct rx_db *db)
     int rc = rx_arena_first(db, s->map, &a);
     if (rc)
         return rc;
-    for (size_t i = 0; i < s->stand_count; i++) /* before any batch's cell is given away */
+    for (size_t i = 0; i < s->stand_count; i++) { /* before any batch's cell is given away */
         rx_store(s->stands[i].slot, s->stands[i].ref);
+        rx_flush(s->map->fences, s->stands[i].slot, sizeof(rx_ref));
+    }
+    for (size_t i = 0; i < s->locked_count; i++) { /* who died with the lock may have died before its flush (D1) */
+        const struct rx_node *n = rx_node_at(s->map->base, s->locked[i]);
+        rx_flush(s->map->fences, n, rx_node_fixed(n->kind));
+    }
+    rx_persist_fence(s->map->fences);
     for (size_t i = 0; i < s->locked_count; i++)
         rx_store(&rx_node_at(s->map->base, s->locked[i])->lock, 0);
     for (size_t i = s->run_count; i-- > 0;)
@@ -285,7 +321,8 @@ int rx_scan_repair(struct rx_db *db, struct rx_map *map, struct rx_scan_report *
     int rc = rx_bits_make(&s.marks, s.limit);
     if (rc == RX_OK && (rc = rx_mark_all(&s)) == RX_OK) {
         report->leaves = s.marked[RX_K_LEAF] + s.marked[RX_K_BIG];
-        if ((rc = rx_sweep(&s)) == RX_OK)
+        bool cut = db->durability == RX_D_PMEM && memcmp(rx_super_of(map)->boot_id, db->boot_id, 16) != 0;
+        if ((rc = cut ? rx_sweep_marks(&s) : rx_sweep(&s)) == RX_OK)
             rc = rx_check_marks(&s);
     }
     if (__atomic_load_n(&map->poison, __ATOMIC_RELAXED)) /* zero pages look like damage, or like nothing */

@@ -62,6 +62,7 @@ void rx_batch_decide(struct rx_db *db, struct rx_map *map, struct rx_arena *a)
     if ((state & 3) == RX_B_PENDING)
         rx_cas(&b->state, &state, (state & ~3ull) | RX_B_ABORTED);
     if ((rx_load(&b->state) & 3) == RX_B_COMMITTED) {
+        rx_persist(map->fences, &b->state, 8); /* before it is counted */
         rx_log_decide(db, a, rx_log_what(off, RX_L_BATCH));
         if (rx_load(&a->batch_counted) == 0) {
             rx_store_i64(&a->count, rx_load_i64(&a->batch_count));
@@ -105,9 +106,12 @@ static void rx_settle_alone(struct rx_map *map, const struct rx_batch *b, uint64
         rx_ref *slot = key && wrapper ? rx_slot_of(map, key, key_len) : NULL;
         struct rx_wrapped w;
         if (slot && rx_load(slot) == rx_ref_make(wrapper, RX_K_WRAPPER, 0) &&
-            rx_wrapper_view(map, rx_load(slot), &w) == RX_OK)
+            rx_wrapper_view(map, rx_load(slot), &w) == RX_OK) {
             rx_store(slot, rx_wrapped_ref(&w));
+            rx_flush(map->fences, slot, 8);
+        }
     }
+    rx_persist_fence(map->fences); /* before the wrappers' cells are given away */
 }
 
 /*

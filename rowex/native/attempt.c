@@ -80,6 +80,10 @@ int rx_attempt(struct rx_thread *t, struct rx_op *op)
     rc = rx_locate(t, op, &p);
     if (rc)
         return rc;
+    if (RX_UNLIKELY(t->map->fences)) { /* a plan or an answer: the way there is to be persistent */
+        struct rx_leaf_view seen;
+        (void)rx_find_settled(t->map, op->key, op->key_len, &seen);
+    }
     if (RX_UNLIKELY(op->change == RX_SETTLE)) {
         bool ours = p.at == RX_AT_WRAPPER && (rx_off)((uint8_t *)p.wrapped.batch - t->base) == op->batch;
         return ours ? rx_settle(t, op, &p) : RX_ABSENT;

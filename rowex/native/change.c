@@ -240,6 +240,8 @@ static int rx_set_slot(struct rx_thread *t, struct rx_op *op, struct rx_place *p
     rx_unlink_cells(t, replaces && !t->quiet, p->ref, 0, 0);
     if (!replaces && p->kind == RX_K_N256 && p->slot != &p->node->term)
         rx_node_hint(p->node, 1);
+    if (RX_UNLIKELY(t->map->fences) && !replaces && p->slot != &p->node->term)
+        rx_node_persist_given(p->node, p->kind, op->key[p->level + p->node_prefix]);
     return rx_commit_or_unlock(t, 1, p->slot, p->ref, leaf, !replaces);
 }
 

@@ -100,14 +100,13 @@ static int rx_open_generation(struct rx_db *db, uint64_t generation, struct rx_m
     if (rc == RX_OK && rx_byte_lock(fd, F_RDLCK, RX_LOCK_USERS) != RX_OK)
         rc = RX_I_RESTART;
     if (rc == RX_OK)
-        rc = rx_map_new(fd, super.capacity, db->readonly, -1, out);
+        rc = rx_map_new(fd, super.capacity, db->readonly, db->map->fences, super.durability == RX_D_PMEM, out);
     if (rc) {
         rx_held_close(fd);
         return rc;
     }
     (*out)->generation = super.generation;
     (*out)->checksum = super.checksum != 0;
-    (*out)->fences = db->map->fences;
     return RX_OK;
 }
 

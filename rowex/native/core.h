@@ -22,7 +22,7 @@ struct rx_map {
     uint64_t generation;
     int fd;              /* data file; holds the shared users lock of this description */
     uint32_t poison;     /* 1: a page faulted (SIGBUS); everything on this map fails; atomic */
-    bool fences;         /* DAX, or forced */
+    bool fences;         /* durability="pmem" on DAX, or forced */
     bool readonly;       /* mapped PROT_READ */
     bool checksum;
     bool unmapped;       /* base was given back, the struct stays until the db goes */
@@ -119,6 +119,12 @@ void rx_event(const char *name, uint64_t a, uint64_t b);
 
 /* A page of the map could not be read or written. */
 static inline bool rx_poisoned(const struct rx_map *map) { return RX_UNLIKELY(rx_load32(&map->poison)); }
+
+/* The levels with a log (design, R12). */
+static inline bool rx_level_logged(uint32_t durability)
+{
+    return durability == RX_D_BATCH || durability == RX_D_COMMIT;
+}
 
 static inline struct rx_super *rx_super_of(const struct rx_map *map)
 {

@@ -133,6 +133,9 @@ int rx_format(struct rx_db *db, int fd, const struct rx_options *o)
     s.state = RX_STATE_CLEAN;
     s.brk = RX_HEAP;
     rx_super_seal_state(&s);
+    if (s.durability == RX_D_PMEM &&
+        (rc = rx_pmem_check(fd, o->fences, db->path, "choose durability=\"commit\", which survives the loss of power on any disk")))
+        return rc;
     if (rx_allocate_fd(fd, 0, size) != 0)
         return rx_os_error("give blocks to", db->path);
     if (rx_write_fd(fd, RX_ROOT_OFF, &root, sizeof root) != 0 || rx_write_fd(fd, 0, &s, sizeof s) != 0 ||

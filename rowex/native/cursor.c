@@ -113,6 +113,8 @@ static int rx_frame_fill(struct rx_cursor *c, struct rx_frame *f)
     f->at = 0;
     f->count = (uint8_t)count;
     f->most = RX_WINDOW;
+    if (RX_UNLIKELY(c->map->fences)) /* what is in the window, and what is not */
+        rx_settle_node(f->node, f->kind);
     return RX_OK;
 }
 
@@ -222,7 +224,10 @@ static int rx_cursor_place(struct rx_cursor *c, const uint8_t *bound, uint64_t b
         int16_t byte = bound[at];
         f->from = (int16_t)(c->reverse ? byte - 1 : byte + 1);
         rx_ref *slot = rx_node_find(f->node, f->kind, (uint8_t)byte);
-        if (slot == NULL || (ref = rx_load(slot)) == 0)
+        ref = slot ? rx_load(slot) : 0;
+        if (RX_UNLIKELY(c->map->fences) && slot)
+            rx_settle_link(f->node, slot);
+        if (ref == 0)
             return RX_OK;
         if (rx_ref_is_leaf(ref)) {
             rc = rx_side_of_leaf(c->map, ref, bound, bound_len, &side);

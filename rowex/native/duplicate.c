@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include "checkpoint.h"
 #include "cursor.h"
+#include "fileio.h"
 #include "guard.h"
 #include "manage.h"
 #include "../gc/build.h"
@@ -199,6 +200,11 @@ static int rx_duplicate_super(struct rx_super *s, const struct rx_options *o, co
     s->key_codec = o->key_codec ? (uint32_t)o->key_codec : s->key_codec;
     s->value_codec = o->value_codec ? (uint32_t)o->value_codec : s->value_codec;
     s->durability = o->durability ? (uint32_t)o->durability : s->durability;
+    if (o->durability == RX_D_PMEM) { /* not asked for: a pmem file's backup may lie on any disk */
+        int rc = rx_pmem_check(to->fd, o->fences, o->path, "choose durability=\"commit\" for the copy");
+        if (rc)
+            return rc;
+    }
     if (s->max_size && brk > s->max_size)
         return rx_fail(RX_E_FULL, 0, "the copy has %llu bytes, max_size is %llu", (unsigned long long)brk,
                        (unsigned long long)s->max_size);

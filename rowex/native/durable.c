@@ -10,6 +10,9 @@
 
 static int rx_no_log(const struct rx_db *db)
 {
+    if (db->durability == RX_D_PMEM)
+        return rx_fail(RX_E_DURABILITY, 95 /* EOPNOTSUPP */, "%s has durability=\"pmem\": what has returned is durable, and "
+                       "there is no log to wait for", db->path);
     return rx_fail(RX_E_DURABILITY, 95 /* EOPNOTSUPP */, "%s has durability=\"process\": there is no log to wait for", db->path);
 }
 

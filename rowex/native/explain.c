@@ -191,11 +191,11 @@ static int rx_explain_sides(struct rx_db *db, const struct rx_super *s, struct r
 
 static void rx_explain_judge(struct rx_db *db, const struct rx_super *s, struct rx_explained *x)
 {
-    bool logged = s->durability != RX_D_PROCESS;
+    bool logged = rx_level_logged(s->durability);
     x->verdict = RX_X_REFUSE;
     if (x->open_now)
         x->verdict = RX_X_JOIN;
-    else if (x->state == 2)
+    else if (x->state == 2 || (x->state == 3 && s->durability == RX_D_PMEM))
         x->verdict = RX_X_SCAN;
     else if (x->state == 1 && (!logged || rx_log_agrees(db, s) == RX_OK))
         x->verdict = RX_X_USE;
@@ -229,7 +229,7 @@ static int rx_explain_file(struct rx_db *db, int fd, struct rx_explained *x)
     memcpy(db->uuid, s.uuid, 16);
     rx_explain_state(&s, &st, x);
     rx_explain_lock(db, fd, &s, x);
-    if (s.durability != RX_D_PROCESS)
+    if (rx_level_logged(s.durability))
         rc = rx_explain_sides(db, &s, x);
     if (rc == RX_OK)
         rx_explain_judge(db, &s, x);

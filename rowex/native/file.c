@@ -251,6 +251,8 @@ int rx_file_allocate(struct rx_db *db, struct rx_map *map, uint64_t upto)
         return rc;
     rx_map_refresh(map);
     rx_populate(map, have, upto);
+    if (map->fences && rx_sync_fd(map->fd) != 0) /* its size and blocks, before anything that returns lies there */
+        return rx_os_error("sync", db->path);
     rx_raise(&db->hdr->allocated, upto);
     return RX_OK;
 }
@@ -276,12 +278,34 @@ int rx_reopen_fd(int fd, int flags)
     return rx_sys_openat(AT_FDCWD, name, flags | O_CLOEXEC);
 }
 
-/* MAP_SYNC succeeds on DAX only: then flushes and fences mean something. */
-static void *rx_map_bytes(int fd, uint64_t capacity, bool readonly, bool *dax)
+/* -1: nobody forces anything. */
+static int rx_fences_forced(int fences)
+{
+    const char *forced = getenv("ROWEX_FENCES"); /* for tests */
+    return fences >= 0 ? fences != 0 : forced && *forced ? *forced != '0' : -1;
+}
+
+int rx_pmem_check(int fd, int fences, const char *path, const char *instead)
+{
+    int forced = rx_fences_forced(fences);
+    void *page = rx_sys_mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED_VALIDATE | MAP_SYNC, fd, 0);
+    if (page != MAP_FAILED)
+        munmap(page, 4096);
+    if (rx_persist_setup() && (forced > 0 || (forced < 0 && page != MAP_FAILED)))
+        return RX_OK;
+    return rx_fail(RX_E_DURABILITY, EOPNOTSUPP, "durability=\"pmem\" needs persistent memory: a filesystem that is mounted "
+                   "with DAX and maps with MAP_SYNC, which that of %s does not; %s", path ? path : "memory", instead);
+}
+
+/*
+ * MAP_SYNC succeeds on DAX only: then flushes and fences mean something, and a page's first store
+ * waits until the file's metadata that lead to it are durable.
+ */
+static void *rx_map_bytes(int fd, uint64_t capacity, bool readonly, bool pmem, bool *dax)
 {
     int prot = readonly ? PROT_READ : PROT_READ | PROT_WRITE;
     *dax = false;
-    if (!readonly) {
+    if (pmem) {
         void *base = rx_sys_mmap(NULL, capacity, prot, MAP_SHARED_VALIDATE | MAP_SYNC, fd, 0);
         if (base != MAP_FAILED) {
             *dax = true;
@@ -291,7 +315,7 @@ static void *rx_map_bytes(int fd, uint64_t capacity, bool readonly, bool *dax)
     return rx_sys_mmap(NULL, capacity, prot, MAP_SHARED | MAP_NORESERVE, fd, 0);
 }
 
-int rx_map_new(int fd, uint64_t capacity, bool readonly, int fences, struct rx_map **out)
+int rx_map_new(int fd, uint64_t capacity, bool readonly, int fences, bool pmem, struct rx_map **out)
 {
     struct rx_map *map = calloc(1, sizeof *map);
     bool dax;
@@ -302,7 +326,7 @@ int rx_map_new(int fd, uint64_t capacity, bool readonly, int fences, struct rx_m
         free(map);
         return rx_os_error("open a file again, to map", NULL);
     }
-    void *base = rx_map_bytes(other, capacity, readonly, &dax);
+    void *base = rx_map_bytes(other, capacity, readonly, pmem, &dax);
     int os_errno = errno;
     close(other);
     if (base == MAP_FAILED) {
@@ -311,12 +335,12 @@ int rx_map_new(int fd, uint64_t capacity, bool readonly, int fences, struct rx_m
         return rx_fail(RX_E_MEMORY, errno, "cannot map %llu bytes of address space; a smaller capacity may do",
                        (unsigned long long)capacity);
     }
-    const char *forced = getenv("ROWEX_FENCES");
+    int forced = rx_fences_forced(fences);
     map->base = base;
     map->capacity = capacity;
     map->fd = fd;
     map->readonly = readonly;
-    map->fences = fences >= 0 ? fences != 0 : forced && *forced ? *forced != '0' : dax;
+    map->fences = forced >= 0 ? forced : dax;
     if (map->fences)
         rx_persist_setup();
     madvise(base, capacity, MADV_HUGEPAGE);
@@ -388,7 +412,7 @@ int rx_copy_create(struct rx_db *db, const struct rx_map *like, uint64_t capacit
     if (rx_allocate_fd(fd, 0, RX_HEAP) != 0)
         rc = rx_os_error("give blocks to a copy of", db->path);
     if (rc == RX_OK)
-        rc = rx_map_new(fd, capacity, false, like->fences, out);
+        rc = rx_map_new(fd, capacity, false, like->fences, db->durability == RX_D_PMEM, out);
     if (rc) {
         close(fd);
         (void)rx_sys_unlinkat(db->dir_fd, name, 0);

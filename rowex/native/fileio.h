@@ -26,7 +26,10 @@ int rx_opening_lock(int fd, const char *path);       /* waits; RX_E_TIMEOUT, RX_
 void rx_opening_unlock(int fd);
 int rx_write_fd(int fd, uint64_t at, const void *data, uint64_t size); /* all of it; 0, or -1 with errno */
 int rx_allocate_fd(int fd, uint64_t from, uint64_t upto); /* 0, or -1 with errno */
-int rx_map_new(int fd, uint64_t capacity, bool readonly, int fences, struct rx_map **out);
+/* fences: 0, 1, or -1: where `pmem` and the filesystem says that flushing is enough. */
+int rx_map_new(int fd, uint64_t capacity, bool readonly, int fences, bool pmem, struct rx_map **out);
+/* RX_E_DURABILITY: stores to this file cannot be made durable by flushing; `instead` says what to do. */
+int rx_pmem_check(int fd, int fences, const char *path, const char *instead);
 void rx_map_unmap(struct rx_map *map);
 int rx_map_sync(struct rx_map *map, uint64_t size);
 int rx_sync_fd(int fd);

@@ -183,7 +183,8 @@ int rx_node_live(struct rx_node *n, unsigned kind)
  * Ordering  byte before count (Node4/16), count before index byte (Node48); the
  *           count is a release and pairs with rx_given().
  * Crash     between the stores: a slot that nobody uses, or one that belongs to
- *           `byte` and is null; both go when the node is copied.
+ *           `byte` and is null; both go when the node is copied.  A power cut, too, must
+ *           not leave the second store without the first: a slot of two bytes.
  */
 rx_ref *rx_node_give(struct rx_node *n, unsigned kind, uint8_t byte, bool fences)
 {
@@ -201,16 +202,26 @@ rx_ref *rx_node_give(struct rx_node *n, unsigned kind, uint8_t byte, bool fences
         return NULL;
     if (kind == RX_K_N48) {
         rx_store8(&n->count, (uint8_t)(given + 1));
+        rx_persist(fences, n, 8);
         rx_store8(rx_n48_index(n) + byte, (uint8_t)(given + 1));
         rx_flush(fences, rx_n48_index(n) + byte, 1);
     } else {
         uint8_t *keys = kind == RX_K_N4 ? rx_n4_keys(n) : rx_n16_keys(n);
         rx_store8_rlx(keys + given, byte);
+        rx_persist(fences, keys + given, 1);
         rx_store8(&n->count, (uint8_t)(given + 1));
-        rx_flush(fences, keys + given, 1);
+        rx_flush(fences, n, 8);
     }
-    rx_flush(fences, n, 8);
     return &n->slot[given];
+}
+
+/* Its giver may have died before it flushed the second store. */
+void rx_node_persist_given(struct rx_node *n, unsigned kind, uint8_t byte)
+{
+    if (kind == RX_K_N48)
+        rx_flush(true, rx_n48_index(n) + byte, 1);
+    else if (kind != RX_K_N256)
+        rx_flush(true, n, 8);
 }
 
 /*
@@ -276,13 +287,13 @@ rx_ref rx_leaf_build(uint8_t *base, rx_off off, const void *key, uint64_t key_le
     bool small = rx_leaf_is_small(key_len, value_len);
     uint8_t *bytes = at + (small ? RX_LEAF_HEAD : sizeof(struct rx_big));
     if (key_len)
-        rx_fill_new(fences, bytes, key, key_len);
+        rx_fill_new(fences && !small, bytes, key, key_len);
     if (value_len)
-        rx_fill_new(fences, bytes + key_len, value, value_len);
+        rx_fill_new(fences && !small, bytes + key_len, value, value_len);
     uint32_t crc = checksum ? rx_crc_of(bytes, key_len, bytes + key_len, value_len) : 0;
     if (small) {
         rx_store((uint64_t *)(void *)at, rx_head_leaf(key_len, value_len, crc));
-        rx_flush(fences, at, 8);
+        rx_flush(fences, at, RX_LEAF_HEAD + key_len + value_len);
         return rx_ref_make(off, RX_K_LEAF, 0);
     }
     struct rx_big *big = (struct rx_big *)(void *)at;
@@ -332,6 +343,8 @@ int rx_wrapper_view(struct rx_map *map, rx_ref ref, struct rx_wrapped *w)
     w->leaf = rx_load_rlx(&w->batch->item[index].leaf);
     w->key = rx_batch_key(w->batch, size, index, &w->key_len);
     w->state = rx_load(&w->batch->state);
+    if (RX_UNLIKELY(map->fences && (w->state & 3) == RX_B_COMMITTED)) /* D1; else what holds is the leaf before */
+        rx_persist(true, &w->batch->state, 8);
     if (RX_UNLIKELY(w->key == NULL || (w->state & 3) == 0 || (w->leaf && !rx_ref_is_leaf(w->leaf)) ||
                     (w->old && !rx_ref_is_leaf(w->old)) || rx_ref_is_wrapper(w->leaf) || rx_ref_is_wrapper(w->old)))
         return rx_corrupt(off, "the wrapper's batch is damaged");

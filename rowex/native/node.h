@@ -76,6 +76,26 @@ static inline unsigned rx_kind_for(unsigned children)
 }
 
 /*
+ * D1: `slot` of node n was loaded just now, or has been looked at and not been found.  What it
+ * holds is persistent, or is made so here.
+ * Ordering  the lock after the slot, both acquire; pairs with the release that unlocks, which
+ *           comes after the fence of whoever stored there.
+ */
+static inline void rx_settle_link(const struct rx_node *n, const rx_ref *slot)
+{
+    if (RX_UNLIKELY(rx_load(&n->lock) != 0))
+        rx_persist(true, slot, sizeof *slot);
+}
+/* The same of all its slots. */
+static inline void rx_settle_node(const struct rx_node *n, unsigned kind)
+{
+    if (RX_UNLIKELY(rx_load(&n->lock) != 0))
+        rx_persist(true, n, rx_node_fixed(kind));
+}
+/* Under the node's lock, before a child is put where there was none: that the slot is given, to `byte`. */
+void rx_node_persist_given(struct rx_node *n, unsigned kind, uint8_t byte);
+
+/*
  * Give `byte` a slot (under the node's lock) without committing a child: writes the
  * byte, raises the count (release); NULL when the node has no slot left.
  * Crash: a slot given and never filled stays absent and belongs to its byte.

@@ -148,9 +148,11 @@ static int rx_super_read(struct rx_db *db, int fd, struct rx_super *super, struc
 /* Not closed cleanly: is the page cache still the truth? */
 static int rx_judge_unclean(const struct rx_db *db, const struct rx_super *super, const struct stat *st)
 {
-    if (memcmp(super->boot_id, db->boot_id, 16) != 0)
+    bool booted = memcmp(super->boot_id, db->boot_id, 16) != 0;
+    if (booted && super->durability != RX_D_PMEM)
         return rx_fail(RX_E_POWER, 0, "%s was open when the machine stopped, and it has no log", db->path);
-    if (!db->memory && (super->dev != (uint64_t)st->st_dev || super->ino != (uint64_t)st->st_ino))
+    bool moved = super->dev != (uint64_t)st->st_dev && !booted; /* devices are numbered anew */
+    if (!db->memory && (moved || super->ino != (uint64_t)st->st_ino))
         return rx_fail(RX_E_POWER, 0, "%s is a copy that was made while the original was open; use `rowex cp`", db->path);
     if (db->readonly)
         return rx_fail(RX_E_PERMISSION, 0, "%s was not closed cleanly and must once be opened for writing", db->path);
@@ -183,10 +185,11 @@ int rx_options_agree(const struct rx_db *db, const struct rx_options *o)
 {
     static const char *const levels[] = {"?", "process", "batch", "commit", "pmem"};
     bool same = o->durability == 0 || (uint32_t)o->durability == db->durability ||
-                (o->durability != RX_D_PROCESS && db->durability != RX_D_PROCESS); /* batch or commit: each handle's choice */
+                (rx_level_logged((uint32_t)o->durability) && rx_level_logged(db->durability)); /* each handle's choice */
     int rc = same ? RX_OK
-                  : rx_fail(RX_E_CONFLICT, 0, "the file has durability=\"%s\", \"%s\" was asked for", levels[db->durability & 3],
-                            levels[o->durability & 7 ? o->durability & 3 : 0]);
+                  : rx_fail(RX_E_CONFLICT, 0, "the file has durability=\"%s\", \"%s\" was asked for",
+                            levels[db->durability <= RX_D_PMEM ? db->durability : 0],
+                            levels[o->durability > 0 && o->durability <= RX_D_PMEM ? o->durability : 0]);
     if (rc == RX_OK)
         rc = rx_codecs_agree("keys", o->key_codec, db->key_codec);
     if (rc == RX_OK)
@@ -366,14 +369,22 @@ int rx_attach(struct rx_db *db, int data_fd, const struct rx_options *o)
     struct rx_super super;
     struct stat st;
     int rc = rx_super_read(db, data_fd, &super, &st);
+    bool pmem = rc == RX_OK && super.durability == RX_D_PMEM;
+    if (pmem && !db->readonly) {
+        rc = rx_pmem_check(data_fd, o->fences, db->path, "open it with mode \"r\", or copy it with durability=\"commit\"");
+        if (rc == RX_E_DURABILITY && o->mode == 'r') { /* here nobody writes it, so it can be read and copied */
+            db->readonly = true;
+            rc = RX_OK;
+        }
+    }
     if (rc == RX_OK)
-        rc = rx_map_new(data_fd, super.capacity, db->readonly, o->fences, &db->map);
+        rc = rx_map_new(data_fd, super.capacity, db->readonly, o->fences, pmem, &db->map);
     if (rc) {
         rx_held_close(data_fd);
         return rc;
     }
     rx_adopt_super(db, &super);
-    db->logged = super.durability != RX_D_PROCESS && !o->replaying;
+    db->logged = rx_level_logged(super.durability) && !o->replaying;
     if ((rc = rx_options_agree(db, o)) != RX_OK)
         return rc;
     if (db->logged && !db->readonly && db->lock_fd >= 0 && (rc = rx_log_attach(db)) != RX_OK)

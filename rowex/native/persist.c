@@ -4,6 +4,9 @@
  */
 #include <pthread.h>
 #include "persist.h"
+#ifdef ROWEX_TRACE
+#include "trace.h"
+#endif
 
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -49,24 +52,28 @@ static void rx_copy_nt(void *to, const void *from, size_t size)
 void (*rx_flush_lines)(const void *p, size_t size) = rx_flush_none;
 void (*rx_copy_nt_impl)(void *to, const void *from, size_t size) = rx_copy_nt;
 
-static void rx_persist_pick(void)
+static bool rx_persist_pick(void)
 {
     unsigned a, b = 0, c, d;
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d))
         b = 0;
     rx_flush_lines = b & (1u << 24) ? rx_flush_clwb : b & (1u << 23) ? rx_flush_clflushopt : rx_flush_clflush;
+    return true;
 }
-void rx_store_fence(void)
-{
-    RX_POINT();
-    _mm_sfence();
-}
+static void rx_fence(void) { _mm_sfence(); }
 
 #elif defined(__aarch64__)
+#include <sys/auxv.h>
 
 static void rx_flush_none(const void *p, size_t size) { (void)p; (void)size; }
 static uintptr_t rx_line = 64;
 
+/* dc cvap, to the point of persistence; dc cvac, to that of coherency, where all of memory is persistent. */
+static void rx_flush_cvap(const void *p, size_t size)
+{
+    for (uintptr_t at = (uintptr_t)p & ~(rx_line - 1); at < (uintptr_t)p + size; at += rx_line)
+        __asm__ volatile("sys #3, C7, C12, #1, %0" : : "r"(at) : "memory");
+}
 static void rx_flush_cvac(const void *p, size_t size)
 {
     for (uintptr_t at = (uintptr_t)p & ~(rx_line - 1); at < (uintptr_t)p + size; at += rx_line)
@@ -80,18 +87,15 @@ static void rx_copy_plain(void *to, const void *from, size_t size)
 void (*rx_flush_lines)(const void *p, size_t size) = rx_flush_none;
 void (*rx_copy_nt_impl)(void *to, const void *from, size_t size) = rx_copy_plain;
 
-static void rx_persist_pick(void)
+static bool rx_persist_pick(void)
 {
     uint64_t ctr;
     __asm__("mrs %0, ctr_el0" : "=r"(ctr));
     rx_line = (uintptr_t)4 << ((ctr >> 16) & 15);
-    rx_flush_lines = rx_flush_cvac;
+    rx_flush_lines = getauxval(AT_HWCAP) & 1u << 16 /* HWCAP_DCPOP */ ? rx_flush_cvap : rx_flush_cvac;
+    return true;
 }
-void rx_store_fence(void)
-{
-    RX_POINT();
-    __asm__ volatile("dmb ishst" : : : "memory");
-}
+static void rx_fence(void) { __asm__ volatile("dsb sy" : : : "memory"); } /* a dmb does not wait for dc */
 
 #else
 
@@ -99,17 +103,37 @@ static void rx_flush_none(const void *p, size_t size) { (void)p; (void)size; }
 static void rx_copy_plain(void *to, const void *from, size_t size) { memcpy(to, from, size); }
 void (*rx_flush_lines)(const void *p, size_t size) = rx_flush_none;
 void (*rx_copy_nt_impl)(void *to, const void *from, size_t size) = rx_copy_plain;
-static void rx_persist_pick(void) {}
-void rx_store_fence(void) { rx_full_fence(); }
+static bool rx_persist_pick(void) { return false; }
+static void rx_fence(void) { rx_full_fence(); }
 
 #endif
 
+static bool rx_can_flush;
+static void rx_persist_once(void)
+{
+    rx_can_flush = rx_persist_pick();
+#ifdef ROWEX_TRACE
+    rx_flush_lines = rx_trace_flush;
+#endif
+}
+
 /* Once: who flushes must not see the choice being made again. */
-void rx_persist_setup(void)
+bool rx_persist_setup(void)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
-    pthread_once(&once, rx_persist_pick);
+    pthread_once(&once, rx_persist_once);
+    return rx_can_flush;
 }
+
+#ifdef ROWEX_TRACE
+void rx_store_fence(void) { rx_trace_fence(rx_fence); }
+#else
+void rx_store_fence(void)
+{
+    RX_POINT();
+    rx_fence();
+}
+#endif
 
 #ifdef ROWEX_CRASHPOINTS
 #include <signal.h>

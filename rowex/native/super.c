@@ -47,7 +47,7 @@ int rx_super_check(const struct rx_super *s, uint64_t file_size)
     if (s->capacity < RX_HEAP || s->capacity >= RX_OFF_MAX ||
         s->capacity % RX_EXTENT || s->checksum > 1 || s->generation == 0 || s->generation == RX_GENERATION_REPLACED)
         return rx_corrupt(0, "the superblock holds impossible values");
-    if (s->durability < RX_D_PROCESS || s->durability > RX_D_COMMIT)
+    if (s->durability < RX_D_PROCESS || s->durability > RX_D_PMEM)
         return rx_fail(RX_E_FORMAT, 0, "its durability level %u is not known to this version", s->durability);
     if (s->state != RX_STATE_CLEAN && s->state != RX_STATE_IN_USE)
         return rx_corrupt(offsetof(struct rx_super, state), "the state is %u", s->state);

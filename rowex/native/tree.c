@@ -105,21 +105,39 @@ static inline int rx_hop_child(struct rx_map *map, rx_ref *slot, rx_ref *ref)
  *           file (or memory reused under an evicted reader) ends the walk after at
  *           most key_len hops.
  */
-int rx_find(struct rx_map *map, const uint8_t *key, uint64_t key_len, struct rx_leaf_view *leaf)
+static inline int rx_find_with(struct rx_map *map, const uint8_t *key, uint64_t key_len, struct rx_leaf_view *leaf,
+                               const bool fences)
 {
     rx_ref ref = RX_ROOT_OFF | RX_K_N256;
     uint64_t depth = 0;
     for (;;) {
         rx_ref *slot = NULL;
+        const struct rx_node *node = rx_node_at(map->base, rx_ref_off(ref));
         int rc = rx_hop_slot(map, ref, key, key_len, &depth, &slot);
-        if (rc == RX_OK)
+        if (rc == RX_OK) {
             rc = rx_hop_child(map, slot, &ref);
+            if (fences)
+                rx_settle_link(node, slot);
+        }
         if (RX_LIKELY(rc == RX_OK))
             continue;
         if (rc != RX_END)
             return rc;
         return rx_leaf_is(map, ref, key, key_len, depth, leaf);
     }
+}
+
+__attribute__((noinline)) int rx_find_settled(struct rx_map *map, const uint8_t *key, uint64_t key_len,
+                                              struct rx_leaf_view *leaf)
+{
+    return rx_find_with(map, key, key_len, leaf, true);
+}
+
+int rx_find(struct rx_map *map, const uint8_t *key, uint64_t key_len, struct rx_leaf_view *leaf)
+{
+    if (RX_UNLIKELY(map->fences))
+        return rx_find_settled(map, key, key_len, leaf);
+    return rx_find_with(map, key, key_len, leaf, false);
 }
 
 /*
@@ -171,7 +189,9 @@ void rx_find_group(struct rx_map *map, unsigned n, const void *const *keys, cons
     rx_ref ref[RX_GROUP];
     rx_walk_group(map, n, keys, key_len, depth, ref, result, false);
     for (unsigned i = 0; i < n; i++)
-        if (result[i] == RX_END)
+        if (RX_UNLIKELY(map->fences))
+            result[i] = rx_find_settled(map, keys[i], key_len[i], &leaf[i]);
+        else if (result[i] == RX_END)
             result[i] = rx_leaf_is(map, ref[i], keys[i], key_len[i], depth[i], &leaf[i]);
 }
 

@@ -13,6 +13,13 @@
  */
 int rx_find(struct rx_map *map, const uint8_t *key, uint64_t key_len, struct rx_leaf_view *leaf);
 
+/*
+ * The same, and all that led there is persistent (persist.h, D2); what rx_find() does with fences on.
+ * After a writer's descent: what it relies on was reached before, so it is reached here, or was
+ * replaced under a lock that the writer will miss.
+ */
+int rx_find_settled(struct rx_map *map, const uint8_t *key, uint64_t key_len, struct rx_leaf_view *leaf);
+
 /* The same for n <= RX_GROUP keys at once; result[i] as rx_find() would return. */
 #define RX_GROUP 32u
 void rx_find_group(struct rx_map *map, unsigned n, const void *const *keys, const size_t *key_len,
