@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +31,9 @@ def leave_open(_: Any, path: Path, compacts: bool) -> None:
 
 
 @pytest.fixture
-def forced(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def forced(monkeypatch: pytest.MonkeyPatch) -> None:
     """Flushes and fences are made although the disk is an ordinary one."""
     monkeypatch.setenv("ROWEX_FENCES", "1")
-    yield
 
 
 def test_pmem_without_dax_is_refused_before_a_file_is_made(path: Path) -> None:

@@ -14,6 +14,12 @@
 #include <unistd.h>
 #include "disk.h"
 #include "fileio.h"
+#ifdef ROWEX_TRACE
+#include "trace.h"
+#define RX_TRACE(call) call
+#else
+#define RX_TRACE(call) ((void)0)
+#endif
 
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23
@@ -109,6 +115,7 @@ void rx_map_refresh(struct rx_map *map)
         return;
     uint64_t size = (uint64_t)st.st_size;
     __atomic_store_n(&map->size, size < map->capacity ? size : map->capacity, __ATOMIC_RELEASE);
+    RX_TRACE(rx_trace_note(RX_T_SIZE, map->base, size));
 }
 
 bool rx_in_file_slow(struct rx_map *map, uint64_t off, uint64_t size)
@@ -344,6 +351,7 @@ int rx_map_new(int fd, uint64_t capacity, bool readonly, int fences, bool pmem, 
     if (map->fences)
         rx_persist_setup();
     madvise(base, capacity, MADV_HUGEPAGE);
+    RX_TRACE(rx_trace_map(base, capacity, fd));
     rx_map_refresh(map);
     int rc = rx_guard_add(map->base, capacity, &map->poison);
     if (rc) {
@@ -362,6 +370,7 @@ void rx_map_unmap(struct rx_map *map)
         return;
     rx_guard_remove(map->base);
     munmap(map->base, map->capacity);
+    RX_TRACE(rx_trace_unmap(map->base));
     rx_held_close(map->fd);
     map->fd = -1;
     map->unmapped = true;
@@ -380,6 +389,7 @@ int rx_map_sync(struct rx_map *map, uint64_t size)
 {
     if (rx_sys_msync(map->base, size, MS_SYNC) != 0 || rx_sync_fd(map->fd) != 0)
         return rx_fail(RX_E_OS, errno, "cannot sync the file");
+    RX_TRACE(rx_trace_note(RX_T_SYNC, map->base, 0));
     return RX_OK;
 }
 
@@ -446,8 +456,10 @@ int rx_copy_sync(struct rx_map *copy, uint64_t size)
 
 int rx_copy_rename(struct rx_db *db, const char *name)
 {
-    if (rx_sys_renameat(db->dir_fd, name, db->dir_fd, db->name) == 0)
+    if (rx_sys_renameat(db->dir_fd, name, db->dir_fd, db->name) == 0) {
+        RX_TRACE(rx_trace_note(RX_T_RENAME, NULL, 0));
         return RX_OK;
+    }
     return errno == ENOENT ? RX_I_RESTART : rx_os_error("rename a copy over", db->path);
 }
 
@@ -460,8 +472,10 @@ int rx_copy_unlink(struct rx_db *db, const char *name)
 
 int rx_folder_sync(struct rx_db *db)
 {
-    if (db->dir_fd < 0 || rx_sync_fd(db->dir_fd) == 0 || errno == EINVAL)
+    if (db->dir_fd < 0 || rx_sync_fd(db->dir_fd) == 0 || errno == EINVAL) {
+        RX_TRACE(rx_trace_note(RX_T_FOLDER, NULL, 0));
         return RX_OK;
+    }
     return rx_os_error("sync the folder of", db->path);
 }
 

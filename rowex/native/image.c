@@ -35,7 +35,7 @@ int rx_image_open(int fd, bool checksum, uint64_t *done, struct rx_image *im)
     uint64_t capacity = ((uint64_t)(size < 0 ? 0 : size) + RX_EXTENT - 1) / RX_EXTENT * RX_EXTENT;
     capacity = capacity < 2 * RX_EXTENT ? 2 * RX_EXTENT : capacity;
     int rc = capacity >= RX_OFF_MAX ? rx_corrupt(0, "the file is too large to be an index")
-                                    : rx_map_new(fd, capacity, true, 0, &im->map);
+                                    : rx_map_new(fd, capacity, true, 0, false, &im->map);
     if (rc) {
         rx_held_close(fd);
         return rc;

@@ -399,6 +399,9 @@ const char *rx_build_info(void)
 #ifdef ROWEX_CRASHPOINTS
            ", crash points"
 #endif
+#ifdef ROWEX_TRACE
+           ", traced"
+#endif
 #ifdef ROWEX_POISON
            ", poisoned free cells"
 #endif

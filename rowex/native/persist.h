@@ -39,10 +39,7 @@ void rx_crashpoint(void);
 #endif
 /* After it; a traced build writes down what was stored (trace.h). */
 #ifdef ROWEX_TRACE
-#undef RX_POINT
-void rx_trace_begin(void);
 void rx_trace_stored(const void *p, size_t size);
-#define RX_POINT() rx_trace_begin()
 #define RX_STORED(p, size) rx_trace_stored(p, size)
 #define RX_TRACED true
 #else
