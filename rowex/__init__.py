@@ -19,6 +19,7 @@ from __future__ import annotations
 from rowex import _door, events
 from rowex.batch import Batch
 from rowex.coded import CodedIndex, CodedSession
+from rowex.columns import Packed
 from rowex.errors import (
     ClosedError,
     CorruptionError,
@@ -49,6 +50,7 @@ __all__ = [
     "FormatError",
     "Index",
     "Info",
+    "Packed",
     "ReadOnlyError",
     "Reader",
     "RowexError",

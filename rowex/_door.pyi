@@ -25,12 +25,18 @@ class Door:
     def get_many(self, keys: Iterable[Buffer]) -> list[bytes | None]: ...
     @overload
     def get_many(self, keys: Iterable[Buffer], default: T) -> list[bytes | T]: ...
+    @overload
+    def get_many(self, keys: Any, default: Any = None, *, dtype: Any) -> Any: ...
+    @overload
     def put_many(
         self,
         items: Mapping[Any, Buffer] | Iterable[tuple[Buffer, Buffer]],
+        values: None = None,
         *,
         timeout: float | None = None,
     ) -> int: ...
+    @overload
+    def put_many(self, items: Any, values: Any, *, timeout: float | None = None) -> int: ...
     def scan(
         self,
         start: Buffer | None = None,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from rowex._native import ffi, lib
 from rowex._slow_args import SLICE_NS, Wait, exact_bytes, export, pairs_of, successor
+from rowex.columns import is_column
 from rowex.errors import raise_result
 
 if TYPE_CHECKING:
@@ -203,9 +204,13 @@ class Door:
     def get_many(self, keys: Iterable[ReadableBuffer]) -> list[bytes | None]: ...
     @overload
     def get_many(self, keys: Iterable[ReadableBuffer], default: Any) -> list[Any]: ...
-    def get_many(self, keys: Iterable[ReadableBuffer], default: Any = None) -> list[Any]:
-        """The values of *keys*, in their order, *default* for each absent one."""
+    @overload
+    def get_many(self, keys: Any, default: Any = None, *, dtype: Any) -> Any: ...
+    def get_many(self, keys: Any, default: Any = None, *, dtype: Any = None) -> Any:
+        """The values of *keys*, in their order, *default* for each absent one; with a dtype, as arrays."""
         self._open_handle()
+        if dtype is not None or is_column(keys):
+            return self._get_columns(keys, default, dtype)  # type: ignore[attr-defined]
         exact = [exact_bytes(key, "key") for key in keys]
         room = _allocate("char[]", _ROOM_BYTES)
         values: list[Any] = []
@@ -246,13 +251,15 @@ class Door:
                 at += size
         return values
 
-    def put_many(self, items: Any, *, timeout: float | None = None) -> int:
+    def put_many(self, items: Any, values: Any = None, *, timeout: float | None = None) -> int:
         """
-        Store the pairs of a mapping or an iterable; the ticket of the last.
+        Store the pairs of a mapping or an iterable, or keys and as many *values*; the ticket of the last.
 
         Not atomic: what came before an error is applied.
         """
         self._writable()
+        if values is not None:
+            return int(self._put_columns(items, values, timeout))  # type: ignore[attr-defined]
         wait = Wait(timeout)
         pairs: list[tuple[bytes, bytes]] = []
         copied_bytes = ticket = 0

@@ -7,7 +7,7 @@ may be called from any thread; none holds the interpreter lock while it waits.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from struct import Struct
 from typing import TYPE_CHECKING, Any, TypeVar, overload
@@ -16,8 +16,9 @@ from rowex._door import Door
 from rowex._native import ffi, lib
 from rowex._views import OrderedMapping
 from rowex._waits import until_done
+from rowex.arrays import get_columns, put_columns, scan_columns
 from rowex.batch import Batch, apply_batch
-from rowex.codecs import encode_bytes
+from rowex.codecs import BYTES, encode_bytes
 from rowex.durable import wait_durable
 from rowex.errors import ClosedError, make_error, raise_result
 
@@ -71,6 +72,46 @@ class Calls(Door, OrderedMapping[bytes, bytes]):
         if self._commit:
             wait_durable(self._live_handle(), self._rx_thread, number, timeout)
         return number
+
+    def _get_columns(self, keys: Any, default: Any, dtype: Any) -> Any:
+        return get_columns(self, BYTES, BYTES, keys, default, dtype)  # the door's get_many, for columns
+
+    def _put_columns(self, keys: Any, values: Any, timeout: float | None) -> int:
+        return put_columns(self, BYTES, BYTES, keys, values, timeout)
+
+    def scan_batches(
+        self,
+        start: Buffer | None = None,
+        stop: Buffer | None = None,
+        *,
+        prefix: Buffer | None = None,
+        size: int = 65536,
+        keys: Any = None,
+        values: Any = None,
+    ) -> Iterator[tuple[Any, Any]]:
+        """
+        The items with start <= key < stop, in key order, as NumPy arrays.
+
+        Args:
+            start: The smallest key; None: no bound.
+            stop: The first key that is too great; None: no bound.
+            prefix: Only keys that begin with it.
+            size: Items of a batch, >= 1; the last may have fewer.
+            keys: dtype of the keys; None: of any length, as a `Packed`.
+            values: dtype of the values, likewise.
+
+        Returns:
+            An iterator of (keys, values): arrays, or `Packed`, each new.
+
+        Raises:
+            TypeError: A dtype that cannot be stored.
+            ValueError: While iterating: an item does not fit its dtype.
+            ImportError: NumPy is not installed.
+
+        As weak as `scan`: of keys that come and go meanwhile some are given.
+        """
+        first, last, stem = (None if bound is None else encode_bytes(bound) for bound in (start, stop, prefix))
+        return scan_columns(self, (BYTES, BYTES), (first, last, stem), size, (keys, values))
 
     def __len__(self) -> int:
         count = ffi.new("uint64_t *")

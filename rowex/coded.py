@@ -11,9 +11,11 @@ from typing import Any, Generic, Self, TypeVar, overload
 
 from rowex._native import lib
 from rowex._views import ITEMS, KEYS, OrderedMapping
+from rowex.arrays import get_columns, put_columns, scan_columns
 from rowex.batch import Batch
 from rowex.calls import Calls
 from rowex.codecs import Codec
+from rowex.columns import is_column
 from rowex.errors import DuplicateKeyError, raise_result
 from rowex.index import Index, Session
 from rowex.results import CheckReport, Info, Stats
@@ -96,13 +98,25 @@ class CodedCalls(OrderedMapping[K, V], Generic[K, V]):
     def get_many(self, keys: Iterable[K]) -> list[V | None]: ...
     @overload
     def get_many(self, keys: Iterable[K], default: D) -> list[V | D]: ...
-    def get_many(self, keys: Iterable[K], default: Any = None) -> list[Any]:
-        """The values of *keys*, in their order, *default* for each absent one."""
+    @overload
+    def get_many(self, keys: Any, default: Any = None, *, dtype: Any) -> Any: ...
+    def get_many(self, keys: Any, default: Any = None, *, dtype: Any = None) -> Any:
+        """The values of *keys*, in their order, *default* for each absent one; with a dtype, as arrays."""
+        if dtype is not None or is_column(keys):
+            return get_columns(self._raw, self._keys, self._values, keys, default, dtype)
         found = self._raw.get_many(list(map(self._key, keys)))
         return [default if data is None else self._to_value(data) for data in found]
 
-    def put_many(self, items: Mapping[K, V] | Iterable[tuple[K, V]], *, timeout: float | None = None) -> int:
-        """Put every item; the ticket of the last.  Each put is atomic, the whole is not."""
+    @overload
+    def put_many(
+        self, items: Mapping[K, V] | Iterable[tuple[K, V]], values: None = ..., *, timeout: float | None = ...
+    ) -> int: ...
+    @overload
+    def put_many(self, items: Any, values: Any, *, timeout: float | None = ...) -> int: ...
+    def put_many(self, items: Any, values: Any = None, *, timeout: float | None = None) -> int:
+        """Put every item, or keys and *values*; the ticket of the last.  Each put is atomic, the whole is not."""
+        if values is not None:
+            return put_columns(self._raw, self._keys, self._values, items, values, timeout)
         pairs = items.items() if isinstance(items, Mapping) else items
         encode_key, encode_value = self._key, self._value
         return self._raw.put_many(((encode_key(key), encode_value(value)) for key, value in pairs), timeout=timeout)
@@ -232,6 +246,24 @@ class CodedCalls(OrderedMapping[K, V], Generic[K, V]):
         if what == ITEMS:
             return map(self._item, found)
         return map(self._to_key, found) if what == KEYS else map(self._to_value, found)
+
+    def scan_batches(
+        self,
+        start: K | None = None,
+        stop: K | None = None,
+        *,
+        prefix: K | None = None,
+        size: int = 65536,
+        keys: Any = None,
+        values: Any = None,
+    ) -> Iterator[tuple[Any, Any]]:
+        """As `Calls.scan_batches`; integers of the codec int are int64 where no dtype is given."""
+        bounds = (
+            None if start is None else self._key(start),
+            None if stop is None else self._key(stop),
+            None if prefix is None else self._keys.encode_prefix(prefix),
+        )
+        return scan_columns(self._raw, (self._keys, self._values), bounds, size, (keys, values))
 
 
 class CodedIndex(CodedCalls[K, V]):

@@ -104,6 +104,7 @@ _CLASSES: dict[str, type[Exception]] = {
     "RX_E_REPLACED": FormatError,
     "RX_E_IO": OSError,
     "RX_E_POWER": CorruptionError,
+    "RX_E_ITEM": ValueError,
 }
 
 _ERRNO: dict[str, int] = {

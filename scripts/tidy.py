@@ -29,7 +29,7 @@ LONGER = {
 FLOOR = """errors.h format.h trace.h persist.h crash.h disk.h core.h index.h log.h cell.h node.h tree.h lock.h window.h
     cursor.h file.h manage.h fileio.h segment.h flush.h frames.h checkpoint.h recovery.h durable.h""".split()
 MIDDLE = "bits.h epoch.h uid.h alloc.h cells.h intent.h settle.h scan.h build.h gate.h".split()
-ROOF = "image.h guard.h change.h transaction.h batch.h attach.h hot_api.h hot.h".split()
+ROOF = "image.h guard.h change.h transaction.h batch.h column.h attach.h hot_api.h hot.h".split()
 ORDER = FLOOR + MIDDLE + ROOF
 # Sources of the floor know its headers alone; those of gc/ nothing of the roof.
 FLOOR_SOURCES = """crc.c cursor.c disk.c error.c file.c fork.c log.c manage.c node.c persist.c replay.c segment.c

@@ -94,11 +94,7 @@ static int rx_change_begin(rx_index *h, struct rx_thread *given, int64_t wait_ns
     return rc;
 }
 
-/*
- * The cache misses of the next changes, all at once instead of one after the other.  What it
- * reads may be stale by the time of the change, which looks for itself.
- */
-static void rx_warm(struct rx_thread *t, size_t n, const void *const *keys, const size_t *key_len)
+void rx_warm(struct rx_thread *t, size_t n, const void *const *keys, const size_t *key_len)
 {
     if (rx_load_rlx(&t->map->size) < RX_WARM_BYTES || rx_enter_read(t) != RX_OK)
         return;

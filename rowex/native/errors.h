@@ -41,7 +41,8 @@
     X(RX_E_BUSY,          -17, "somebody has it open, or this reader or writer is in use by another thread", "") \
     X(RX_E_IO,            -18, "a mapped page could not be read or written",        "the disk failed or the file was cut short; open it again") \
     X(RX_E_UNSUPPORTED,   -19, "not supported here",                                "see the message") \
-    X(RX_E_POWER,         -20, "the file was in use when the machine stopped",      "restore a backup, or get out what can be had with `rowex salvage`; a file with durability=\"process\" does not survive power loss")
+    X(RX_E_POWER,         -20, "the file was in use when the machine stopped",      "restore a backup, or get out what can be had with `rowex salvage`; a file with durability=\"process\" does not survive power loss") \
+    X(RX_E_ITEM,          -21, "an item of an array does not fit",                  "choose another dtype")
 
 enum rx_result {
 #define X(name, value, what, hint) name = value,

@@ -202,11 +202,11 @@ static PyMethodDef door_methods[] = {
      PyDoc_STR("discard($self, key, *, timeout=None)\n--\n\n"
                "Remove a key if it is present; whether it was.")},
     {"get_many", METHOD(rx_hot_get_many), METH_FASTCALL | METH_KEYWORDS,
-     PyDoc_STR("get_many($self, keys, default=None)\n--\n\n"
-               "The values of keys, in their order, default for each absent one.")},
+     PyDoc_STR("get_many($self, keys, default=None, *, dtype=None)\n--\n\n"
+               "The values of keys, in their order, default for each absent one; with a dtype, as arrays.")},
     {"put_many", METHOD(rx_hot_put_many), METH_FASTCALL | METH_KEYWORDS,
-     PyDoc_STR("put_many($self, items, *, timeout=None)\n--\n\n"
-               "Store the pairs of a mapping or an iterable; the ticket of the last.\n\n"
+     PyDoc_STR("put_many($self, items, values=None, *, timeout=None)\n--\n\n"
+               "Store the pairs of a mapping or an iterable, or keys and as many values; the ticket of the last.\n\n"
                "Not atomic: what came before an error is applied.")},
     {"scan", METHOD(rx_hot_scan), METH_METHOD | METH_FASTCALL | METH_KEYWORDS,
      PyDoc_STR("scan($self, start=None, stop=None, *, prefix=None, reverse=False, limit=None)\n--\n\n"

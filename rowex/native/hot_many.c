@@ -107,17 +107,28 @@ static int get_chunk(struct hot_door *self, PyObject *list, Py_ssize_t from, siz
     return 0;
 }
 
+/* Columns take the other door, with a dtype or as a buffer of many: one call of cffi for all of them is nothing. */
+static bool is_column(PyObject *keys)
+{
+    if (PyList_CheckExact(keys) || PyTuple_CheckExact(keys) || PyBytes_Check(keys) || PyByteArray_Check(keys))
+        return false;
+    return PyObject_CheckBuffer(keys);
+}
+
 PyObject *rx_hot_get_many(struct hot_door *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names)
 {
-    static const char *const parameter[] = {"keys", "default"};
-    static const struct hot_signature signature = {"get_many", 1, 2, 2, parameter};
-    PyObject *slot[2];
+    static const char *const parameter[] = {"keys", "default", "dtype"};
+    static const struct hot_signature signature = {"get_many", 1, 2, 3, parameter};
+    PyObject *slot[3];
     if (rx_hot_parse(&signature, args, nargs, names, slot) < 0)
         return NULL;
     if (!self->handle) {
         rx_hot_raise(RX_E_CLOSED, NULL);
         return NULL;
     }
+    if ((slot[2] && slot[2] != Py_None) || is_column(slot[0]))
+        return PyObject_CallMethod((PyObject *)self, "_get_columns", "OOO", slot[0], slot[1] ? slot[1] : Py_None,
+                                   slot[2] ? slot[2] : Py_None);
     PyObject *list = key_list(slot[0]);
     struct get_chunk *chunk = list ? PyMem_Malloc(sizeof *chunk) : NULL;
     if (list && !chunk) {
@@ -294,21 +305,24 @@ static int put_all(struct hot_door *self, PyObject *iterator, struct put_chunk *
 
 PyObject *rx_hot_put_many(struct hot_door *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names)
 {
-    static const char *const parameter[] = {"items", "timeout"};
-    static const struct hot_signature signature = {"put_many", 1, 1, 2, parameter};
-    PyObject *slot[2];
+    static const char *const parameter[] = {"items", "values", "timeout"};
+    static const struct hot_signature signature = {"put_many", 1, 2, 3, parameter};
+    PyObject *slot[3];
     if (rx_hot_parse(&signature, args, nargs, names, slot) < 0)
         return NULL;
     if (!self->handle || self->readonly) {
         rx_hot_raise(self->handle ? RX_E_READONLY : RX_E_CLOSED, NULL);
         return NULL;
     }
+    if (slot[1] && slot[1] != Py_None)
+        return PyObject_CallMethod((PyObject *)self, "_put_columns", "OOO", slot[0], slot[1],
+                                   slot[2] ? slot[2] : Py_None);
     struct put_chunk *chunk = PyMem_Malloc(sizeof *chunk);
     if (!chunk)
         return PyErr_NoMemory();
     chunk->n = chunk->copied_bytes = chunk->value_bytes = 0;
     chunk->ticket = 0;
-    PyObject *iterator = rx_hot_wait_begin(slot[1], &chunk->wait) < 0 ? NULL : pairs_of(slot[0]);
+    PyObject *iterator = rx_hot_wait_begin(slot[2], &chunk->wait) < 0 ? NULL : pairs_of(slot[0]);
     int result = iterator ? put_all(self, iterator, chunk) : -1;
     Py_XDECREF(iterator);
     uint64_t ticket = chunk->ticket;

@@ -103,6 +103,49 @@ int rx_remove_many(rx_index *h, rx_thread *t, size_t n, const void *const *keys,
                    int64_t wait_ns, size_t *done, size_t *removed, uint64_t *ticket);
 
 /*
+ * Columns: items side by side in memory, which are the bytes of keys or values, or are
+ * converted to them and back (column.h).
+ */
+enum {
+    RX_F_FIXED = 1, /* `width` bytes each */
+    RX_F_PADDED,    /* the same, zeros at their end left out */
+    RX_F_OFFSETS,   /* item i: data[offsets[i]] up to data[offsets[i + 1]] */
+    RX_F_SIGNED,    /* integers of `width` bytes: 1, 2, 4 or 8 */
+    RX_F_UNSIGNED,
+};
+struct rx_column {
+    int form;
+    int plain;       /* integers: stored as 8 bytes, big-endian, none negative; 0: as the int codec does */
+    int swapped;     /* integers: in memory with the other byte order */
+    size_t width;    /* RX_F_OFFSETS: of an offset, 4 or 8; 8 in what is written */
+    void *data;
+    void *offsets;
+    size_t capacity; /* RX_F_OFFSETS: bytes at data */
+};
+/*
+ * The values of keys [from, upto) into the same places of `values`; found[i] 1 or 0, the
+ * value then zeros.  *done: the first that was not answered; RX_E_ITEM: it does not fit;
+ * RX_TOO_SMALL (RX_F_OFFSETS): it has no room, *need bytes.
+ */
+int rx_get_columns(rx_index *h, rx_thread *t, const struct rx_column *keys, const struct rx_column *values,
+                   uint8_t *found, size_t from, size_t upto, size_t *done, size_t *need);
+/*
+ * Puts items [from, upto), in order; of several `parts`, those keys that fall to `part`: equal ones
+ * to the same.  *done as above; RX_WOULD_WAIT: call again from there.
+ */
+int rx_put_columns(rx_index *h, rx_thread *t, const struct rx_column *keys, const struct rx_column *values,
+                   size_t from, size_t upto, unsigned part, unsigned parts, int64_t wait_ns, size_t *done,
+                   uint64_t *ticket);
+/* Can all of [from, upto) be converted?  *ascending: is each greater than the one before it (from > 0: too)? */
+int rx_column_check(const struct rx_column *c, size_t from, size_t upto, int *ascending);
+/*
+ * `items` records of rx_scan_next() at *at become items from `to` on of the columns (NULL: left out).
+ * Moves *at and *done on; RX_E_ITEM, RX_TOO_SMALL as above: for item *done.
+ */
+int rx_columns_unpack(const void *records, size_t items, const struct rx_column *keys,
+                      const struct rx_column *values, size_t to, size_t *at, size_t *done);
+
+/*
  * All or nothing, at one instant: n keys, strictly ascending, value NULL: absent afterwards.
  * RX_WOULD_WAIT, or an error: nothing was changed.
  */

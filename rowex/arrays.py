@@ -1,0 +1,439 @@
+"""
+`get_many`, `put_many` and `scan_batches` for columns (see `columns`), over cffi, for both doors.
+
+The core works with the interpreter lock given up, a chunk at a time; between chunks signals are
+handled.  From SHARE_ITEMS items on several threads share a batch, each with a uid of its own, as
+far as the process may use cores.  A reader or writer has one uid, hence one thread.
+"""
+
+from __future__ import annotations
+
+import operator
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from rowex._native import ffi, lib
+from rowex._slow_args import SLICE_NS, Wait, successor
+from rowex.columns import OFFSETS, Column, Packed, checked, input_column, is_text, numpy, output_column
+from rowex.durable import wait_durable
+from rowex.errors import raise_result
+
+if TYPE_CHECKING:
+    from rowex.calls import Calls
+    from rowex.codecs import Codec
+
+__all__ = ["get_columns", "put_columns", "scan_columns"]
+
+GET_ITEMS, PUT_ITEMS = 16384, 2048  # a chunk: some milliseconds
+SHARE_ITEMS = 131072  # from here on another thread pays
+ROOM_BYTES = 1 << 20
+OK, TOO_SMALL, WOULD_WAIT, END = int(lib.RX_OK), int(lib.RX_TOO_SMALL), int(lib.RX_WOULD_WAIT), int(lib.RX_END)
+E_TABLE_FULL = int(lib.RX_E_TABLE_FULL)
+_new_room = ffi.new_allocator(should_clear_after_alloc=False)
+
+
+# --- sharing the work ---
+
+
+class _Work:
+    """
+    Chunks that several threads take from a list; the first error ends it for all.
+
+    Attributes:
+        stopped: One of the threads has failed, or was interrupted.
+    """
+
+    def __init__(self, chunks: deque[Any], call: Callable[[_Work, Any], int]) -> None:
+        """
+        Collect what is to be done.
+
+        Args:
+            chunks: Arguments of *call*.
+            call: Does one chunk; the core's result.
+        """
+        self._chunks, self._call = chunks, call
+        self._errors: list[BaseException] = []
+        self.stopped = False
+
+    def run(self, threads: int) -> None:
+        """Do all chunks, in this thread and *threads* - 1 others; raises the first error."""
+        helpers = [threading.Thread(target=self._help, name="rowex", daemon=True) for _ in range(threads - 1)]
+        try:
+            with suppress(RuntimeError):  # no more threads: then with fewer
+                for helper in helpers:
+                    helper.start()
+            self._take()
+            for helper in helpers:
+                if helper.ident is not None:
+                    helper.join()
+            self._take()  # what a helper gave back
+        finally:
+            self.stopped = True
+            for helper in helpers:  # they use our buffers, and see soon that it is over
+                while helper.is_alive():
+                    with suppress(BaseException):
+                        helper.join()
+        if self._errors:
+            raise self._errors.pop()  # kept by nobody: no cycle holds the buffers
+
+    def _take(self, *, helps: bool = False) -> None:
+        while not self.stopped:
+            try:
+                chunk = self._chunks.popleft()
+            except IndexError:
+                return
+            code = self._call(self, chunk)
+            if code == E_TABLE_FULL and helps:  # no uid for this thread: the others do it
+                self._chunks.appendleft(chunk)
+                return
+            if code < OK:
+                raise_result(code)
+
+    def _help(self) -> None:
+        try:
+            self._take(helps=True)
+        except BaseException as error:
+            self._errors.append(error)
+            self.stopped = True
+
+
+def _threads(calls: Calls, count: int) -> int:
+    if calls._rx_thread != ffi.NULL or count < SHARE_ITEMS:
+        return 1
+    return min(len(os.sched_getaffinity(0)), count * 2 // SHARE_ITEMS)
+
+
+# --- get ---
+
+
+def get_columns(calls: Calls, keys: Codec[Any], values: Codec[Any], wanted: Any, default: Any, dtype: Any) -> Any:
+    """
+    What `get_many` does for columns.
+
+    Args:
+        calls: The index, reader or writer of bytes.
+        keys: Its codecs.
+        values: Likewise.
+        wanted: The keys.
+        default: Stands in for each absent value.
+        dtype: Of the values; None: a list of objects.
+
+    Returns:
+        A list; or (an array or a Packed, an array of bool: which are present).
+
+    Raises:
+        TypeError: Keys or a dtype that the codecs do not take.
+        ValueError: A key that cannot be stored, or a value that does not fit the dtype.
+        ImportError: dtype was given, and NumPy is not installed.
+    """
+    calls._live_handle()
+    if dtype is Packed and default is not None:
+        raise TypeError("a Packed has no place for a default: what is absent has no bytes")
+    with input_column(wanted, "keys", keys.code, keys.encode) as column:
+        if dtype is None:
+            return _get_list(calls, column, values, default)
+        found = numpy().zeros(column.count, "?")
+        result: Any
+        if is_text(dtype):
+            result = _get_packed(calls, column, found).padded()
+        elif dtype is Packed:
+            result = _get_packed(calls, column, found)
+        else:
+            result, into = output_column(column.count, dtype, "values", values.code)
+            _get_fixed(calls, column, into, found)
+    if default is not None:
+        result[~found] = default
+    return result, found
+
+
+def _get_fixed(calls: Calls, keys: Column, values: Column, found: Any) -> None:
+    answers = ffi.from_buffer("uint8_t[]", found) if keys.count else ffi.NULL
+
+    def call(_: _Work, start: int) -> int:
+        done, need = ffi.new("size_t *"), ffi.new("size_t *")
+        end = min(start + GET_ITEMS, keys.count)
+        return int(
+            lib.rx_get_columns(
+                calls._live_handle(),
+                calls._rx_thread,
+                keys.pointer,
+                values.pointer,
+                answers,
+                start,
+                end,
+                done,
+                need,
+            )
+        )
+
+    _Work(deque(range(0, keys.count, GET_ITEMS)), call).run(_threads(calls, keys.count))
+
+
+class Growing:
+    """An OFFSETS column of bytes whose room grows; without NumPy."""
+
+    def __init__(self, count: int, capacity: int) -> None:
+        self.data = bytearray(capacity)
+        self.offsets = bytearray(8 * (count + 1))
+        self._count = count
+        self._describe()
+
+    def _describe(self) -> None:
+        held = ffi.from_buffer(self.data), ffi.from_buffer(self.offsets)
+        self.column = Column(self._count, OFFSETS, 8, held[0], *held, offsets=held[1], capacity=len(self.data))
+
+    def used(self, done: int) -> int:
+        """Bytes of the first *done* items."""
+        return int.from_bytes(self.offsets[8 * done : 8 * done + 8], "little")
+
+    def packed(self, count: int) -> Packed:
+        """The first *count* items, over NumPy."""
+        np = numpy()
+        return Packed(
+            np.frombuffer(self.data, "u1")[: self.used(count)], np.frombuffer(self.offsets, "i8")[: count + 1]
+        )
+
+    def grow(self, done: int, need: int) -> None:
+        """Room for *need* bytes behind the first *done* items."""
+        wanted = self.used(done) + need
+        if wanted > len(self.data):
+            self.column.__exit__()  # it holds the buffer, which cannot grow then
+            self.data += bytes(max(wanted, 2 * len(self.data)) - len(self.data))
+            self._describe()
+
+
+def _get_growing(calls: Calls, keys: Column, found: Any, into: Growing) -> None:
+    done, need = ffi.new("size_t *"), ffi.new("size_t *")
+    while done[0] < keys.count:
+        at = done[0]
+        code = lib.rx_get_columns(
+            calls._live_handle(),
+            calls._rx_thread,
+            keys.pointer,
+            into.column.pointer,
+            found,
+            at,
+            min(at + GET_ITEMS, keys.count),
+            done,
+            need,
+        )
+        if code == TOO_SMALL:
+            into.grow(done[0], need[0])
+        elif code < OK:
+            raise_result(code)
+
+
+def _get_packed(calls: Calls, keys: Column, found: Any) -> Packed:
+    into = Growing(keys.count, 4096 + keys.count * 16)
+    _get_growing(calls, keys, ffi.from_buffer("uint8_t[]", found), into)
+    return into.packed(keys.count)
+
+
+def _get_list(calls: Calls, keys: Column, values: Codec[Any], default: Any) -> list[Any]:
+    into = Growing(keys.count, 4096 + keys.count * 16)
+    found = bytearray(keys.count)
+    _get_growing(calls, keys, ffi.from_buffer("uint8_t[]", found), into)
+    packed = Packed(into.data, memoryview(into.offsets).cast("q"))
+    return [values.decode(data) if there else default for data, there in zip(packed, found, strict=True)]
+
+
+# --- put ---
+
+
+def put_columns(
+    calls: Calls, keys: Codec[Any], values: Codec[Any], names: Any, contents: Any, timeout: float | None
+) -> int:
+    """
+    What `put_many` does for columns.
+
+    Args:
+        calls: The index or writer of bytes.
+        keys: Its codecs.
+        values: Likewise.
+        names: The keys.
+        contents: The values, as many.
+        timeout: Seconds to wait for others, >= 0; None: as long as it takes.
+
+    Returns:
+        The ticket of the last.
+
+    Raises:
+        TypeError: Items that the codecs do not take; nothing was changed.
+        ValueError: Not as many values as keys, or items that cannot be stored; nothing was changed.
+        TimeoutError: Others held what it needs; what came before was put.
+        Exception: As `put_many`.
+    """
+    wait = Wait(timeout)
+    calls._write_handle()
+    with (
+        input_column(names, "keys", keys.code, keys.encode) as key,
+        input_column(contents, "values", values.code, values.encode) as value,
+    ):
+        if key.count != value.count:
+            raise ValueError(f"there are {key.count} keys and {value.count} values")
+        ascending = checked(key)
+        checked(value)
+        tickets = _put(calls, key, value, ascending, wait)
+    ticket = max(tickets, default=0)
+    if calls._commit and tickets:
+        wait_durable(calls._live_handle(), calls._rx_thread, ticket, timeout)
+    return ticket
+
+
+def _put(calls: Calls, key: Column, value: Column, ascending: bool, wait: Wait) -> list[int]:
+    tickets: list[int] = []
+
+    def call(work: _Work, chunk: tuple[int, int, int, int]) -> int:
+        start, end, part, parts = chunk
+        done, ticket = ffi.new("size_t *", start), ffi.new("uint64_t *")
+        slice_ns = SLICE_NS
+        code = OK
+        while done[0] < end and code >= OK and not work.stopped:
+            at = done[0]
+            code = lib.rx_put_columns(
+                calls._write_handle(),
+                calls._rx_thread,
+                key.pointer,
+                value.pointer,
+                at,
+                min(at + PUT_ITEMS, end),
+                part,
+                parts,
+                slice_ns,
+                done,
+                ticket,
+            )
+            if code == WOULD_WAIT:
+                slice_ns = wait.more()
+        tickets.append(int(ticket[0]))
+        return int(code)
+
+    threads = _threads(calls, key.count)
+    _Work(_shares(key.count, threads, ascending), call).run(threads)
+    return tickets
+
+
+def _shares(count: int, threads: int, ascending: bool) -> deque[tuple[int, int, int, int]]:
+    """
+    Who puts what: ranges of ascending keys; else by key, so that of equal ones the last comes last.
+    """
+    if ascending:
+        step = -(-count // threads) or 1
+        return deque((start, min(start + step, count), 0, 1) for start in range(0, count, step))
+    return deque((0, count, part, threads) for part in range(threads))
+
+
+# --- scan ---
+
+
+def scan_columns(
+    calls: Calls,
+    codecs: tuple[Codec[Any], Codec[Any]],
+    bounds: tuple[bytes | None, bytes | None, bytes | None],
+    size: int,
+    dtypes: tuple[Any, Any],
+) -> Iterator[tuple[Any, Any]]:
+    """
+    What `scan_batches` does.
+
+    Args:
+        calls: The index, reader or writer of bytes.
+        codecs: Of keys and values.
+        bounds: start, stop and prefix, as stored.
+        size: Items of a batch, >= 1.
+        dtypes: Of keys and values; None: int64 for the codec int, else Packed.
+
+    Returns:
+        An iterator of (keys, values), each an array or a Packed.
+
+    Raises:
+        TypeError: A dtype that the codecs do not give.
+        ValueError: A size that is none; later, a key or value that does not fit its dtype.
+        ImportError: NumPy is not installed.
+    """
+    numpy()
+    if operator.index(size) < 1:
+        raise ValueError("size must be at least 1")
+    sides = [_Side(what, codec, dtype) for what, codec, dtype in zip(("keys", "values"), codecs, dtypes, strict=True)]
+    return _batches(calls, _open_scan(calls, *bounds), operator.index(size), sides)
+
+
+def _open_scan(calls: Calls, start: bytes | None, stop: bytes | None, prefix: bytes | None) -> Any:
+    if prefix is not None:
+        end = successor(prefix)
+        start = prefix if start is None else max(start, prefix)
+        stop = stop if end is None else end if stop is None else min(stop, end)
+    out = ffi.new("rx_scan **")
+    first, last = (ffi.NULL if bound is None else ffi.from_buffer(bound) for bound in (start, stop))
+    code = lib.rx_scan_open(calls._live_handle(), first, len(start or b""), last, len(stop or b""), 0, -1, out)
+    if code < OK:
+        raise_result(code)
+    return ffi.gc(out[0], lib.rx_scan_close)
+
+
+def _batches(calls: Calls, scan: Any, size: int, sides: list[_Side]) -> Iterator[tuple[Any, Any]]:
+    room = _new_room("char[]", ROOM_BYTES)
+    items, need, at, done = (ffi.new("size_t *") for _ in range(4))
+    code, count = OK, 0
+    while code != END:
+        for side in sides:
+            side.begin(size)
+        count = 0
+        while count < size:
+            code = lib.rx_scan_next(
+                calls._live_handle(), calls._rx_thread, scan, room, len(room), size - count, 1, items, need
+            )
+            if code == TOO_SMALL:
+                room = _new_room("char[]", need[0])
+                continue
+            if code == END:
+                break
+            if code == OK:
+                pointers = [side.reserve(count, len(room)) for side in sides]
+                at[0] = 0
+                code = lib.rx_columns_unpack(room, items[0], *pointers, count, at, done)
+            if code < OK:
+                raise_result(code)
+            count += items[0]
+        if count:
+            yield sides[0].end(count), sides[1].end(count)
+
+
+class _Side:
+    """The keys, or the values, of a batch of a scan."""
+
+    def __init__(self, what: str, codec: Codec[Any], dtype: Any) -> None:
+        if dtype is None:
+            dtype = "i8" if codec.name == "int" else Packed
+        self._what, self._code = what, codec.code
+        self._text = is_text(dtype)
+        self._dtype = Packed if self._text else dtype
+        self._array: Any = None
+        self._column: Any = None
+        if self._dtype is not Packed:
+            output_column(0, dtype, what, codec.code)  # say now what is wrong with it
+
+    def begin(self, size: int) -> None:
+        """A new batch."""
+        if self._dtype is Packed:
+            self._array = Growing(size, ROOM_BYTES)
+        else:
+            self._array, self._column = output_column(size, self._dtype, self._what, self._code)
+
+    def reserve(self, done: int, need: int) -> Any:
+        """Room for *need* bytes more behind the first *done* items; the column that has it."""
+        if self._dtype is not Packed:
+            return self._column.pointer
+        self._array.grow(done, need)
+        return self._array.column.pointer
+
+    def end(self, count: int) -> Any:
+        """The batch, of so many items."""
+        if self._dtype is not Packed:
+            return self._array[:count]
+        packed = self._array.packed(count)
+        return packed.padded() if self._text else packed
