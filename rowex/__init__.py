@@ -32,6 +32,7 @@ from rowex.errors import (
 )
 from rowex.files import copy, destroy, rename, salvage
 from rowex.index import Index, Reader, Writer
+from rowex.loading import build
 from rowex.opening import memory, open
 from rowex.results import CheckReport, Info, Salvaged, Stats, UidInfo
 
@@ -59,6 +60,7 @@ __all__ = [
     "UidInfo",
     "Writer",
     "__version__",
+    "build",
     "copy",
     "destroy",
     "door",

@@ -1,5 +1,5 @@
 """
-`get_many`, `put_many` and `scan_batches` for columns (see `columns`), over cffi, for both doors.
+`get_many` and `put_many` for columns (see `columns`), over cffi, for both doors.
 
 The core works with the interpreter lock given up, a chunk at a time; between chunks signals are
 handled.  From SHARE_ITEMS items on several threads share a batch, each with a uid of its own, as
@@ -8,32 +8,28 @@ far as the process may use cores.  A reader or writer has one uid, hence one thr
 
 from __future__ import annotations
 
-import operator
 import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from rowex._native import ffi, lib
-from rowex._slow_args import SLICE_NS, Wait, successor
+from rowex._slow_args import SLICE_NS, Wait
 from rowex.columns import OFFSETS, Column, Packed, checked, input_column, is_text, numpy, output_column
-from rowex.durable import wait_durable
 from rowex.errors import raise_result
 
 if TYPE_CHECKING:
     from rowex.calls import Calls
     from rowex.codecs import Codec
 
-__all__ = ["get_columns", "put_columns", "scan_columns"]
+__all__ = ["Growing", "columns_of", "get_columns", "put_columns", "put_items"]
 
 GET_ITEMS, PUT_ITEMS = 16384, 2048  # a chunk: some milliseconds
 SHARE_ITEMS = 131072  # from here on another thread pays
-ROOM_BYTES = 1 << 20
-OK, TOO_SMALL, WOULD_WAIT, END = int(lib.RX_OK), int(lib.RX_TOO_SMALL), int(lib.RX_WOULD_WAIT), int(lib.RX_END)
+OK, TOO_SMALL, WOULD_WAIT = int(lib.RX_OK), int(lib.RX_TOO_SMALL), int(lib.RX_WOULD_WAIT)
 E_TABLE_FULL = int(lib.RX_E_TABLE_FULL)
-_new_room = ffi.new_allocator(should_clear_after_alloc=False)
 
 
 # --- sharing the work ---
@@ -269,30 +265,66 @@ def put_columns(
     """
     wait = Wait(timeout)
     calls._write_handle()
+    with columns_of(keys, values, names, contents) as (key, value):
+        return put_items(calls, key, value, 0, key.count, wait)
+
+
+@contextmanager
+def columns_of(keys: Codec[Any], values: Codec[Any], names: Any, contents: Any) -> Iterator[tuple[Column, Column]]:
+    """
+    Keys and values as columns, while they are used.
+
+    Args:
+        keys: Codec of the keys.
+        values: Codec of the values.
+        names: The keys.
+        contents: The values, as many.
+
+    Returns:
+        A context manager of the two columns; on leaving the buffers are given back.
+
+    Raises:
+        TypeError: Items that the codecs do not take.
+        ValueError: Not as many values as keys.
+    """
     with (
         input_column(names, "keys", keys.code, keys.encode) as key,
         input_column(contents, "values", values.code, values.encode) as value,
     ):
         if key.count != value.count:
             raise ValueError(f"there are {key.count} keys and {value.count} values")
-        ascending = checked(key)
-        checked(value)
-        tickets = _put(calls, key, value, ascending, wait)
-    ticket = max(tickets, default=0)
-    if calls._commit and tickets:
-        wait_durable(calls._live_handle(), calls._rx_thread, ticket, timeout)
-    return ticket
+        yield key, value
 
 
-def _put(calls: Calls, key: Column, value: Column, ascending: bool, wait: Wait) -> list[int]:
+def put_items(calls: Calls, key: Column, value: Column, start: int, end: int, wait: Wait) -> int:
+    """
+    Put the items [start, end) of two columns; waits until they are durable where the handle wants that.
+
+    Args:
+        calls: The index or writer of bytes.
+        key: The keys.
+        value: The values.
+        start: The first item.
+        end: Behind the last.
+        wait: How long to wait for others.
+
+    Returns:
+        The ticket of the last.
+
+    Raises:
+        ValueError: Items that cannot be stored; nothing was changed.
+        Exception: As `put_many`.
+    """
+    ascending = checked(key, start, end)
+    checked(value, start, end)
     tickets: list[int] = []
 
     def call(work: _Work, chunk: tuple[int, int, int, int]) -> int:
-        start, end, part, parts = chunk
-        done, ticket = ffi.new("size_t *", start), ffi.new("uint64_t *")
+        first, last, part, parts = chunk
+        done, ticket = ffi.new("size_t *", first), ffi.new("uint64_t *")
         slice_ns = SLICE_NS
         code = OK
-        while done[0] < end and code >= OK and not work.stopped:
+        while done[0] < last and code >= OK and not work.stopped:
             at = done[0]
             code = lib.rx_put_columns(
                 calls._write_handle(),
@@ -300,7 +332,7 @@ def _put(calls: Calls, key: Column, value: Column, ascending: bool, wait: Wait) 
                 key.pointer,
                 value.pointer,
                 at,
-                min(at + PUT_ITEMS, end),
+                min(at + PUT_ITEMS, last),
                 part,
                 parts,
                 slice_ns,
@@ -312,128 +344,25 @@ def _put(calls: Calls, key: Column, value: Column, ascending: bool, wait: Wait) 
         tickets.append(int(ticket[0]))
         return int(code)
 
-    threads = _threads(calls, key.count)
-    _Work(_shares(key.count, threads, ascending), call).run(threads)
-    return tickets
+    threads = _threads(calls, end - start)
+    _Work(_shares(start, end, threads, ascending), call).run(threads)
+    ticket = max(tickets, default=0)
+    if calls._commit and tickets:
+        _settle(calls, ticket, wait)
+    return ticket
 
 
-def _shares(count: int, threads: int, ascending: bool) -> deque[tuple[int, int, int, int]]:
-    """
-    Who puts what: ranges of ascending keys; else by key, so that of equal ones the last comes last.
-    """
-    if ascending:
-        step = -(-count // threads) or 1
-        return deque((start, min(start + step, count), 0, 1) for start in range(0, count, step))
-    return deque((0, count, part, threads) for part in range(threads))
+def _settle(calls: Calls, ticket: int, wait: Wait) -> None:
+    slice_ns = SLICE_NS
+    while (code := lib.rx_wait_durable(calls._live_handle(), calls._rx_thread, ticket, slice_ns)) != OK:
+        if code != WOULD_WAIT:
+            raise_result(code)
+        slice_ns = wait.more()
 
 
-# --- scan ---
-
-
-def scan_columns(
-    calls: Calls,
-    codecs: tuple[Codec[Any], Codec[Any]],
-    bounds: tuple[bytes | None, bytes | None, bytes | None],
-    size: int,
-    dtypes: tuple[Any, Any],
-) -> Iterator[tuple[Any, Any]]:
-    """
-    What `scan_batches` does.
-
-    Args:
-        calls: The index, reader or writer of bytes.
-        codecs: Of keys and values.
-        bounds: start, stop and prefix, as stored.
-        size: Items of a batch, >= 1.
-        dtypes: Of keys and values; None: int64 for the codec int, else Packed.
-
-    Returns:
-        An iterator of (keys, values), each an array or a Packed.
-
-    Raises:
-        TypeError: A dtype that the codecs do not give.
-        ValueError: A size that is none; later, a key or value that does not fit its dtype.
-        ImportError: NumPy is not installed.
-    """
-    numpy()
-    if operator.index(size) < 1:
-        raise ValueError("size must be at least 1")
-    sides = [_Side(what, codec, dtype) for what, codec, dtype in zip(("keys", "values"), codecs, dtypes, strict=True)]
-    return _batches(calls, _open_scan(calls, *bounds), operator.index(size), sides)
-
-
-def _open_scan(calls: Calls, start: bytes | None, stop: bytes | None, prefix: bytes | None) -> Any:
-    if prefix is not None:
-        end = successor(prefix)
-        start = prefix if start is None else max(start, prefix)
-        stop = stop if end is None else end if stop is None else min(stop, end)
-    out = ffi.new("rx_scan **")
-    first, last = (ffi.NULL if bound is None else ffi.from_buffer(bound) for bound in (start, stop))
-    code = lib.rx_scan_open(calls._live_handle(), first, len(start or b""), last, len(stop or b""), 0, -1, out)
-    if code < OK:
-        raise_result(code)
-    return ffi.gc(out[0], lib.rx_scan_close)
-
-
-def _batches(calls: Calls, scan: Any, size: int, sides: list[_Side]) -> Iterator[tuple[Any, Any]]:
-    room = _new_room("char[]", ROOM_BYTES)
-    items, need, at, done = (ffi.new("size_t *") for _ in range(4))
-    code, count = OK, 0
-    while code != END:
-        for side in sides:
-            side.begin(size)
-        count = 0
-        while count < size:
-            code = lib.rx_scan_next(
-                calls._live_handle(), calls._rx_thread, scan, room, len(room), size - count, 1, items, need
-            )
-            if code == TOO_SMALL:
-                room = _new_room("char[]", need[0])
-                continue
-            if code == END:
-                break
-            if code == OK:
-                pointers = [side.reserve(count, len(room)) for side in sides]
-                at[0] = 0
-                code = lib.rx_columns_unpack(room, items[0], *pointers, count, at, done)
-            if code < OK:
-                raise_result(code)
-            count += items[0]
-        if count:
-            yield sides[0].end(count), sides[1].end(count)
-
-
-class _Side:
-    """The keys, or the values, of a batch of a scan."""
-
-    def __init__(self, what: str, codec: Codec[Any], dtype: Any) -> None:
-        if dtype is None:
-            dtype = "i8" if codec.name == "int" else Packed
-        self._what, self._code = what, codec.code
-        self._text = is_text(dtype)
-        self._dtype = Packed if self._text else dtype
-        self._array: Any = None
-        self._column: Any = None
-        if self._dtype is not Packed:
-            output_column(0, dtype, what, codec.code)  # say now what is wrong with it
-
-    def begin(self, size: int) -> None:
-        """A new batch."""
-        if self._dtype is Packed:
-            self._array = Growing(size, ROOM_BYTES)
-        else:
-            self._array, self._column = output_column(size, self._dtype, self._what, self._code)
-
-    def reserve(self, done: int, need: int) -> Any:
-        """Room for *need* bytes more behind the first *done* items; the column that has it."""
-        if self._dtype is not Packed:
-            return self._column.pointer
-        self._array.grow(done, need)
-        return self._array.column.pointer
-
-    def end(self, count: int) -> Any:
-        """The batch, of so many items."""
-        if self._dtype is not Packed:
-            return self._array[:count]
-        packed = self._array.packed(count)
-        return packed.padded() if self._text else packed
+def _shares(start: int, end: int, threads: int, ascending: bool) -> deque[tuple[int, int, int, int]]:
+    """Who puts what: ranges of ascending keys; else by key, so that of equal ones the last comes last."""
+    if not ascending:
+        return deque((start, end, part, threads) for part in range(threads))
+    step = -(-(end - start) // threads) or 1
+    return deque((first, min(first + step, end), 0, 1) for first in range(start, end, step))

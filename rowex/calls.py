@@ -7,7 +7,7 @@ may be called from any thread; none holds the interpreter lock while it waits.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from struct import Struct
 from typing import TYPE_CHECKING, Any, TypeVar, overload
@@ -16,11 +16,13 @@ from rowex._door import Door
 from rowex._native import ffi, lib
 from rowex._views import OrderedMapping
 from rowex._waits import until_done
-from rowex.arrays import get_columns, put_columns, scan_columns
+from rowex.arrays import get_columns, put_columns
 from rowex.batch import Batch, apply_batch
 from rowex.codecs import BYTES, encode_bytes
 from rowex.durable import wait_durable
 from rowex.errors import ClosedError, make_error, raise_result
+from rowex.loading import load_into
+from rowex.scans import scan_columns
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -78,6 +80,25 @@ class Calls(Door, OrderedMapping[bytes, bytes]):
 
     def _put_columns(self, keys: Any, values: Any, timeout: float | None) -> int:
         return put_columns(self, BYTES, BYTES, keys, values, timeout)
+
+    def load(self, items: Any, values: Any = None, *, progress: Callable[[int], object] | None = None) -> int:
+        """
+        Put many items, and tell how far it is.
+
+        Args:
+            items: Pairs (key, value), or a mapping; or keys, as `put_many` takes them.
+            values: As many values as keys; None: *items* has both.
+            progress: Called now and then with the number of items stored so far.
+
+        Returns:
+            The ticket of the last.
+
+        Raises:
+            Exception: As `put_many`; what came before is put.
+
+        `rowex.build` makes a new index of sorted items several times as fast.
+        """
+        return load_into(self, BYTES, BYTES, items, values, progress)
 
     def scan_batches(
         self,

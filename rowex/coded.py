@@ -11,14 +11,16 @@ from typing import Any, Generic, Self, TypeVar, overload
 
 from rowex._native import lib
 from rowex._views import ITEMS, KEYS, OrderedMapping
-from rowex.arrays import get_columns, put_columns, scan_columns
+from rowex.arrays import get_columns, put_columns
 from rowex.batch import Batch
 from rowex.calls import Calls
 from rowex.codecs import Codec
 from rowex.columns import is_column
 from rowex.errors import DuplicateKeyError, raise_result
 from rowex.index import Index, Session
+from rowex.loading import load_into
 from rowex.results import CheckReport, Info, Stats
+from rowex.scans import scan_columns
 
 __all__ = ["CodedCalls", "CodedIndex", "CodedSession"]
 
@@ -246,6 +248,10 @@ class CodedCalls(OrderedMapping[K, V], Generic[K, V]):
         if what == ITEMS:
             return map(self._item, found)
         return map(self._to_key, found) if what == KEYS else map(self._to_value, found)
+
+    def load(self, items: Any, values: Any = None, *, progress: Callable[[int], object] | None = None) -> int:
+        """As `Calls.load`."""
+        return load_into(self._raw, self._keys, self._values, items, values, progress)
 
     def scan_batches(
         self,

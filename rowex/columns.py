@@ -319,12 +319,14 @@ def is_text(dtype: Any) -> bool:
     return dtype is bytes or (isinstance(dtype, str) and dtype == "S")
 
 
-def checked(column: Column) -> bool:
+def checked(column: Column, first: int, last: int) -> bool:
     """
-    Look at every item of a column.
+    Look at items [first, last) of a column.
 
     Args:
         column: To be read.
+        first: The first of them.
+        last: Behind the last.
 
     Returns:
         Whether each is greater than the one before it.
@@ -334,8 +336,8 @@ def checked(column: Column) -> bool:
     """
     ascending = ffi.new("int *")
     whole = True
-    for start in range(0, column.count, 1 << 20):
-        end = min(start + (1 << 20), column.count)
+    for start in range(first, last, 1 << 20):
+        end = min(start + (1 << 20), last)
         code = lib.rx_column_check(column.pointer, start, end, ascending)
         if code < 0:
             raise_result(code)

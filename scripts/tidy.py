@@ -37,7 +37,7 @@ FLOOR_SOURCES = """crc.c cursor.c disk.c error.c file.c fork.c log.c manage.c no
 UPWARD = {("uid.c", "guard.h")}  # the thread's own uid is cached where a call begins
 
 # Atomics live in persist.h.  These touch flags and pointers of the process itself, in no file.
-PROCESS_LOCAL = """checkpoint.c close.c copy.c core.h cursor.c disk.c duplicate.c durable.c epoch.c epoch.h error.c
+PROCESS_LOCAL = """building.c checkpoint.c close.c copy.c core.h cursor.c disk.c duplicate.c durable.c epoch.c epoch.h error.c
     file.c flush.c frames.c gate.c guard.h index.c intent.c persist.c scan.c sigbus.c trace.c uid.c verify.c
     walk.c writing.c""".split()
 
@@ -45,7 +45,7 @@ PROCESS_LOCAL = """checkpoint.c close.c copy.c core.h cursor.c disk.c duplicate.
 FILE_CALLS = re.compile(
     r"\b(rx_sys_)?(fallocate|ftruncate|msync|fsync|fdatasync|linkat|renameat|unlinkat|pwrite)\((?!2\))"
 )
-FILES = "backup.c checkpoint.c create.c file.c manage.c open.c recovery.c segment.c".split()
+FILES = "backup.c building.c checkpoint.c create.c file.c manage.c open.c recovery.c segment.c".split()
 
 LOOSE_END = re.compile(r"\b(TODO|FIXME|XXX)\b")
 

@@ -33,6 +33,9 @@ void rx_checkpoint_name(const struct rx_db *db, const char *suffix, char name[30
  */
 int rx_duplicate_tree(struct rx_thread *t, struct rx_map *to, bool checksum, uint64_t *brk, uint64_t *count);
 uint64_t rx_duplicate_room(struct rx_map *from);
+/* The superblock of a new file, clean: of the source, where options say nothing. */
+int rx_duplicate_super(struct rx_super *s, const struct rx_options *o, const struct rx_map *to, uint64_t brk,
+                       uint64_t count);
 /*
  * A copy at o->path under a uuid of its own.  t is inside a call, outside epochs.  What is to be
  * done to the file `made`, whole and synced, before it gets its name: f, or NULL.

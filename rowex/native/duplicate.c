@@ -187,9 +187,8 @@ int rx_duplicate_tree(struct rx_thread *t, struct rx_map *to, bool checksum, uin
 
 /* ---- the new file --------------------------------------------------------------------- */
 
-/* Options that say nothing take what the source has. */
-static int rx_duplicate_super(struct rx_super *s, const struct rx_options *o, const struct rx_map *to, uint64_t brk,
-                              uint64_t count)
+int rx_duplicate_super(struct rx_super *s, const struct rx_options *o, const struct rx_map *to, uint64_t brk,
+                       uint64_t count)
 {
     uint64_t capacity = o->capacity ? o->capacity : brk * 16 > 1ull << 30 ? brk * 16 : 1ull << 30;
     rx_random_bytes(s->uuid, sizeof s->uuid);

@@ -200,6 +200,18 @@ int rx_inspect_path(rx_index *h, const void *key, size_t key_len, uint64_t *offs
 
 int rx_destroy(const char *path);                       /* NAME and sidecars; RX_E_BUSY while somebody has it open */
 int rx_rename(const char *from, const char *to);        /* likewise */
+/*
+ * A new index at options->path, where nothing may be, from items in key order.  add: RX_MISMATCH
+ * at *done: that key is not greater than the one before it; the others may still be finished.
+ * Until finish has returned RX_OK there is no such file.  One thread at a time; close frees.
+ */
+struct rx_building;
+typedef struct rx_building rx_building;
+int rx_building_open(const struct rx_options *options, rx_building **out);
+int rx_building_add(rx_building *b, const struct rx_column *keys, const struct rx_column *values, size_t from,
+                    size_t upto, size_t *done);
+int rx_building_finish(rx_building *b);
+void rx_building_close(rx_building *b);
 int rx_copy_file(const char *from, const struct rx_options *to); /* dense copy under a new uuid; from may be in use */
 /*
  * A copy under a uuid of its own that holds what the index held at one instant, while others

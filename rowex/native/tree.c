@@ -140,43 +140,57 @@ int rx_find(struct rx_map *map, const uint8_t *key, uint64_t key_len, struct rx_
     return rx_find_with(map, key, key_len, leaf, false);
 }
 
+struct rx_walker { const uint8_t *key; uint64_t key_len, depth; rx_ref ref, *slot; };
+
+/* The second half of a hop: RX_OK a node, RX_END a leaf; what the next will read first is on its way. */
+__attribute__((always_inline)) static inline int rx_walk_child(struct rx_map *map, struct rx_walker *w, bool writes)
+{
+    int rc = rx_hop_child(map, w->slot, &w->ref);
+    if (RX_UNLIKELY(rc != RX_OK && rc != RX_END))
+        return rc;
+    rx_prefetch_hop(map->base, w->ref, w->depth < w->key_len ? w->key[w->depth] : 0);
+    if (writes && rc == RX_OK) /* it has the lock */
+        __builtin_prefetch(map->base + rx_ref_off(w->ref), 1);
+    return rc;
+}
+
 /*
  * Group walk: all keys take one hop, then all the next, so that their cache misses
- * overlap; between the two halves of a hop the slots are on their way.  result[i] is
- * RX_END where ref[i] is a leaf, which is on its way too.
+ * overlap; between the two halves of a hop the slots are on their way.  A Node256 without
+ * a prefix needs no first half: its slot was what the hop before has fetched.  result[i]
+ * is RX_END where w[i].ref is a leaf, which is on its way too.
  */
-static inline void rx_walk_group(struct rx_map *map, unsigned n, const void *const *keys, const size_t *key_len,
-                                 uint64_t *depth, rx_ref *ref, int *result, bool writes)
+__attribute__((always_inline)) static inline void rx_walk_group(struct rx_map *map, unsigned n,
+                                                                const void *const *keys, const size_t *key_len,
+                                                                struct rx_walker *w, int *result, bool writes)
 {
-    rx_ref *slot[RX_GROUP];
-    unsigned active[RX_GROUP], count = n;
+    uint8_t active[RX_GROUP], halfway[RX_GROUP];
+    unsigned count = n;
     for (unsigned i = 0; i < n; i++) {
-        ref[i] = RX_ROOT_OFF | RX_K_N256;
-        depth[i] = 0;
-        active[i] = i;
+        w[i] = (struct rx_walker){keys[i], key_len[i], 0, RX_ROOT_OFF | RX_K_N256, NULL};
+        active[i] = (uint8_t)i;
     }
     while (count) {
-        unsigned left = 0;
+        unsigned left = 0, half = 0;
         for (unsigned k = 0; k < count; k++) {
             unsigned i = active[k];
-            result[i] = rx_hop_slot(map, ref[i], keys[i], key_len[i], &depth[i], &slot[i]);
-            if (result[i])
+            if (RX_LIKELY((w[i].ref & (0xffull << 56 | RX_KIND_MASK)) == RX_K_N256 && w[i].depth < w[i].key_len)) {
+                w[i].slot = (rx_ref *)(void *)(map->base + rx_ref_off(w[i].ref) + RX_NODE_HEAD) + w[i].key[w[i].depth++];
+                result[i] = rx_walk_child(map, &w[i], writes);
+                active[left] = (uint8_t)i;
+                left += result[i] == RX_OK;
                 continue;
-            __builtin_prefetch(slot[i]);
-            active[left++] = i;
-        }
-        count = left;
-        left = 0;
-        for (unsigned k = 0; k < count; k++) {
-            unsigned i = active[k];
-            result[i] = rx_hop_child(map, slot[i], &ref[i]);
-            if (result[i] == RX_OK || result[i] == RX_END)
-                rx_prefetch_hop(map->base, ref[i], depth[i] < key_len[i] ? ((const uint8_t *)keys[i])[depth[i]] : 0);
-            if (result[i] == RX_OK) {
-                active[left++] = i;
-                if (writes) /* it has the lock */
-                    __builtin_prefetch(map->base + rx_ref_off(ref[i]), 1);
             }
+            result[i] = rx_hop_slot(map, w[i].ref, w[i].key, w[i].key_len, &w[i].depth, &w[i].slot);
+            __builtin_prefetch(result[i] == RX_OK ? w[i].slot : NULL);
+            halfway[half] = (uint8_t)i;
+            half += result[i] == RX_OK;
+        }
+        for (unsigned k = 0; k < half; k++) {
+            unsigned i = halfway[k];
+            result[i] = rx_walk_child(map, &w[i], writes);
+            active[left] = (uint8_t)i;
+            left += result[i] == RX_OK;
         }
         count = left;
     }
@@ -185,20 +199,18 @@ static inline void rx_walk_group(struct rx_map *map, unsigned n, const void *con
 void rx_find_group(struct rx_map *map, unsigned n, const void *const *keys, const size_t *key_len,
                    struct rx_leaf_view *leaf, int *result)
 {
-    uint64_t depth[RX_GROUP];
-    rx_ref ref[RX_GROUP];
-    rx_walk_group(map, n, keys, key_len, depth, ref, result, false);
+    struct rx_walker w[RX_GROUP];
+    rx_walk_group(map, n, keys, key_len, w, result, false);
     for (unsigned i = 0; i < n; i++)
         if (RX_UNLIKELY(map->fences))
             result[i] = rx_find_settled(map, keys[i], key_len[i], &leaf[i]);
         else if (result[i] == RX_END)
-            result[i] = rx_leaf_is(map, ref[i], keys[i], key_len[i], depth[i], &leaf[i]);
+            result[i] = rx_leaf_is(map, w[i].ref, w[i].key, w[i].key_len, w[i].depth, &leaf[i]);
 }
 
 void rx_warm_group(struct rx_map *map, unsigned n, const void *const *keys, const size_t *key_len)
 {
-    uint64_t depth[RX_GROUP];
-    rx_ref ref[RX_GROUP];
+    struct rx_walker w[RX_GROUP];
     int result[RX_GROUP];
-    rx_walk_group(map, n, keys, key_len, depth, ref, result, true);
+    rx_walk_group(map, n, keys, key_len, w, result, true);
 }
