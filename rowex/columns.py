@@ -17,8 +17,9 @@ anything else of a fixed size
 from __future__ import annotations
 
 import sys
+from array import array
 from collections.abc import Callable, Iterable, Iterator
-from itertools import accumulate, pairwise
+from itertools import accumulate, chain, pairwise
 from typing import Any, NoReturn, overload
 
 from rowex._native import ffi, lib
@@ -80,10 +81,7 @@ class Packed:
             A copy of them, packed.
         """
         rows = list(items)
-        with memoryview(bytearray(8 * (len(rows) + 1))).cast("q") as offsets:
-            for i, end in enumerate(accumulate(map(len, rows)), 1):
-                offsets[i] = end
-            return cls(b"".join(rows), memoryview(bytes(offsets)).cast("q"))
+        return cls(b"".join(rows), array("q", chain((0,), accumulate(map(len, rows)))))
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -232,7 +230,9 @@ def input_column(data: Any, what: str, codec: int, encode: Callable[[Any], bytes
         ValueError: A shape or layout that is none.
     """
     if not is_column(data):
-        data = Packed.of(map(encode, data))
+        rows = list(data)
+        plain = codec == BYTES and set(map(type, rows)) <= {bytes}
+        data = Packed.of(rows if plain else map(encode, rows))
     elif codec not in (BYTES, INT):
         _refuse(what, "only an index of bytes or int takes them; `raw` is the index of bytes below")
     elif isinstance(data, Packed) and codec == INT:
@@ -308,10 +308,10 @@ def output_column(count: int, dtype: Any, what: str, codec: int) -> tuple[Any, C
         form = PADDED if kind.kind == "S" else FIXED
         if what == "keys" and kind.kind not in "SV":
             _refuse(what, f"expected integers, S, V or rows of uint8, not {kind}")
-    array = np.zeros(count, kind)
-    pointer = ffi.cast("void *", int(array.__array_interface__["data"][0]))
+    made = np.zeros(count, kind)
+    pointer = ffi.cast("void *", int(made.__array_interface__["data"][0]))
     swapped = integer and not kind.isnative
-    return array, Column(count, form, kind.itemsize, pointer, array, plain=codec == BYTES, swapped=swapped)
+    return made, Column(count, form, kind.itemsize, pointer, made, plain=codec == BYTES, swapped=swapped)
 
 
 def is_text(dtype: Any) -> bool:

@@ -24,6 +24,7 @@ __all__ = ["build", "load_into"]
 
 Progress = Callable[[int], object]
 CHUNK_ITEMS = 65536  # some milliseconds of building
+PAIRS = 4096  # objects that are in the cache when they are looked at again
 OK, MISMATCH = int(lib.RX_OK), int(lib.RX_MISMATCH)
 
 
@@ -138,9 +139,9 @@ class _Building:
 
     def add_pairs(self, key: Codec[Any], value: Codec[Any], pairs: Iterator[Any]) -> Iterator[Any] | None:
         """Add pairs, up to the first that is out of order; the rest, or None."""
-        while chunk := list(islice(pairs, CHUNK_ITEMS)):
-            keys, contents = zip(*chunk, strict=True)
-            with columns_of(key, value, list(keys), list(contents)) as (key_column, value_column):
+        while chunk := list(islice(pairs, PAIRS)):
+            keys, contents = [name for name, _ in chunk], [content for _, content in chunk]
+            with columns_of(key, value, keys, contents) as (key_column, value_column):
                 done = self.add(key_column, value_column)
             if done < len(chunk):
                 return chain(chunk[done:], pairs)
@@ -177,7 +178,7 @@ def _put_pairs(
     calls: Calls, key: Codec[Any], value: Codec[Any], pairs: Iterable[Any], count: int, progress: Progress | None
 ) -> int:
     ticket, rest = 0, iter(pairs)
-    while chunk := [(key.encode(name), value.encode(content)) for name, content in islice(rest, CHUNK_ITEMS)]:
+    while chunk := [(key.encode(name), value.encode(content)) for name, content in islice(rest, PAIRS)]:
         ticket = calls.put_many(chunk)
         count += len(chunk)
         if progress is not None:

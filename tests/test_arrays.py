@@ -401,3 +401,13 @@ def test_without_numpy_lists_still_come_and_arrays_say_what_is_missing(folder: P
     )
     done = run_python("-c", program, folder=folder)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_example_of_the_manual_runs(folder: Path, monkeypatch: Any, capsys: Any) -> None:
+    """And prints what it says."""
+    manual = Path(__file__).parents[1] / "docs" / "arrays.md"
+    if not manual.exists():
+        pytest.skip("the documents are not beside the tests")
+    monkeypatch.chdir(folder)
+    exec(manual.read_text().split("```python\n")[1].split("```")[0], {})
+    assert capsys.readouterr().out.splitlines()[:2] == ["[2.5 1.5 0. ] [ True  True False]", f"10 {65555 * 16384}.0"]
