@@ -137,9 +137,28 @@ int rx_item_view(const struct rx_column *c, size_t i, uint8_t room[16], const ui
     return rx_is_number(c) ? rx_item_number(c, i, room, len) : rx_item_find(c, i, at, len);
 }
 
+/* The frequent case, without a question for each; false: an item is negative. */
+static bool rx_items_words(struct rx_items *items, const struct rx_column *c, size_t from, unsigned n)
+{
+    const uint8_t *at = (const uint8_t *)c->data + from * 8;
+    uint64_t all = 0;
+    for (unsigned i = 0; i < n; i++) {
+        uint64_t word;
+        memcpy(&word, at + i * 8, 8);
+        all |= word;
+        word = __builtin_bswap64(word);
+        memcpy(items->small + i * 16, &word, 8);
+        items->at[i] = items->small + i * 16;
+        items->len[i] = 8;
+    }
+    return c->form == RX_F_UNSIGNED || all >> 63 == 0;
+}
+
 static int rx_items_numbers(struct rx_items *items, const struct rx_column *c, size_t from, unsigned n)
 {
     int rc = RX_OK;
+    if (c->plain && c->width == 8 && !c->swapped && rx_items_words(items, c, from, n))
+        return RX_OK;
     for (unsigned i = 0; i < n && rc == RX_OK; i++) {
         items->at[i] = items->small + i * 16;
         rc = rx_item_number(c, from + i, items->small + i * 16, &items->len[i]);
@@ -213,7 +232,7 @@ static int rx_item_give_number(const struct rx_column *c, size_t i, const uint8_
     return rx_number_give(c, i, n);
 }
 
-int rx_item_give(const struct rx_column *c, size_t i, const uint8_t *from, uint64_t len)
+int rx_item_give_any(const struct rx_column *c, size_t i, const uint8_t *from, uint64_t len)
 {
     if (rx_is_number(c))
         return rx_item_give_number(c, i, from, len);
@@ -228,10 +247,7 @@ int rx_item_give(const struct rx_column *c, size_t i, const uint8_t *from, uint6
     uint8_t *to = (uint8_t *)c->data + i * c->width;
     if (RX_UNLIKELY(len > c->width || (len < c->width && c->form != RX_F_PADDED)))
         return rx_fail(RX_E_ITEM, 0, "item %zu has %llu bytes, the array holds %zu", i, (unsigned long long)len, c->width);
-    if (RX_LIKELY(len == 8)) /* most of them: a single load and store */
-        rx_copy_racy(to, from, 8);
-    else
-        rx_copy_racy(to, from, len);
+    rx_copy_racy(to, from, len);
     if (len < c->width)
         memset(to + len, 0, c->width - len);
     return RX_OK;
