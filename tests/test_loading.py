@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import rowex
+from commands import do
 from tools import Child, assert_same, eventually, leftovers
 
 np = pytest.importorskip("numpy")
@@ -156,3 +157,25 @@ def test_load_puts_into_what_is_there(path: Path, opened: Callable[..., Any], rn
         index.load([1], [2, 3])
     index.raw.load([b"\x80"], [b"\x80"])
     assert index[0] == 0
+
+
+def test_the_command_loads_arrays(path: Path, folder: Path) -> None:
+    """A new index is built, one that is there is added to; what is wrong is said, with status 2."""
+    for name, array in {"keys": np.arange(-3, 2000), "values": np.arange(2003) * 2, "few": np.zeros(3, "i8")}.items():
+        np.save(folder / f"{name}.npy", array)
+    files = [folder / "keys.npy", "--npy", folder / "values.npy"]
+    for extra in (["--keys", "int", "--values", "int"], []):
+        result = do("load", path, *files, *extra)
+        assert (result.exit_code, result.stderr) == (0, "rowex: 2003 item(s) stored\n")
+        with rowex.open(path, "r") as index:
+            assert dict(index.items()) == {i - 3: i * 2 for i in range(2003)}
+    assert do("load", path, *files, "-q").stderr == ""
+    for wrong in (
+        [folder / "new", folder / "keys.npy", "--npy", folder / "few.npy"],
+        [folder / "new", *files],  # negative numbers in an index of bytes
+        [folder / "new", folder / "keys.npy", "--npy", folder / "none.npy"],
+        [folder / "new", path, "--npy", folder / "few.npy"],
+        [path, *files, "--keys", "str"],
+    ):
+        assert do("load", *wrong).exit_code == 2
+        assert not (folder / "new").exists()

@@ -18,6 +18,7 @@ from tqdm import tqdm
 import rowex
 from rowex.cli.console import ABSENT, USAGE, Output, Unusable, describe, open_index, sides, tell
 from rowex.cli.text import BOM, Malformed, Side, json_line, quote
+from rowex.columns import numpy
 from rowex.errors import CorruptionError, RowexError
 from rowex.index import Index
 
@@ -313,6 +314,35 @@ def _total_bytes(stream: IO[bytes]) -> int | None:
     return told.st_size if stat.S_ISREG(told.st_mode) else None
 
 
+def _load_arrays(
+    index_path: str, keys_path: str, values_path: str, codecs: tuple[str | None, str | None], quiet: bool
+) -> None:
+    try:
+        keys, values = (numpy().load(path, mmap_mode="r") for path in (keys_path, values_path))
+        count = len(keys)
+    except (ImportError, ValueError, TypeError, OSError, EOFError) as error:
+        raise click.UsageError(f"arrays in files of the format .npy are needed: {error}") from None
+    hidden = True if quiet else None  # None: unless stderr is a terminal
+    with tqdm(total=count, unit=" items", disable=hidden, file=sys.stderr, leave=False) as bar:
+
+        def progress(done: int) -> None:
+            bar.update(done - bar.n)
+
+        try:
+            if os.path.exists(index_path):
+                with rowex.open(index_path, "w", keys=cast(Any, codecs[0]), values=cast(Any, codecs[1])) as index:
+                    index.load(keys, values, progress=progress)
+            else:
+                chosen = (codecs[0] or "bytes", codecs[1] or "bytes")
+                rowex.build(index_path, keys, values, codecs=chosen, progress=progress)
+        except (RowexError, OSError) as error:
+            raise Unusable(describe(error)) from None
+        except (TypeError, ValueError) as error:
+            raise click.UsageError(str(error)) from None
+    if not quiet:
+        tell(f"{count} item(s) stored")
+
+
 @click.command()
 @click.argument("index_path", metavar="INDEX")
 @click.argument("source", metavar="[FILE]", type=click.File("rb"), default="-")
@@ -326,6 +356,7 @@ def _total_bytes(stream: IO[bytes]) -> int | None:
 @click.option("--keys", type=click.Choice(["bytes", "str", "int", "tuple"]), help="Codec of a new index.")
 @click.option("--values", type=click.Choice(["bytes", "str", "int", "msgpack"]), help="Likewise.")
 @click.option("--header", is_flag=True, help="The first line of a TSV or CSV file names the columns.")
+@click.option("--npy", metavar="FILE", help="Arrays: FILE of this option holds the values, the other one the keys.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress bar, and no count.")
 @click.pass_context
 def load(
@@ -336,6 +367,7 @@ def load(
     keys: str | None,
     values: str | None,
     header: bool,
+    npy: str | None,
     quiet: bool,
 ) -> None:
     """
@@ -349,7 +381,13 @@ def load(
     FILE is stdin where it is left out, or -. INDEX is made if missing, with the codecs of the
     dump or of the options. A malformed line is named and makes the exit status 2; the rest is
     stored.
+
+    With --npy both files are NumPy arrays: `rowex load INDEX keys.npy --npy values.npy`. Of sorted keys
+    a new INDEX is built several times as fast.
     """
+    if npy is not None:
+        _load_arrays(index_path, str(getattr(source, "name", "-")), npy, (keys, values), quiet)
+        return
     if form is None:
         form = SUFFIXES.get(os.path.splitext(str(getattr(source, "name", "")))[1].lower(), "jsonl")
     read = Lines(source)
