@@ -592,7 +592,7 @@ def test_stats_count_what_is_there(index: Any) -> None:
     assert stats.used_bytes + stats.free_bytes + stats.retired_bytes + stats.unused_bytes <= stats.file_bytes
     assert stats.used_bytes >= 253 * 16 + 2 * 2072
     assert stats.capacity_bytes >= stats.file_bytes
-    assert [info.kind for info in stats.uids] == ["thread"]
+    assert [info.kind for info in stats.uids if info.kind != "flusher"] == ["thread"]  # it may have begun already
     assert index.check().keys == 253
 
 
