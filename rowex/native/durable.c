@@ -91,6 +91,18 @@ int rx_wait_durable(rx_index *h, rx_thread *given, uint64_t ticket, int64_t wait
     return rc;
 }
 
+int rx_ticket_ask(rx_index *h, uint64_t ticket)
+{
+    struct rx_thread *t;
+    uint64_t number;
+    int rc = rx_call_begin(h, NULL, &t);
+    if (rc)
+        return rc;
+    rc = t->db->logged ? rx_ticket_number(t, ticket, &number) : rx_no_log(t->db);
+    rx_call_end(t);
+    return rc == RX_ABSENT ? RX_WOULD_WAIT : rc;
+}
+
 int rx_checkpoint(rx_index *h, int64_t wait_ns)
 {
     struct rx_thread *t;

@@ -182,6 +182,19 @@ struct rx_log_info {
 };
 int rx_log_status(rx_index *h, struct rx_log_info *out);
 int rx_wait_durable(rx_index *h, rx_thread *t, uint64_t ticket, int64_t wait_ns);
+/*
+ * A descriptor instead of a waiting thread.  ask: never waits; RX_OK: durable.  RX_WOULD_WAIT: the
+ * descriptor becomes readable when it is, or will not be; *round is for what look tells.  Others as
+ * rx_wait_durable().  look: makes it unreadable; *durable is the ticket up to which all is, and an
+ * error is that of the questions up to round *failed (0: none failed).  Close it before the index.
+ */
+struct rx_watch;
+typedef struct rx_watch rx_watch;
+int rx_watch_open(rx_index *h, rx_watch **out);
+int rx_watch_fd(rx_watch *w);
+int rx_watch_ask(rx_watch *w, uint64_t ticket, uint64_t *round);
+int rx_watch_look(rx_watch *w, uint64_t *durable, uint64_t *failed);
+void rx_watch_close(rx_watch *w);
 int rx_checkpoint(rx_index *h, int64_t wait_ns); /* holds nobody; RX_E_BUSY while another is made */
 int rx_index_info(rx_index *h, struct rx_info *info);
 int rx_index_stats(rx_index *h, struct rx_stats *stats);                 /* walks the tree weakly */

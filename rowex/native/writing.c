@@ -16,6 +16,8 @@ static inline int rx_prepare_log(struct rx_thread *t)
 {
     const struct rx_logger *l = t->db->logger;
     if (RX_UNLIKELY(!rx_load32(&l->ready))) {
+        if (t->deadline_ns == 0) /* it opens a folder and touches the whole ring */
+            return rx_fail(RX_WOULD_WAIT, 0, "for this process to join the log");
         int rc = rx_log_join(t->db);
         if (rc)
             return rc;
