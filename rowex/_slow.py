@@ -198,6 +198,39 @@ class Door:
     def __delitem__(self, key: ReadableBuffer, /) -> None:
         self.remove(key)
 
+    # --- without waiting ---
+
+    def _tried(self, code: int, key: ReadableBuffer, ticket: Any) -> int | None:
+        if code == lib.RX_OK:
+            return int(ticket[0])
+        if code != lib.RX_WOULD_WAIT:
+            raise_result(code, key)
+        return None
+
+    def _try_store(self, call: Callable[..., int], key: ReadableBuffer, value: ReadableBuffer) -> int | None:
+        exact = exact_bytes(key, "key")
+        with export(value, "value") as data:
+            self._writable()
+            ticket = ffi.new("uint64_t *")
+            handle, pointer = self._open_handle(), ffi.from_buffer(exact)
+            code = call(handle, self._thread, pointer, len(exact), data, len(data), 0, ticket)
+            return self._tried(code, key, ticket)
+
+    # As put(), insert() and remove() at once; None where they would have to wait.
+
+    def _try_put(self, key: ReadableBuffer, value: ReadableBuffer) -> int | None:
+        return self._try_store(lib.rx_put, key, value)
+
+    def _try_insert(self, key: ReadableBuffer, value: ReadableBuffer) -> int | None:
+        return self._try_store(lib.rx_insert, key, value)
+
+    def _try_remove(self, key: ReadableBuffer, /) -> int | None:
+        exact = exact_bytes(key, "key")
+        self._writable()
+        ticket, pointer = ffi.new("uint64_t *"), ffi.from_buffer(exact)
+        code = lib.rx_remove(self._open_handle(), self._thread, pointer, len(exact), 0, ticket)
+        return self._tried(code, key, ticket)
+
     # --- many ---
 
     @overload

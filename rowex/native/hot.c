@@ -214,6 +214,12 @@ static PyMethodDef door_methods[] = {
     {"_scan", METHOD(rx_hot_scan_what), METH_METHOD | METH_FASTCALL | METH_KEYWORDS,
      PyDoc_STR("_scan($self, start, stop, prefix, reverse, limit, what)\n--\n\n"
                "As scan(); what: 0 items, 1 keys, 2 values.")},
+    {"_try_put", METHOD(rx_hot_try_put), METH_FASTCALL | METH_KEYWORDS,
+     PyDoc_STR("_try_put($self, key, value)\n--\n\nAs put() at once; None where it would have to wait.")},
+    {"_try_insert", METHOD(rx_hot_try_insert), METH_FASTCALL | METH_KEYWORDS,
+     PyDoc_STR("_try_insert($self, key, value)\n--\n\nAs insert() at once; None where it would have to wait.")},
+    {"_try_remove", METHOD(rx_hot_try_remove), METH_O,
+     PyDoc_STR("_try_remove($self, key, /)\n--\n\nAs remove() at once; None where it would have to wait.")},
     {"_rebind", METHOD(door_rebind), METH_VARARGS,
      PyDoc_STR("_rebind($self, handle, thread, /)\n--\n\nChange the addresses; handle 0 is closed.")},
     {NULL, NULL, 0, NULL},

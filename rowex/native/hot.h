@@ -6,6 +6,7 @@
  * hot_write.c  changes of one key
  * hot_many.c   get_many, put_many
  * hot_scan.c   the scan iterator
+ * hot_try.c    changes of one key that never wait
  *
  * Invariants of all of them:
  *  H1  The module knows Python objects and rx_hot_api, nothing else of the core.
@@ -105,6 +106,9 @@ PyObject *rx_hot_discard(struct hot_door *self, PyObject *const *args, Py_ssize_
 int rx_hot_set(struct hot_door *self, PyObject *key, PyObject *value); /* value NULL: del */
 PyObject *rx_hot_get_many(struct hot_door *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names);
 PyObject *rx_hot_put_many(struct hot_door *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names);
+PyObject *rx_hot_try_put(struct hot_door *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names);
+PyObject *rx_hot_try_insert(struct hot_door *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names);
+PyObject *rx_hot_try_remove(struct hot_door *self, PyObject *key);
 PyObject *rx_hot_scan(struct hot_door *self, PyTypeObject *defining, PyObject *const *args,
                       Py_ssize_t nargs, PyObject *names);
 PyObject *rx_hot_scan_what(struct hot_door *self, PyTypeObject *defining, PyObject *const *args,
