@@ -13,7 +13,7 @@ from time import monotonic
 from rowex._native import lib
 from rowex.errors import raise_result
 
-__all__ = ["until_done"]
+__all__ = ["checked", "until_done"]
 
 SLICE_NS = 50_000_000
 _OK = int(lib.RX_OK)
@@ -35,7 +35,7 @@ def until_done(attempt: Callable[[int], int], timeout: float | None) -> int:
         TimeoutError: The time is over; the message names who is waited for.
         Exception: The core's error.
     """
-    deadline = None if timeout is None else monotonic() + _checked(timeout)
+    deadline = None if timeout is None else monotonic() + checked(timeout)
     while True:
         wait_ns = SLICE_NS
         if deadline is not None:
@@ -50,7 +50,8 @@ def until_done(attempt: Callable[[int], int], timeout: float | None) -> int:
             return code
 
 
-def _checked(timeout: float) -> float:
+def checked(timeout: float) -> float:
+    """*timeout*, if it is a number of seconds >= 0."""
     if not isinstance(timeout, (int, float)):
         raise TypeError(f"timeout is in seconds, not {type(timeout).__name__}")
     if not timeout >= 0:

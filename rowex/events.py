@@ -12,13 +12,14 @@ from __future__ import annotations
 import logging
 import threading
 from _thread import interrupt_main
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
 from rowex._native import ffi, lib
 from rowex.errors import pending_interrupt, remember_interrupt, take_interrupt
 
-__all__ = ["install", "logger"]
+__all__ = ["install", "logger", "stop_when"]
 
 _standard = logging.getLogger("rowex")
 _standard.addHandler(logging.NullHandler())
@@ -40,6 +41,7 @@ def logger() -> Any:
     return structlog.wrap_logger(
         _standard,
         processors=[
+            structlog.contextvars.merge_contextvars,
             structlog.stdlib.filter_by_level,
             structlog.processors.KeyValueRenderer(key_order=["event"]),
         ],
@@ -75,9 +77,30 @@ def _raise_again(exception: BaseException) -> None:
         interrupt_main()
 
 
+class _Asked(threading.local):
+    check: Callable[[], None] | None = None
+
+
+_asked = _Asked()
+
+
+def stop_when(check: Callable[[], None] | None) -> None:
+    """
+    Have this thread's calls asked whether to go on.
+
+    Args:
+        check: Called about every 20 ms by a call that waits or works long; what it raises ends the
+            call, whose change has not happened then.  None: no more.
+    """
+    _asked.check = check
+    remember_interrupt(None)
+
+
 @ffi.def_extern(name="rowex_on_interrupt", error=1, onerror=_keep_exception)  # type: ignore[untyped-decorator]
 def _on_interrupt() -> int:
     # To be here is all it takes: the interpreter runs pending signal handlers on the way in.
+    if _asked.check is not None:
+        _asked.check()
     return 1 if pending_interrupt() is not None else 0
 
 

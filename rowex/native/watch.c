@@ -37,6 +37,7 @@ struct rx_watch {
     uint64_t failed; /* round of the last failure, 0: none */
     int code, os_errno;
     char text[512];
+    char late[512];  /* who held the last slice up */
 };
 
 static void rx_watch_tell(struct rx_watch *w)
@@ -53,6 +54,8 @@ static void rx_watch_serve(struct rx_watch *w, uint64_t ticket, uint64_t round)
     pthread_mutex_lock(&w->mutex);
     if (code != RX_WOULD_WAIT)
         w->served = round;
+    if (code == RX_WOULD_WAIT)
+        strncpy(w->late, rx_error_text(), sizeof w->late - 1);
     if (code < 0) {
         w->failed = round;
         w->code = code;
@@ -147,6 +150,15 @@ int rx_watch_look(rx_watch *w, uint64_t *durable, uint64_t *failed)
     if (rc)
         *failed = UINT64_MAX;
     return rc ? rc : *failed ? rx_fail(code, os_errno, "%s", text) : RX_OK;
+}
+
+int rx_watch_late(rx_watch *w)
+{
+    char late[sizeof w->late];
+    pthread_mutex_lock(&w->mutex);
+    memcpy(late, w->late, sizeof late);
+    pthread_mutex_unlock(&w->mutex);
+    return rx_fail(RX_E_TIMEOUT, 0, "%s", *late ? late : "for the log, which is being written");
 }
 
 void rx_watch_close(rx_watch *w)
