@@ -27,8 +27,10 @@ except ModuleNotFoundError as error:
     ) from None
 
 from rowex.aio.batches import Batch
+from rowex.aio.commands import Command
 from rowex.aio.index import Index, Opening
-from rowex.aio.opening import open
+from rowex.aio.opening import Serving, open, serve
 from rowex.aio.scanning import Scan
+from rowex.aio.service import Service
 
-__all__ = ["Batch", "Index", "Opening", "Scan", "open"]
+__all__ = ["Batch", "Command", "Index", "Opening", "Scan", "Service", "Serving", "open", "serve"]
