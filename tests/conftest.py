@@ -155,6 +155,18 @@ def index(path: Path, opened: Callable[..., Any]) -> Any:
     return opened(path)
 
 
+@pytest.fixture(params=["trio", "asyncio"])
+def run_async(request: pytest.FixtureRequest) -> Callable[..., Any]:
+    """Run an async function in a loop of its own, on each of both kinds."""
+    import anyio
+
+    def run(function: Callable[..., Any], *args: Any) -> Any:
+        return anyio.run(function, *args, backend=request.param)
+
+    run.backend = request.param  # type: ignore[attr-defined]
+    return run
+
+
 @pytest.fixture
 def child() -> Iterator[Callable[..., Child]]:
     """Fork a process that runs a function; killed when the test is over."""

@@ -101,6 +101,8 @@ struct rx_index {
 /* ---- errors: the last one of this thread ---------------------------------- */
 /* Records code, errno and a formatted text, returns code. */
 int rx_fail(int code, int os_errno, const char *format, ...) __attribute__((format(printf, 3, 4)));
+/* What another thread failed with, word for word; returns code. */
+int rx_fail_again(int code, int os_errno, const char *text);
 /* Adds which file it was to the last error's text; returns code. */
 int rx_fail_in(int code, const char *path);
 /* A damaged structure at `offset`; returns RX_E_CORRUPT. */

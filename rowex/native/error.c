@@ -57,6 +57,14 @@ int rx_fail_in(int code, const char *path)
     return code;
 }
 
+int rx_fail_again(int code, int os_errno, const char *text)
+{
+    snprintf(rx_text, sizeof rx_text, "%s", text);
+    rx_errno = os_errno;
+    rx_offset = 0;
+    return code;
+}
+
 const char *rx_error_text(void) { return rx_text; }
 int rx_error_errno(void) { return rx_errno; }
 uint64_t rx_error_offset(void) { return rx_offset; }

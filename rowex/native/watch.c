@@ -36,8 +36,8 @@ struct rx_watch {
     uint64_t round, served;
     uint64_t failed; /* round of the last failure, 0: none */
     int code, os_errno;
-    char text[512];
-    char late[512];  /* who held the last slice up */
+    char text[768];
+    char late[768];  /* who held the last slice up */
 };
 
 static void rx_watch_tell(struct rx_watch *w)
@@ -149,7 +149,7 @@ int rx_watch_look(rx_watch *w, uint64_t *durable, uint64_t *failed)
     *durable = rc ? 0 : told.durable;
     if (rc)
         *failed = UINT64_MAX;
-    return rc ? rc : *failed ? rx_fail(code, os_errno, "%s", text) : RX_OK;
+    return rc ? rc : *failed ? rx_fail_again(code, os_errno, text) : RX_OK;
 }
 
 int rx_watch_late(rx_watch *w)
@@ -158,7 +158,7 @@ int rx_watch_late(rx_watch *w)
     pthread_mutex_lock(&w->mutex);
     memcpy(late, w->late, sizeof late);
     pthread_mutex_unlock(&w->mutex);
-    return rx_fail(RX_E_TIMEOUT, 0, "%s", *late ? late : "for the log, which is being written");
+    return *late ? rx_fail_again(RX_E_TIMEOUT, 0, late) : rx_fail(RX_E_TIMEOUT, 0, "for the log, which is being written");
 }
 
 void rx_watch_close(rx_watch *w)
