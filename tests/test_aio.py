@@ -136,7 +136,7 @@ def test_batch_takes_effect_whole_or_not_at_all(path: Path, run_async: RunAsync)
 
     async def main() -> None:
         async with rowex.aio.open(path) as index:
-            with pytest.raises(ZeroDivisionError):
+            with pytest.raises(ZeroDivisionError):  # noqa: PT012
                 async with index.batch() as batch:
                     batch.put(b"a", b"1")
                     raise ZeroDivisionError
@@ -174,7 +174,7 @@ def test_codecs_name_keys_as_they_were_given(path: Path, run_async: RunAsync) ->
                 batch.remove("a")
             assert await index.popitem() == ("d", 4)
             assert await index.compare_and_set("b", 2, None)
-            assert [key async for key in index.keys()] == ["c"]
+            assert [key async for key in index.keys(reverse=True)] == ["c"]
 
     run_async(main)
 

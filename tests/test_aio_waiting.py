@@ -243,7 +243,7 @@ def test_wait_has_a_deadline_and_refuses_what_is_no_ticket(index: Any, run_async
     async def main() -> None:
         mine = rowex.aio.Index(index)
         old = await mine.put(b"a", b"1", durable=True)
-        with pytest.raises(TimeoutError) as caught:
+        with pytest.raises(TimeoutError) as caught:  # noqa: PT012
             while True:  # until one is not durable by the time that it is asked about
                 await mine.wait_durable(await mine.put(b"a", b"1"), timeout=0)
         assert "log" in str(caught.value)
@@ -281,7 +281,7 @@ def test_change_cancelled_before_it_is_durable_tells_its_ticket(index: Any, run_
                     raise
         assert index[b"a"] == b"%d" % number
         await mine.wait_durable(caught[0].ticket)  # type: ignore[attr-defined]
-        with pytest.raises(TimeoutError) as late:
+        with pytest.raises(TimeoutError) as late:  # noqa: PT012
             while True:
                 await mine.put(b"a", b"late", timeout=0, durable=True)
         assert late.value.ticket <= mine.position  # type: ignore[attr-defined]
@@ -489,6 +489,6 @@ def test_calls_are_checkpoints_now_and_then(index: Any) -> None:
             for _ in range(reading.TURN):
                 await mine.get(b"a")
         with trio.testing.assert_checkpoints():
-            assert [key async for key in mine.keys()] == [b"a"]
+            assert [key async for key in mine] == [b"a"]
 
     trio.run(main)

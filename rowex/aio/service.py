@@ -97,6 +97,7 @@ class Service(Generic[K, V]):
             anyio.WouldBlock: The backlog is full of commands that nobody awaits: await them, or use
                 `Command.accepted`.
             ClosedError: The service is closed.
+            ReadOnlyError: The index may only be read.
             TypeError: The key cannot be stored.
         """
         return self._submit("insert", key, lambda session: session.insert(key, value, timeout=timeout), durable)
@@ -116,8 +117,11 @@ class Service(Generic[K, V]):
             raise make_error(ClosedError, "this service is closed", hint="serve the path again")
         if self._unwatched >= self._backlog:
             raise anyio.WouldBlock(f"{self._unwatched} commands that nobody awaits: await them, or their accepted()")
+        writes = name in ("insert", "put", "remove")
+        if writes:
+            self._index._raw._write_handle()
         command = Command(self, name, key, self._key(key), call)
-        command.durable = name in ("insert", "put", "remove") and (durable or self._index._commit)
+        command.durable = writes and (durable or self._index._commit)
         self._made += 1
         self._unwatched += 1
         command.number = self._made
@@ -300,10 +304,11 @@ class Service(Generic[K, V]):
         self._closing = True
         self._group.cancel_scope.cancel()
         ours = error if isinstance(error, anyio.get_cancelled_exc_class()) else None
+        swallowed: bool | None = False
         try:
             # Others are not handed to the group, which would wrap them.
             if ours is None:
-                swallowed = await self._group.__aexit__(None, None, None)
+                await self._group.__aexit__(None, None, None)
             else:
                 swallowed = await self._group.__aexit__(type(ours), ours, ours.__traceback__)
         finally:
