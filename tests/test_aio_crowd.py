@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import pytest
 
 import rowex
@@ -68,8 +69,8 @@ def test_ten_thousand_tasks_beside_peers_that_are_killed(
                 while over < TASKS:
                     process = child(disturb, path)
                     await anyio.to_thread.run_sync(process.recv)
-                    await anyio.sleep(rng.random() * 0.02)
-                    process.kill()
+                    await anyio.sleep(rng.random() * 0.1)
+                    await anyio.to_thread.run_sync(process.cleanup)
 
             async with anyio.create_task_group() as group:
                 group.start_soon(kill)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-import anyio.abc
+import anyio.to_thread
 import pytest
 
 import rowex

@@ -192,7 +192,7 @@ def test_ten_thousand_waiters_take_one_thread_and_one_descriptor(index: Any, run
             for number in range(10_000):
                 group.start_soon(write, number)
             await anyio.sleep(0)
-            assert threading.active_count() == threads
+            assert threading.active_count() <= threads
             assert len(os.listdir("/proc/self/fd")) <= descriptors + 1  # the listing itself
             assert len(os.listdir("/proc/self/task")) <= tasks + 1  # a checkpoint may be made
         assert done == 10_000

@@ -65,8 +65,10 @@ class Changing(Reading[K, V]):
                 raise
         return ticket
 
-    async def _wait_for(self, call: Callable[[float | None], T], timeout: float | None) -> T:
-        return await patiently(call, self._state().limiter, timeout)
+    async def _wait_for(
+        self, call: Callable[[float | None], T], timeout: float | None, first: Callable[[], T | None] | None = None
+    ) -> T:
+        return await patiently(call, self._state().limiter, timeout, first)
 
     def _at_once(self, call: Callable[[float | None], T]) -> tuple[T, int] | None:
         """None: it would have to wait, and nothing was changed."""
@@ -81,11 +83,24 @@ class Changing(Reading[K, V]):
         await self._due()
         done = self._at_once(call) if at_once else None
         if done is None:
-            done = await self._wait_for(lambda left: self._plain.ticketed(lambda: call(left)), timeout)
+            again = (lambda: self._at_once(call)) if at_once else None
+            done = await self._wait_for(lambda left: self._plain.ticketed(lambda: call(left)), timeout, again)
         result, ticket = done
         if ticket:
             await self._settle(ticket, False, timeout, began)
         return result
+
+    async def _store(
+        self,
+        at_once: Callable[[Any, Any], int | None],
+        store: Callable[..., int],
+        name: Any,
+        data: Any,
+        timeout: float | None,
+    ) -> int:
+        """It would have to wait, or copies much."""
+        first = (lambda: at_once(name, data)) if len(data) <= LARGE_BYTES else None
+        return await self._wait_for(lambda left: store(name, data, timeout=left), timeout, first)
 
     async def put(self, key: K, value: V, *, timeout: float | None = None, durable: bool = False) -> int:
         """
@@ -115,7 +130,7 @@ class Changing(Reading[K, V]):
         name, data = self._key(key), self._value(value)
         ticket = self._plain._try_put(name, data) if len(data) <= LARGE_BYTES else None
         if ticket is None:
-            ticket = await self._wait_for(lambda left: self._plain.put(name, data, timeout=left), timeout)
+            ticket = await self._store(self._plain._try_put, self._plain.put, name, data, timeout)
         return await self._settle(ticket, True, timeout, began) if durable or self._commit else ticket
 
     async def insert(self, key: K, value: V, *, timeout: float | None = None, durable: bool = False) -> int:
@@ -141,7 +156,7 @@ class Changing(Reading[K, V]):
         try:
             ticket = self._plain._try_insert(name, data) if len(data) <= LARGE_BYTES else None
             if ticket is None:
-                ticket = await self._wait_for(lambda left: self._plain.insert(name, data, timeout=left), timeout)
+                ticket = await self._store(self._plain._try_insert, self._plain.insert, name, data, timeout)
         except DuplicateKeyError:
             raise_result(int(lib.RX_PRESENT), key)  # named as the caller gave it
         return await self._settle(ticket, durable, timeout, began)
@@ -168,7 +183,9 @@ class Changing(Reading[K, V]):
         try:
             ticket = self._plain._try_remove(name)
             if ticket is None:
-                ticket = await self._wait_for(lambda left: self._plain.remove(name, timeout=left), timeout)
+                ticket = await self._wait_for(
+                    lambda left: self._plain.remove(name, timeout=left), timeout, lambda: self._plain._try_remove(name)
+                )
         except KeyError:
             raise KeyError(key) from None
         return await self._settle(ticket, durable, timeout, began)

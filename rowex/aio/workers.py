@@ -85,6 +85,7 @@ async def run(
     call: Callable[[], T],
     limiter: anyio.CapacityLimiter | None = None,
     *,
+    first: Callable[[], T | None] | None = None,
     undo: Callable[[T], object] | None = None,
 ) -> T:
     """
@@ -92,7 +93,9 @@ async def run(
 
     Args:
         call: What may wait.
-        limiter: How many of its kind may run at once; None: the loop's default.
+        limiter: How many of its kind may run at once; None: as many as there are.
+        first: Tried on the loop when its turn has come, for by then it may need no thread; None, or
+            the result None: it does.
         undo: Called with the result where the task is cancelled although there is one; None: the
             exception carries it, as `ticket`.
 
@@ -103,17 +106,29 @@ async def run(
         BaseException: What it raised; or the task was cancelled, and the call was ended.
     """
     job = Job(call, task_name())
+    if limiter is not None:
+        await limiter.acquire_on_behalf_of(job)
     try:
-        await anyio.to_thread.run_sync(job.run, limiter=limiter)
+        if first is not None and (found := first()) is not None:
+            return found
+        await anyio.to_thread.run_sync(job.run, limiter=anyio.CapacityLimiter(1))
     except anyio.get_cancelled_exc_class() as error:
         await job.stop()
         if job.happened:
             tell(error, job.result) if undo is None else undo(job.result)
         raise
+    finally:
+        if limiter is not None:
+            limiter.release_on_behalf_of(job)
     return job.result
 
 
-async def patiently(call: Callable[[float | None], T], limiter: anyio.CapacityLimiter, timeout: float | None) -> T:
+async def patiently(
+    call: Callable[[float | None], T],
+    limiter: anyio.CapacityLimiter,
+    timeout: float | None,
+    first: Callable[[], T | None] | None = None,
+) -> T:
     """
     Call something that takes a timeout in a worker thread.
 
@@ -121,6 +136,7 @@ async def patiently(call: Callable[[float | None], T], limiter: anyio.CapacityLi
         call: Is given the seconds that are left.
         limiter: How many may run at once.
         timeout: Seconds, >= 0, with the wait for a thread; None: as long as it takes.
+        first: As for `run`.
 
     Returns:
         Its result.
@@ -129,8 +145,8 @@ async def patiently(call: Callable[[float | None], T], limiter: anyio.CapacityLi
         TimeoutError: The time is over; nothing was changed.
     """
     if timeout is None:
-        return await run(lambda: call(None), limiter)
+        return await run(lambda: call(None), limiter, first=first)
     until = monotonic() + checked(timeout)
     with anyio.move_on_after(timeout + GRACE_S):
-        return await run(lambda: call(max(0.0, until - monotonic())), limiter)
+        return await run(lambda: call(max(0.0, until - monotonic())), limiter, first=first)
     raise TimeoutError(f"no worker thread was free within {timeout} s; nothing was changed")
