@@ -29,8 +29,8 @@ class Waiter:
 
     __slots__ = ("error", "event", "gone", "told")
 
-    def __init__(self) -> None:
-        self.event = anyio.Event()
+    def __init__(self, event: anyio.Event) -> None:
+        self.event = event
         self.told = self.gone = False
         self.error: Exception | None = None
 
@@ -62,9 +62,11 @@ class Waiters:
         self._watch: Any = ffi.gc(out[0], lib.rx_watch_close)
         self._fd = int(lib.rx_watch_fd(self._watch))
         self._pid = os.getpid()
-        self._heap: list[tuple[int, int, Waiter]] = []  # (ticket, round, waiter)
-        self._gone = 0
+        self._heap: list[tuple[int, int, Waiter]] = []  # (ticket, arrival, waiter)
+        self._gone = self._arrivals = 0
+        self._asked: tuple[int, int] | None = None  # round, and the arrivals that it is for
         self._reader: Waiter | None = None
+        self._new_event: type[anyio.Event] = type(anyio.Event())  # this loop's kind: asking costs as much as waiting
 
     def __len__(self) -> int:
         """How many wait."""
@@ -85,25 +87,36 @@ class Waiters:
         Raises:
             Exception: As `Index.wait_durable`, but for its timeout.
         """
-        asked = ffi.new("uint64_t *")
-        code = lib.rx_watch_ask(self._watch, ticket, asked)
+        code = lib.rx_is_durable(self._handle, ticket)
         if code == OK:
             return
         if code != WOULD_WAIT:
             raise_result(code)
-        waiter = Waiter()
-        heappush(self._heap, (ticket, int(asked[0]), waiter))
+        waiter = Waiter(self._new_event())
+        self._arrivals += 1
+        heappush(self._heap, (ticket, self._arrivals, waiter))
+        if self._asked is None:
+            self._ask()
         try:
             while not waiter.told:
                 if self._reader is None:
                     await self._read(waiter)
                 else:
                     await waiter.event.wait()
-                    waiter.event = waiter.event if waiter.told else anyio.Event()
+                    waiter.event = waiter.event if waiter.told else self._new_event()
         finally:
             self._leave(waiter)
         if waiter.error is not None:
             raise waiter.error
+
+    def _ask(self) -> None:
+        """For all who wait, once between two looks: what the watch makes durable is all that was changed."""
+        asked = ffi.new("uint64_t *")
+        code = lib.rx_watch_ask(self._watch, self._heap[0][0], asked)
+        if code != OK:
+            self._asked = int(asked[0]), self._arrivals
+        if code != WOULD_WAIT:  # it has just become durable, or all is over: to be seen at once
+            os.eventfd_write(self._fd, 1)
 
     async def _read(self, waiter: Waiter) -> None:
         self._reader = waiter
@@ -117,16 +130,17 @@ class Waiters:
     def _look(self) -> None:
         durable, failed = ffi.new("uint64_t *"), ffi.new("uint64_t *")
         code = lib.rx_watch_look(self._watch, durable, failed)
-        upto, round_failed = int(durable[0]), int(failed[0])
+        upto, asked, self._asked = int(durable[0]), self._asked, None
         while self._heap and self._heap[0][0] <= upto:
             self._tell(heappop(self._heap)[2], None)
-        if code < OK and any(asked <= round_failed for _, asked, _ in self._heap):
-            left = [item for item in self._heap if item[1] > round_failed]
-            for _, asked, waiter in self._heap:
-                if asked <= round_failed:
+        if code < OK and asked is not None and asked[0] <= int(failed[0]):
+            for _, arrival, waiter in self._heap:
+                if arrival <= asked[1]:
                     self._tell(waiter, _failure(code))
-            self._heap = left
+            self._heap = [item for item in self._heap if item[1] > asked[1]]
             heapify(self._heap)
+        if self._heap:
+            self._ask()
 
     def _tell(self, waiter: Waiter, error: Exception | None) -> None:
         if waiter.gone:

@@ -91,7 +91,7 @@ int rx_wait_durable(rx_index *h, rx_thread *given, uint64_t ticket, int64_t wait
     return rc;
 }
 
-int rx_ticket_ask(rx_index *h, uint64_t ticket)
+int rx_is_durable(rx_index *h, uint64_t ticket)
 {
     struct rx_thread *t;
     uint64_t number;

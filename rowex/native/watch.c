@@ -3,9 +3,10 @@
  * one thread wait until something is durable.
  *
  * A watch has one thread.  It does what a waiter does (it writes the log if nobody does, or waits
- * for whoever does, of whatever process), for the highest ticket that anybody asked for, and makes
- * an eventfd readable whenever the durable point rose or the wait failed.  A group of askers is so
- * served by one sync, and while that runs the next group gathers.
+ * for whoever does, of whatever process), for all that was changed so far, and makes an eventfd
+ * readable whenever the durable point rose or the wait failed.  A group of askers is so served by
+ * one sync, and while that runs the next group gathers: so after a round that was asked for it goes
+ * on with one more, if anything was changed meanwhile.
  *
  * W1  `round` counts the questions; the thread serves all up to the round that it saw.  A failure
  *     is that of a round: who asked before is told, who asks later begins anew.
@@ -14,11 +15,11 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
-#include "durable.h"
 #include "guard.h"
 #include "log.h"
 
@@ -32,7 +33,6 @@ struct rx_watch {
     pthread_mutex_t mutex; /* of the rest */
     pthread_cond_t asked;
     uint32_t stop;   /* also looked at inside the core's waits */
-    uint64_t want;   /* the highest ticket asked for */
     uint64_t round, served;
     uint64_t failed; /* round of the last failure, 0: none */
     int code, os_errno;
@@ -47,10 +47,17 @@ static void rx_watch_tell(struct rx_watch *w)
         errno = 0; /* so many are untold that it is readable anyway */
 }
 
-/* One wait, outside the mutex; RX_WOULD_WAIT: some of it may have become durable. */
-static void rx_watch_serve(struct rx_watch *w, uint64_t ticket, uint64_t round)
+/*
+ * One wait, outside the mutex, for all that was changed so far; RX_WOULD_WAIT: some of it may have
+ * become durable.  Returns whether there was anything to wait for.
+ */
+static bool rx_watch_serve(struct rx_watch *w, uint64_t round)
 {
-    int code = rx_wait_durable(w->index, NULL, ticket, RX_WATCH_SLICE_NS);
+    struct rx_log_info at;
+    int code = rx_log_status(w->index, &at);
+    bool any = code != RX_OK || at.durable != at.position;
+    if (code == RX_OK && any)
+        code = rx_wait_durable(w->index, NULL, at.position, RX_WATCH_SLICE_NS);
     pthread_mutex_lock(&w->mutex);
     if (code != RX_WOULD_WAIT)
         w->served = round;
@@ -64,21 +71,24 @@ static void rx_watch_serve(struct rx_watch *w, uint64_t ticket, uint64_t round)
     }
     pthread_mutex_unlock(&w->mutex);
     rx_watch_tell(w);
+    return any;
 }
 
 static void *rx_watcher(void *arg)
 {
     struct rx_watch *w = arg;
+    bool more = false; /* the last round was asked for */
     rx_own_thread(&w->stop);
     pthread_mutex_lock(&w->mutex);
     while (!rx_load32(&w->stop)) {
-        if (w->round == w->served) {
+        uint64_t round = w->round;
+        bool asked = round != w->served;
+        if (!asked && !more) {
             pthread_cond_wait(&w->asked, &w->mutex);
             continue;
         }
-        uint64_t ticket = w->want, round = w->round;
         pthread_mutex_unlock(&w->mutex);
-        rx_watch_serve(w, ticket, round);
+        more = rx_watch_serve(w, round) && asked;
         pthread_mutex_lock(&w->mutex);
     }
     pthread_mutex_unlock(&w->mutex);
@@ -120,14 +130,12 @@ int rx_watch_fd(rx_watch *w) { return w->fd; }
 
 int rx_watch_ask(rx_watch *w, uint64_t ticket, uint64_t *round)
 {
-    int rc = rx_ticket_ask(w->index, ticket);
+    int rc = rx_is_durable(w->index, ticket);
     if (rc != RX_WOULD_WAIT)
         return rc;
     pthread_mutex_lock(&w->mutex);
     if (w->round == w->served)
         pthread_cond_signal(&w->asked);
-    if (ticket > w->want)
-        w->want = ticket;
     *round = ++w->round;
     pthread_mutex_unlock(&w->mutex);
     return RX_WOULD_WAIT;
