@@ -105,21 +105,27 @@ async def run(
     Raises:
         BaseException: What it raised; or the task was cancelled, and the call was ended.
     """
-    job = Job(call, task_name())
-    if limiter is not None:
-        await limiter.acquire_on_behalf_of(job)
+    if limiter is None:
+        return await _in_thread(call, undo)
+    mine = object()
+    await limiter.acquire_on_behalf_of(mine)
     try:
         if first is not None and (found := first()) is not None:
             return found
+        return await _in_thread(call, undo)
+    finally:
+        limiter.release_on_behalf_of(mine)
+
+
+async def _in_thread(call: Callable[[], T], undo: Callable[[T], object] | None) -> T:
+    job = Job(call, task_name())
+    try:
         await anyio.to_thread.run_sync(job.run, limiter=anyio.CapacityLimiter(1))
     except anyio.get_cancelled_exc_class() as error:
         await job.stop()
         if job.happened:
             tell(error, job.result) if undo is None else undo(job.result)
         raise
-    finally:
-        if limiter is not None:
-            limiter.release_on_behalf_of(job)
     return job.result
 
 
