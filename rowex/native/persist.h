@@ -1,6 +1,6 @@
 /*
  * persist.h -- the only atomics, fences and cache-line flushes of the project,
- * and the place where a test build counts (and dies at) every shared store.
+ * and the place where a test build counts (and dies at) every shared store, or switches threads.
  *
  * Memory orders: rx_load / rx_store are acquire / release; _rlx are relaxed and
  * the caller says what a stale value costs.  On x86-64 an acquire or release
@@ -30,12 +30,23 @@
 #include <stdint.h>
 #include <string.h>
 
+#ifdef ROWEX_SCHEDULE
+/* Called before every access to shared memory, and where a thread waits: fuzz/schedules.c may switch there. */
+void rx_schedule_point(void);
+void rx_schedule_wait(void);
+#define RX_STEP() rx_schedule_point()
+#define RX_WAITS() rx_schedule_wait()
+#else
+#define RX_STEP() ((void)0)
+#define RX_WAITS() ((void)0)
+#endif
+
 #ifdef ROWEX_CRASHPOINTS
 /* Called before every store to shared memory; dies at the chosen one. */
 void rx_crashpoint(void);
-#define RX_POINT() rx_crashpoint()
+#define RX_POINT() (RX_STEP(), rx_crashpoint())
 #else
-#define RX_POINT() ((void)0)
+#define RX_POINT() RX_STEP()
 #endif
 /* After it; a traced build writes down what was stored (trace.h). */
 #ifdef ROWEX_TRACE
@@ -50,11 +61,11 @@ void rx_trace_stored(const void *p, size_t size);
 #define RX_LIKELY(x) __builtin_expect(!!(x), 1)
 #define RX_UNLIKELY(x) __builtin_expect(!!(x), 0)
 
-static inline uint64_t rx_load(const uint64_t *p) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
-static inline uint64_t rx_load_rlx(const uint64_t *p) { return __atomic_load_n(p, __ATOMIC_RELAXED); }
-static inline uint32_t rx_load32(const uint32_t *p) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
-static inline uint8_t rx_load8(const uint8_t *p) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
-static inline uint8_t rx_load8_rlx(const uint8_t *p) { return __atomic_load_n(p, __ATOMIC_RELAXED); }
+static inline uint64_t rx_load(const uint64_t *p) { RX_STEP(); return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
+static inline uint64_t rx_load_rlx(const uint64_t *p) { RX_STEP(); return __atomic_load_n(p, __ATOMIC_RELAXED); }
+static inline uint32_t rx_load32(const uint32_t *p) { RX_STEP(); return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
+static inline uint8_t rx_load8(const uint8_t *p) { RX_STEP(); return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
+static inline uint8_t rx_load8_rlx(const uint8_t *p) { RX_STEP(); return __atomic_load_n(p, __ATOMIC_RELAXED); }
 
 static inline void rx_store(uint64_t *p, uint64_t v) { RX_POINT(); __atomic_store_n(p, v, __ATOMIC_RELEASE); RX_STORED(p, sizeof *p); }
 static inline void rx_store_rlx(uint64_t *p, uint64_t v) { RX_POINT(); __atomic_store_n(p, v, __ATOMIC_RELAXED); RX_STORED(p, sizeof *p); }
@@ -62,7 +73,7 @@ static inline void rx_store32(uint32_t *p, uint32_t v) { RX_POINT(); __atomic_st
 static inline void rx_store8(uint8_t *p, uint8_t v) { RX_POINT(); __atomic_store_n(p, v, __ATOMIC_RELEASE); RX_STORED(p, sizeof *p); }
 static inline void rx_store8_rlx(uint8_t *p, uint8_t v) { RX_POINT(); __atomic_store_n(p, v, __ATOMIC_RELAXED); RX_STORED(p, sizeof *p); }
 static inline void rx_store_i64(int64_t *p, int64_t v) { RX_POINT(); __atomic_store_n(p, v, __ATOMIC_RELEASE); RX_STORED(p, sizeof *p); }
-static inline int64_t rx_load_i64(const int64_t *p) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
+static inline int64_t rx_load_i64(const int64_t *p) { RX_STEP(); return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
 
 /* Sequentially consistent; on failure *expected is what was found. */
 static inline bool rx_cas(uint64_t *p, uint64_t *expected, uint64_t desired)
@@ -93,6 +104,7 @@ static inline void rx_compiler_barrier(void) { __atomic_signal_fence(__ATOMIC_SE
 
 static inline void rx_pause(void)
 {
+    RX_WAITS();
 #if defined(__x86_64__)
     __builtin_ia32_pause();
 #elif defined(__aarch64__)
@@ -122,7 +134,7 @@ static inline void rx_copy_racy(void *to, const void *from, size_t size)
         ((uint8_t *)to)[i] = rx_load8_rlx((const uint8_t *)from + i);
 }
 #else
-static inline void rx_copy_racy(void *to, const void *from, size_t size) { memcpy(to, from, size); }
+static inline void rx_copy_racy(void *to, const void *from, size_t size) { RX_STEP(); memcpy(to, from, size); }
 #endif
 
 /* ---- persistence: no-ops unless `fences` ---------------------------------- */
