@@ -182,6 +182,8 @@ def test_absent_keys_are_zeros_or_the_default_and_masked(index: Any) -> None:
 def test_buffers_that_are_not_numpys_are_columns_too(path: Path, opened: Callable[..., Any]) -> None:
     """array.array and memoryviews; lists of objects beside them."""
     index = opened(path, keys="int", values="int")
+    odd = memoryview(b"x" + struct.pack("=3i", 0, 1, 3))[1:].cast("i")  # at an odd address
+    assert index.raw.get_many(rowex.Packed(b"abc", odd)) == [None, None]
     index.put_many(array.array("q", [3, -1, 2]), memoryview(array.array("B", [1, 2, 3])))
     index.put_many(array.array("h", [7]), [10**30])
     index.put_many([10**30], array.array("l", [8]))

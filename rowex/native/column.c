@@ -100,14 +100,10 @@ static int rx_item_find(const struct rx_column *c, size_t i, const uint8_t **at,
             --*len;
         return RX_OK;
     }
-    uint64_t begin, end;
-    if (c->width == 4) {
-        begin = ((const uint32_t *)c->offsets)[i];
-        end = ((const uint32_t *)c->offsets)[i + 1];
-    } else {
-        begin = ((const uint64_t *)c->offsets)[i];
-        end = ((const uint64_t *)c->offsets)[i + 1];
-    }
+    uint64_t begin = 0, end = 0;
+    const uint8_t *offset = (const uint8_t *)c->offsets + i * c->width; /* wherever a slice of a buffer may lie */
+    memcpy(&begin, offset, c->width);
+    memcpy(&end, offset + c->width, c->width);
     if (begin > end || end > c->capacity)
         return rx_fail(RX_E_ITEM, 0, "item %zu is said to lie from %llu to %llu of %zu bytes", i,
                        (unsigned long long)begin, (unsigned long long)end, c->capacity);

@@ -5,7 +5,8 @@
 #include "tree.h"
 
 #if defined(__x86_64__) || defined(__i386__)
-#define RX_UNALIGNED64(p) (*(const uint64_t __attribute__((aligned(1), may_alias)) *)(p))
+typedef uint64_t rx_word_anywhere __attribute__((aligned(1), may_alias)); /* in a cast it would not count */
+#define RX_UNALIGNED64(p) (*(const rx_word_anywhere *)(p))
 #else
 static inline uint64_t rx_unaligned64(const void *p) { uint64_t v; memcpy(&v, p, 8); return v; }
 #define RX_UNALIGNED64(p) rx_unaligned64(p)
