@@ -373,6 +373,8 @@ static int rx_log_catches_up(struct rx_thread *t)
     if (!t->db->logged || a == NULL || rx_load(&a->generation) != t->map->generation || !rx_limbo_piled(a) ||
         rx_log_durable(t->db) == rx_log_tail(t->db))
         return RX_OK;
+    if (t->deadline_ns == 0) /* it syncs the log */
+        return rx_fail(RX_WOULD_WAIT, 0, "for the log to be written out");
     int rc = rx_log_flush(t, rx_log_tail(t->db));
     return rc == RX_WOULD_WAIT || rc == RX_E_INTERRUPTED ? rc : RX_OK;
 }
