@@ -106,8 +106,8 @@ static inline int rx_hop_child(struct rx_map *map, rx_ref *slot, rx_ref *ref)
  *           file (or memory reused under an evicted reader) ends the walk after at
  *           most key_len hops.
  */
-static inline int rx_find_with(struct rx_map *map, const uint8_t *key, uint64_t key_len, struct rx_leaf_view *leaf,
-                               const bool fences)
+__attribute__((always_inline)) static inline int rx_find_with(struct rx_map *map, const uint8_t *key, uint64_t key_len,
+                                                              struct rx_leaf_view *leaf, const bool fences)
 {
     rx_ref ref = RX_ROOT_OFF | RX_K_N256;
     uint64_t depth = 0;
