@@ -3,6 +3,7 @@
  * time, and what may be seen then.
  */
 #include "schedules.h"
+#include "../rowex/native/log.h"
 
 #define LARGE 70000u /* more than an extent: its cell is freed without waiting for a block of 123 */
 #define ABSENT 0u
@@ -263,18 +264,64 @@ static void dead_merge_check(void)
     count_is(3 + n0, 3 + n0);
 }
 
+/* ---- two leaders of one flush ------------------------------------------------------------------------------------------ */
+
+static uint64_t told[2]; /* tickets that were told to be durable, 0 none */
+
+static void durable_is(uint64_t ticket)
+{
+    struct rx_log_info info = {0};
+    expect(rx_log_status(sched_index, &info) == RX_OK, "log_status failed", 0);
+    expect(info.durable >= ticket, "told to be durable, but only this is", info.durable);
+}
+
+/* As `durable=True`: the answer comes when the log has it. */
+static void wait_durable(rx_thread *t, int who)
+{
+    int rc;
+    uint64_t ticket = rx_log_ticket(sched_index->db, t->log_number);
+    do {
+        rc = rx_wait_durable(sched_index, t, ticket, 8000000000ll);
+        sched_stubborn(false);
+    } while (rc == RX_WOULD_WAIT);
+    expect(rc == RX_OK, "wait_durable failed", (unsigned long long)(long long)rc);
+    durable_is(ticket);
+    told[who] = ticket;
+}
+static void commit_n0(rx_thread *t) { put(t, "n0", 2), wait_durable(t, 0); }
+static void commit_n1(rx_thread *t) { put(t, "n1", 3), wait_durable(t, 1); }
+/* The other, wherever it was interrupted, stands still for seconds: it is deposed, and wakes. */
+static void depose_and_commit_n1(rx_thread *t)
+{
+    put(t, "n1", 3);
+    sched_stubborn(true);
+    wait_durable(t, 1);
+}
+static void leaders_check(void)
+{
+    unsigned n0 = get(NULL, "n0");
+    expect(n0 == 2 || (!told[0] && n0 == 1), "n0 is", n0);
+    expect(get(NULL, "n1") == 3, "n1 is", get(NULL, "n1"));
+    sched_log_check(told[0] ? "n0" : NULL, "n1");
+    durable_is(told[0] > told[1] ? told[0] : told[1]);
+    told[0] = told[1] = 0;
+}
+
 const struct scenario sched_scenarios[] = {
-    {"two writers and a reader", 3, -1, node4_setup, {replace_n0, insert_n4, read_n0_n4_n1}, node4_check},
-    {"two compare-and-sets", 2, -1, node4_setup, {swap_one, swap_two}, swap_check},
-    {"a slot whose child is gone", 2, -1, slots_setup, {move_on, read_gone}, slots_check},
-    {"paths that split and merge", 3, -1, paths_setup, {split_path, split_more, read_stable}, paths_check},
-    {"reuse beside a reader", 2, -1, large_setup, {reuse_k, read_k}, large_check},
-    {"eviction of a reader that wakes", 2, -1, large_setup, {evict_and_reuse, read_k}, large_check},
-    {"the gate and a commit", 3, -1, node4_setup, {replace_n0, insert_n4, check_gated}, gate_check},
-    {"two batches", 3, -1, batch_setup, {batch_one, batch_two, read_z_a}, batch_check},
-    {"a reaper and its victim", 3, 0, node4_setup, {insert_n4, replace_n0, insert_n5}, dead_insert_check},
-    {"a reaper and a dead batch", 3, 0, node4_setup, {batch_n0_n4, replace_n0_after, insert_n5}, dead_batch_check},
-    {"a reaper and a dead merger", 3, 0, merge_setup, {remove_n0, replace_n1, insert_n2}, dead_merge_check},
+    {"two writers and a reader", 3, -1, false, node4_setup, {replace_n0, insert_n4, read_n0_n4_n1}, node4_check},
+    {"two compare-and-sets", 2, -1, false, node4_setup, {swap_one, swap_two}, swap_check},
+    {"a slot whose child is gone", 2, -1, false, slots_setup, {move_on, read_gone}, slots_check},
+    {"paths that split and merge", 3, -1, false, paths_setup, {split_path, split_more, read_stable}, paths_check},
+    {"reuse beside a reader", 2, -1, false, large_setup, {reuse_k, read_k}, large_check},
+    {"eviction of a reader that wakes", 2, -1, false, large_setup, {evict_and_reuse, read_k}, large_check},
+    {"the gate and a commit", 3, -1, false, node4_setup, {replace_n0, insert_n4, check_gated}, gate_check},
+    {"two batches", 3, -1, false, batch_setup, {batch_one, batch_two, read_z_a}, batch_check},
+    {"a reaper and its victim", 3, 0, false, node4_setup, {insert_n4, replace_n0, insert_n5}, dead_insert_check},
+    {"a reaper and a dead batch", 3, 0, false, node4_setup, {batch_n0_n4, replace_n0_after, insert_n5}, dead_batch_check},
+    {"two leaders of one flush", 2, -1, true, node4_setup, {commit_n0, commit_n1}, leaders_check},
+    {"a leader that is deposed and wakes", 2, -1, true, node4_setup, {commit_n0, depose_and_commit_n1}, leaders_check},
+    {"a leader that dies", 2, 0, true, node4_setup, {commit_n0, commit_n1}, leaders_check},
+    {"a reaper and a dead merger", 3, 0, false, merge_setup, {remove_n0, replace_n1, insert_n2}, dead_merge_check},
 };
 const unsigned sched_scenario_count = sizeof sched_scenarios / sizeof *sched_scenarios;
 

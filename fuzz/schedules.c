@@ -18,6 +18,8 @@
  * --stride N tries only every N-th last preemption, beginning as the seed says.
  */
 #include "schedules.h"
+#include "../rowex/native/frames.h"
+#include "../rowex/native/log.h"
 
 #define STACK_BYTES (512u << 10)
 #define STEPS_MAX 200000u
@@ -25,6 +27,7 @@
 #define KEPT_MAX 24u
 #define SLOTS_KEPT 64u
 #define ARENAS_KEPT 8u
+#define ENTRIES_KEPT 64u
 
 struct trace { uint32_t steps; uint8_t mask[STEPS_MAX], who[STEPS_MAX]; };
 
@@ -40,6 +43,7 @@ static struct {
     int64_t now_ns;
     struct kept { uint8_t *at, *copy; size_t size; } kept[KEPT_MAX];
     unsigned kept_count;
+    struct rx_logger *logger;
 } world;
 
 rx_index *sched_index;
@@ -76,6 +80,8 @@ static void turn(int to)
 {
     int from = world.current;
     world.current = to;
+    if (world.scenario->logged)
+        sched_index->db->logger = to < 0 ? world.logger : world.coroutine[to].logger;
     ucontext_t *out = from < 0 ? &world.driver : &world.coroutine[from].context;
     swapcontext(out, to < 0 ? &world.driver : &world.coroutine[to].context);
 }
@@ -129,11 +135,12 @@ static void wait_for(int64_t ns)
 {
     world.now_ns += ns;
     int to = world.current < 0 ? -1 : next_one();
-    if (to >= 0)
+    if (to >= 0 && !world.coroutine[world.current].stubborn)
         turn(to);
 }
 void rx_schedule_wait(void) { wait_for(100); }
 void sched_pass_time(int64_t ns) { world.now_ns += ns; }
+void sched_stubborn(bool stubborn) { world.coroutine[world.current].stubborn = stubborn; }
 
 static void body(int i)
 {
@@ -151,31 +158,43 @@ int __real_pthread_mutex_unlock(pthread_mutex_t *m);
 long __real_syscall(long number, ...);
 int __wrap_pthread_mutex_lock(pthread_mutex_t *m);
 int __wrap_pthread_mutex_unlock(pthread_mutex_t *m);
-/* The gate's pulse: its thread would be one that nobody schedules; the gate does without. */
+/* The gate's pulse, the log's flusher: threads that nobody would schedule, and that need not come. */
 int __wrap_pthread_create(pthread_t *t, const pthread_attr_t *a, void *(*f)(void *), void *arg)
 {
     (void)t, (void)a, (void)f, (void)arg;
-    return EAGAIN;
+    return 0;
+}
+int __wrap_pthread_join(pthread_t t, void **result)
+{
+    (void)t, (void)result;
+    return 0;
 }
 int __wrap_pthread_create(pthread_t *t, const pthread_attr_t *a, void *(*f)(void *), void *arg);
+int __wrap_pthread_join(pthread_t t, void **result);
 int __wrap_nanosleep(const struct timespec *t, struct timespec *left);
 int __wrap_sched_yield(void);
 int __wrap_clock_gettime(clockid_t id, struct timespec *t);
 long __wrap_syscall(long number, ...);
 
+/* Of the coroutine's own "process", and gone with it. */
+static bool is_own(const pthread_mutex_t *m)
+{
+    const struct rx_logger *l = world.coroutine[world.current].logger;
+    return world.scenario->logged && l && m == &l->mutex;
+}
 int __wrap_pthread_mutex_lock(pthread_mutex_t *m)
 {
     if (world.current < 0)
         return __real_pthread_mutex_lock(m);
     while (pthread_mutex_trylock(m) != 0)
         wait_for(1000);
-    world.coroutine[world.current].mutexes++;
+    world.coroutine[world.current].mutexes += !is_own(m);
     return 0;
 }
 int __wrap_pthread_mutex_unlock(pthread_mutex_t *m)
 {
     if (world.current >= 0)
-        world.coroutine[world.current].mutexes--;
+        world.coroutine[world.current].mutexes -= !is_own(m);
     return __real_pthread_mutex_unlock(m);
 }
 int __wrap_nanosleep(const struct timespec *t, struct timespec *left)
@@ -195,14 +214,16 @@ int __wrap_clock_gettime(clockid_t id, struct timespec *t)
     *t = (struct timespec){1000 + world.now_ns / 1000000000, world.now_ns % 1000000000};
     return 0;
 }
-/* membarrier: one thread is all there is. */
+/* membarrier: one thread is all there is.  A futex is waited for as long as asked: somebody may be too early. */
 long __wrap_syscall(long number, ...)
 {
     va_list list;
     va_start(list, number);
-    long a = va_arg(list, long), b = va_arg(list, long), c = va_arg(list, long);
+    long a = va_arg(list, long), b = va_arg(list, long), c = va_arg(list, long), d = va_arg(list, long);
     va_end(list);
-    return number == SYS_membarrier ? 0 : __real_syscall(number, a, b, c);
+    if (number == SYS_futex && (int)b == FUTEX_WAIT)
+        (void)__wrap_nanosleep((const struct timespec *)d, NULL);
+    return number == SYS_membarrier || number == SYS_futex ? 0 : __real_syscall(number, a, b, c);
 }
 
 /* ---- one schedule --------------------------------------------------------------------------------- */
@@ -216,6 +237,7 @@ static void start(int i)
     c->context.uc_link = NULL;
     c->state = CO_RUNS;
     c->mutexes = 0;
+    c->stubborn = false;
     makecontext(&c->context, (void (*)(void))body, 1, i);
 }
 
@@ -237,7 +259,10 @@ static void prepare(void)
     struct rx_options options = {.mode = 'c', .checksum = -1, .fences = -1, .max_size = UINT64_MAX};
     world.current = -1;
     world.kept_count = 0;
-    fuzz_expect(RX_OK, rx_open(&options, &sched_index), "open");
+    if (s->logged)
+        sched_log_open(&sched_index);
+    else
+        fuzz_expect(RX_OK, rx_open(&options, &sched_index), "open");
     s->setup();
     for (int i = 0; i < s->threads; i++) {
         if (world.coroutine[i].stack == NULL)
@@ -245,6 +270,13 @@ static void prepare(void)
         fuzz_expect(RX_OK, rx_thread_open(sched_index, 3, &world.coroutine[i].thread), "thread_open");
     }
     struct rx_db *db = sched_index->db;
+    world.logger = db->logger;
+    for (int i = 0; i < s->threads && s->logged; i++)
+        world.coroutine[i].logger = sched_log_attach(db);
+    if (s->logged) {
+        sched_log_keep(db);
+        keep(db->ring, ENTRIES_KEPT * sizeof *db->ring);
+    }
     keep(db->lock_base, RX_LOCKFILE_PROCESSES + 64);
     keep(&db->processes[RX_PROCESSES - 1], sizeof *db->processes);
     keep(db->slots, SLOTS_KEPT * sizeof *db->slots);
@@ -260,6 +292,8 @@ static void put_back(void)
 {
     struct rx_db *db = sched_index->db;
     uint64_t brk = brk_bytes(db);
+    if (world.scenario->logged)
+        sched_log_put_back(db);
     for (unsigned i = 0; i < world.kept_count; i++)
         memcpy(world.kept[i].at, world.kept[i].copy, world.kept[i].size);
     uint64_t before = brk_bytes(db);
@@ -273,6 +307,8 @@ static void leave(void)
     put_back();
     fuzz_expect(RX_OK, rx_close(sched_index), "close");
     rx_free(sched_index);
+    if (world.scenario->logged)
+        sched_log_remove();
     while (world.kept_count)
         free(world.kept[--world.kept_count].copy);
 }
@@ -294,6 +330,8 @@ static void run(const struct plan *plan, struct trace *trace)
             sched_fail("thread %d did not end", i);
     if (rx_load32(&sched_index->db->hdr->arena_high) > ARENAS_KEPT)
         sched_fail("more arenas than are put back");
+    if (s->logged && rx_log_tail(sched_index->db) > ENTRIES_KEPT)
+        sched_fail("more log entries than are put back");
     (void)rx_reap_all(sched_index->db);
     s->check();
     uint64_t faults = 0;

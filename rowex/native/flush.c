@@ -79,6 +79,9 @@ static bool rx_point_move(struct rx_thread *t, uint64_t *word, uint64_t turn, ui
     rx_store(&to->bytes, at->bytes);
     rx_store(&to->segment, at->segment);
     uint64_t next = number << RX_LOG_DURABLE_SHIFT | (turn & RX_LOG_TURNS) | record | slot;
+#ifdef ROWEX_CANARY_NO_TAKEOVER_CHECK /* a broken build on purpose: fuzz/schedules.c must notice */
+    *word = rx_load(&t->db->hdr->log_durable);
+#endif
     if (!rx_cas(&t->db->hdr->log_durable, word, next))
         return false;
     *word = next;
