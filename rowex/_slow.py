@@ -6,13 +6,14 @@ It behaves as `_hot.Door` does, in values, exceptions and their order; the same 
 
 from __future__ import annotations
 
+import contextlib
 import operator
 import struct
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, overload
 
 from rowex._native import ffi, lib
-from rowex._slow_args import SLICE_NS, Wait, exact_bytes, export, pairs_of, successor
+from rowex._slow_args import SLICE_NS, Wait, exact_bytes, exact_pair, export, pairs_of, successor
 from rowex.columns import is_column
 from rowex.errors import raise_result
 
@@ -213,8 +214,7 @@ class Door:
             self._writable()
             ticket = ffi.new("uint64_t *")
             handle, pointer = self._open_handle(), ffi.from_buffer(exact)
-            code = call(handle, self._thread, pointer, len(exact), data, len(data), 0, ticket)
-            return self._tried(code, key, ticket)
+            return self._tried(call(handle, self._thread, pointer, len(exact), data, len(data), 0, ticket), key, ticket)
 
     # As put(), insert() and remove() at once; None where they would have to wait.
 
@@ -298,25 +298,19 @@ class Door:
         copied_bytes = ticket = 0
         try:
             for item in pairs_of(items):
-                pairs.append(self._pair(item))
+                pairs.append(exact_pair(item))
                 copied_bytes += sum(len(data) for data in pairs[-1])
                 if len(pairs) >= _CHUNK_ITEMS or copied_bytes >= _COPIED_BYTES:
                     chunk, pairs, copied_bytes = pairs, [], 0
                     ticket = self._put_chunk(chunk, wait, ticket)
-        except BaseException:
-            self._put_chunk(pairs, wait, ticket)
+        except BaseException as error:
+            # It is the one told; before it comes only what ends programs, like Ctrl-C in this very wait.
+            if not isinstance(error, Exception):  # such a thing itself waits briefly
+                wait.once()
+            with contextlib.suppress(Exception):
+                self._put_chunk(pairs, wait, ticket)
             raise
         return self._settle(self._put_chunk(pairs, wait, ticket), False, wait)
-
-    @staticmethod
-    def _pair(item: Any) -> tuple[bytes, bytes]:
-        try:
-            pair = tuple(item)
-        except TypeError:
-            raise TypeError("put_many() takes pairs (key, value)") from None
-        if len(pair) != 2:
-            raise ValueError(f"put_many() takes pairs (key, value), not {len(pair)} items")
-        return exact_bytes(pair[0], "key"), exact_bytes(pair[1], "value")
 
     def _put_chunk(self, pairs: list[tuple[bytes, bytes]], wait: Wait, before: int) -> int:
         keys = [ffi.from_buffer(key) for key, _ in pairs]
@@ -380,8 +374,7 @@ class Door:
             try:
                 most = min(operator.index(limit), _MAX_LIMIT)
             except TypeError:
-                kind = type(limit).__name__
-                raise TypeError(f"limit must be an int or None, not {kind}") from None
+                raise TypeError(f"limit must be an int or None, not {type(limit).__name__}") from None
             if most < 0:
                 raise ValueError("limit must not be negative")
         first = None if start is None else exact_bytes(start, "key")

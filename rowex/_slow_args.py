@@ -12,7 +12,7 @@ from rowex.errors import raise_result
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-__all__ = ["SLICE_NS", "Wait", "exact_bytes", "export", "pairs_of", "successor"]
+__all__ = ["SLICE_NS", "Wait", "exact_bytes", "exact_pair", "export", "pairs_of", "successor"]
 
 SLICE_NS = 50_000_000  # one slice of a wait; bounds the wait for Ctrl-C
 
@@ -46,6 +46,16 @@ def exact_bytes(data: ReadableBuffer, what: str) -> bytes:
         return bytes(ffi.buffer(pointer))
 
 
+def exact_pair(item: Any) -> tuple[bytes, bytes]:
+    try:
+        pair = tuple(item)
+    except TypeError:
+        raise TypeError("put_many() takes pairs (key, value)") from None
+    if len(pair) != 2:
+        raise ValueError(f"put_many() takes pairs (key, value), not {len(pair)} items")
+    return exact_bytes(pair[0], "key"), exact_bytes(pair[1], "value")
+
+
 class Wait:
     """How long a call may wait for others, in slices between which signals are handled."""
 
@@ -68,6 +78,11 @@ class Wait:
             raise ValueError("timeout must not be negative")
         if seconds < 1e9:
             self._deadline_ns = time.monotonic_ns() + int(seconds * 1e9)
+
+    def once(self) -> None:
+        """No more than one slice from now on."""
+        end = time.monotonic_ns() + SLICE_NS
+        self._deadline_ns = end if self._deadline_ns is None else min(end, self._deadline_ns)
 
     def more(self) -> int:
         """The length of the next slice in nanoseconds; TimeoutError when the time is over."""

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import rowex
+from test_doors import NAMES, address_of, door_module
 from test_stopped import NODE, stopped_holder
 from tools import TIME_SCALE, Child, counted, eventually, leftovers, refusal
 
@@ -286,3 +287,45 @@ def test_exception_of_a_signal_handler_comes_through(path: Path, child: Start, l
             assert mine.check().keys == KEYS
 
     child(work).finish()
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("what", ["interrupted", "in time", "for ever"])
+def test_put_many_whose_iterable_raises_tells_that_and_not_what_it_waited_for(
+    path: Path, child: Start, index: Any, rng: Any, name: str, what: str
+) -> None:
+    """What was taken before waits for a stopped writer; that takes nobody's exception away, nor his Ctrl-C."""
+    holder = stopped_holder(path, index, child, rng)
+    before = index[NODE[2]]
+
+    def pairs(error: type[BaseException]) -> Iterator[tuple[bytes, bytes]]:
+        yield NODE[2], b"new"
+        raise error
+
+    def put(pipe: Any) -> None:
+        mine = rowex.open(path)
+        door = door_module(name).Door(address_of(mine._rx))
+        pipe.send("begin")
+        if what == "interrupted":
+            refusal(lambda: door.put_many(pairs(KeyboardInterrupt)), KeyboardInterrupt)
+        elif what == "in time":
+            refusal(lambda: door.put_many(pairs(LookupError), timeout=0.1), LookupError)
+        else:
+            refusal(lambda: door.put_many(pairs(LookupError)), KeyboardInterrupt)
+        pipe.send(time.monotonic())
+
+    waiter = child(put)
+    waiter.recv()
+    sent = time.monotonic()
+    if what == "for ever":
+        assert not waiter.pipe.poll(0.3), "it waits"
+        sent = time.monotonic()
+        waiter.signal(signal.SIGINT)
+    assert waiter.recv() - sent < 0.3 * TIME_SCALE
+    waiter.finish()
+    assert index[NODE[2]] == before
+    holder.go_on()
+    holder.send("end")
+    holder.finish()
+    index.put(NODE[2], b"after", timeout=20)
+    index.check()

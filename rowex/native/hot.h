@@ -90,6 +90,8 @@ int rx_hot_parse(const struct hot_signature *signature, PyObject *const *args, P
                  PyObject *names, PyObject **slot);
 /* timeout: NULL or None for ever, else seconds >= 0, counted from now. */
 int rx_hot_wait_begin(PyObject *timeout, struct hot_wait *wait);
+/* No more than one slice from now on. */
+void rx_hot_wait_once(struct hot_wait *wait);
 /* Length of the next slice.  -1 with an exception: a signal's, or the time is over. */
 int rx_hot_wait_more(const struct hot_wait *wait, int64_t *slice_ns);
 

@@ -159,6 +159,13 @@ int rx_hot_wait_begin(PyObject *timeout, struct hot_wait *wait)
     return 0;
 }
 
+void rx_hot_wait_once(struct hot_wait *wait)
+{
+    int64_t end = now_ns() + HOT_SLICE_NS;
+    if (end < wait->deadline_ns)
+        wait->deadline_ns = end;
+}
+
 int rx_hot_wait_more(const struct hot_wait *wait, int64_t *slice_ns)
 {
     if (PyErr_CheckSignals() < 0)

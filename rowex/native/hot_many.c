@@ -270,14 +270,20 @@ static PyObject *pairs_of(PyObject *items)
     return iterator;
 }
 
-/* What came before an error of the iterable is applied; if that fails too, its error is the one told. */
+/*
+ * What came before an error of the iterable is applied, and that error is the one told, whatever
+ * becomes of it; before it comes only what ends programs, like Ctrl-C in this very wait.  An error
+ * that is such a thing itself does not wait for others beyond one slice.
+ */
 static int put_rest(struct hot_door *self, struct put_chunk *chunk)
 {
     if (!PyErr_Occurred())
         return put_flush(self, chunk);
     PyObject *type, *error, *traceback;
+    if (!PyErr_ExceptionMatches(PyExc_Exception))
+        rx_hot_wait_once(&chunk->wait);
     PyErr_Fetch(&type, &error, &traceback);
-    if (put_flush(self, chunk) == 0) {
+    if (put_flush(self, chunk) == 0 || PyErr_ExceptionMatches(PyExc_Exception)) {
         PyErr_Restore(type, error, traceback);
     } else {
         Py_XDECREF(type);
