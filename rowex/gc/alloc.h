@@ -57,6 +57,8 @@ void rx_unreserve(struct rx_thread *t);
  * needed: RX_WOULD_WAIT.  RX_E_FULL: nothing changed.
  */
 int rx_grow(struct rx_thread *t);
+/* Room ahead of the break, where little is left; never an error. */
+void rx_grow_ahead(struct rx_thread *t);
 
 /* Frees every limbo block whose stamp every reader has passed. */
 void rx_limbo_collect(struct rx_db *db, struct rx_map *map, struct rx_arena *arena);

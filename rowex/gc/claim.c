@@ -185,6 +185,20 @@ static void rx_extend_ahead(struct rx_thread *t, uint64_t *grown)
         (void)rx_extend(t, allocated + RX_EXTENT, grown);
 }
 
+/*
+ * For who has time: the flusher, so that writers need not wait while the file system makes room.
+ * In the writer's word, as what is allocated is this generation's.  An attempt that cannot be
+ * made now, or fails, is left to the writer that comes to the end.
+ */
+void rx_grow_ahead(struct rx_thread *t)
+{
+    uint64_t grown = 0;
+    if (t->map->readonly || rx_enter_write(t) != RX_OK)
+        return;
+    rx_extend_ahead(t, &grown);
+    rx_leave_write(t);
+}
+
 /* How many extents and how much slack a need takes: none is a removal's limbo block. */
 static uint64_t rx_extents_for(uint64_t need) { return need ? (need + RX_EXTENT - 1) / RX_EXTENT : 1; }
 static uint64_t rx_slack_for(uint64_t need) { return need ? RX_SLACK : 0; }

@@ -13,6 +13,7 @@
 #include "flush.h"
 #include "frames.h"
 #include "index.h"
+#include "../gc/alloc.h"
 #include "../gc/epoch.h"
 #include "../gc/uid.h"
 
@@ -373,6 +374,7 @@ static void rx_flusher_turn(struct rx_db *db, struct rx_logger *l)
         rx_fetch_add(&db->hdr->log_progress, 1); /* our process leads, and does not stand still */
     t->deadline_ns = rx_now_ns() + 1000000;
     (void)rx_log_flush(t, rx_log_tail(db));
+    rx_grow_ahead(t);
     rx_checkpoint_if_due(t);
     __atomic_store_n(&t->busy, 0, __ATOMIC_RELEASE);
 }
