@@ -17,6 +17,7 @@
  *
  * --stride N tries only every N-th last preemption, beginning as the seed says.
  */
+#include <sys/wait.h>
 #include "schedules.h"
 #include "../rowex/native/frames.h"
 #include "../rowex/native/log.h"
@@ -418,6 +419,22 @@ static void replay(const char *text)
     printf("%s: nothing wrong\n", text);
 }
 
+/* What the core remembers of an index in its threads goes with the process. */
+static bool in_child(const struct scenario *s, unsigned preemptions)
+{
+    int status = 0;
+    pid_t child = fork();
+    if (child == 0) {
+        explore_scenario(s, preemptions);
+        exit(0);
+    }
+    if (child < 0 || waitpid(child, &status, 0) != child)
+        return perror("fork"), false;
+    if (WIFSIGNALED(status))
+        printf("%s: died of signal %d\n", s->name, WTERMSIG(status));
+    return status == 0;
+}
+
 int main(int argc, char **argv)
 {
     const char *only = "", *again = NULL;
@@ -446,7 +463,7 @@ int main(int argc, char **argv)
         return replay(again), 0;
     all.until_s = seconds > 0 ? sched_real_s() + seconds : 0;
     for (unsigned i = 0; i < sched_scenario_count; i++)
-        if (strstr(sched_scenarios[i].name, only))
-            explore_scenario(&sched_scenarios[i], preemptions);
+        if (strstr(sched_scenarios[i].name, only) && !in_child(&sched_scenarios[i], preemptions))
+            return 1;
     return 0;
 }
