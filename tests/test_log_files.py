@@ -16,7 +16,7 @@ import pytest
 
 import rowex
 from power import other_boot, recovered, segments, without_power
-from tools import TIME_SCALE, Child
+from tools import TESTS, TIME_SCALE, Child, run_python
 
 Start = Callable[..., Child]
 
@@ -147,6 +147,32 @@ def test_log_begun_anew_is_never_taken_for_the_one_that_is_lost(path: Path, fold
     assert recovered(again) == {b"k": b"1", b"m": b"3"}
 
 
+def test_flush_after_the_log_was_lost_makes_durable_what_can_be_seen(path: Path, folder: Path, child: Start) -> None:
+    """A log is begun for it; before, nobody is told that what a killed session left is durable."""
+
+    def write(pipe: Any) -> None:
+        mine = rowex.open(path, flush_interval=600)
+        mine.put(b"visible", b"1")
+        pipe.send("written")
+        signal.pause()
+
+    process = child(write)
+    process.recv()
+    process.kill()
+    Path(f"{path}-lock").unlink()
+    with rowex.open(path, flush_interval=600) as index:
+        index.flush()
+        assert recovered(without_power(path, folder / "off")) == {b"visible": b"1"}
+
+
+@pytest.mark.parametrize("case", ["killed", "copied"])
+def test_log_that_is_begun_anew_may_end_anywhere(variant: Path, folder: Path, case: str) -> None:
+    """Killed, or without power, at any store of the first change: begin_driver.py says how."""
+    done = run_python(str(TESTS / "begin_driver.py"), str(folder), case, folder=variant, timeout_s=80)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert int(done.stdout) > 10
+
+
 # ---- who writes the log -------------------------------------------------------------------------
 
 
@@ -191,5 +217,5 @@ def test_stopped_and_killed_leaders_are_replaced(
             done = process.recv()
             process.finish()
             state = recovered(without_power(path, folder / "off"))
-            assert state[b"other %d" % number] == b"%d" % done
+            assert int(state.get(b"other %d" % number, b"0")) == done
         index.check()

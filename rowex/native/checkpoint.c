@@ -20,6 +20,7 @@
 #include "disk.h"
 #include "flush.h"
 #include "frames.h"
+#include "segment.h"
 #include "../gc/epoch.h"
 #include "../gc/uid.h"
 
@@ -30,7 +31,7 @@ struct rx_origin_point { uint64_t incarnation, number; struct rx_log_at at; uint
 
 void rx_checkpoint_name(const struct rx_db *db, const char *suffix, char name[300])
 {
-    snprintf(name, 300, "%.270s-checkpoint%s", db->name, suffix);
+    snprintf(name, 300, "%.256s-checkpoint%.24s", db->name, suffix);
 }
 
 int rx_checkpoint_remove(struct rx_db *db)
@@ -40,10 +41,21 @@ int rx_checkpoint_remove(struct rx_db *db)
     return rx_sys_unlinkat(db->dir_fd, name, 0) == 0 || errno == ENOENT ? RX_OK : rx_os_error("remove the checkpoint of", db->path);
 }
 
-void rx_checkpoint_forget(struct rx_db *db)
+/*
+ * While it is made: named after the uuid, so that it is never another index's that gets its name
+ * when the makers of both sleep and wake.
+ */
+static void rx_checkpoint_made(const struct rx_db *db, const uint8_t uuid[16], char name[300])
+{
+    char suffix[24];
+    snprintf(suffix, sizeof suffix, "-new-%08x", rx_crc32c(0, uuid, 16));
+    rx_checkpoint_name(db, suffix, name);
+}
+
+void rx_checkpoint_forget(struct rx_db *db, const uint8_t uuid[16])
 {
     char name[300];
-    rx_checkpoint_name(db, "-new", name);
+    rx_checkpoint_made(db, uuid, name);
     (void)rx_sys_unlinkat(db->dir_fd, name, 0);
 }
 
@@ -71,19 +83,27 @@ int rx_checkpoint_super(struct rx_db *db, struct rx_super *super, int *fd)
     return rc;
 }
 
+/* Another index's may be there: of one that was replaced by us, or that we were replaced by. */
 void rx_log_sweep(struct rx_db *db, uint64_t below)
+{
+    struct rx_reader r;
+    if (rx_reader_open(db, &r) != RX_OK)
+        return;
+    for (size_t i = 0; i < r.count && r.segment[i].id < below; i++)
+        rx_segment_remove(r.dir_fd, r.segment[i].id);
+    rx_reader_close(&r);
+}
+
+void rx_log_clear(struct rx_db *db)
 {
     int dir_fd;
     if (rx_log_folder(db, false, &dir_fd) != RX_OK)
         return;
     int fd = rx_sys_openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     DIR *folder = fd < 0 ? NULL : fdopendir(fd);
-    for (struct dirent *e; folder && (e = readdir(folder)) != NULL;) {
-        char *end;
-        uint64_t id = strtoull(e->d_name, &end, 16);
-        if (strlen(e->d_name) == 16 && *end == 0 && id < below)
+    for (struct dirent *e; folder && (e = readdir(folder)) != NULL;)
+        if (strlen(e->d_name) == 16 && strspn(e->d_name, "0123456789abcdef") == 16)
             (void)rx_sys_unlinkat(dir_fd, e->d_name, 0);
-    }
     if (folder)
         closedir(folder);
     close(dir_fd);
@@ -113,7 +133,7 @@ static int rx_checkpoint_seal(struct rx_db *db, const struct rx_super *from, str
     return rc;
 }
 
-/* The tree into NAME-checkpoint-new, synced. */
+/* The tree into a file `name`, synced. */
 static int rx_checkpoint_build(struct rx_thread *t, const char *name, struct rx_origin_point *p, bool alone)
 {
     struct rx_db *db = t->db;
@@ -149,7 +169,7 @@ static int rx_checkpoint_of(struct rx_thread *t, struct rx_origin_point *p, bool
 {
     struct rx_db *db = t->db;
     char made[300];
-    rx_checkpoint_name(db, "-new", made);
+    rx_checkpoint_made(db, db->uuid, made);
     int rc = rx_checkpoint_build(t, made, p, alone);
     if (rc == RX_OK && !alone)
         rc = rx_log_flush(t, p->least);
@@ -159,7 +179,7 @@ static int rx_checkpoint_of(struct rx_thread *t, struct rx_origin_point *p, bool
         (void)rx_sys_unlinkat(db->dir_fd, made, 0);
     else {
         rx_store(&db->hdr->log_checkpoint, p->at.bytes);
-        if (!alone)
+        if (!alone) /* else the segment that this one begins with is still to be made */
             rx_log_sweep(db, p->at.segment);
     }
     return rc;

@@ -20,12 +20,13 @@ int rx_checkpoint_make(struct rx_thread *t);
  */
 int rx_checkpoint_alone(struct rx_db *db, uint64_t incarnation, uint64_t number, const struct rx_log_at *at);
 int rx_checkpoint_remove(struct rx_db *db);
-/* One that was not finished: its maker died. Alone with the index. */
-void rx_checkpoint_forget(struct rx_db *db);
+/* One of the index `uuid` that was not finished: its maker died, or sleeps and shall not place it. */
+void rx_checkpoint_forget(struct rx_db *db, const uint8_t uuid[16]);
 /* Its superblock: RX_OK, RX_ABSENT (none, or of another index), RX_E_CORRUPT. */
 int rx_checkpoint_super(struct rx_db *db, struct rx_super *super, int *fd);
-/* Removes the segments of NAME-log whose id is below. */
+/* Removes this index's segments of NAME-log whose id is below. */
 void rx_log_sweep(struct rx_db *db, uint64_t below);
+void rx_log_clear(struct rx_db *db); /* all, whosever */
 void rx_checkpoint_name(const struct rx_db *db, const char *suffix, char name[300]);
 /*
  * A dense copy of the tree as t sees it (weakly, P2) into a fresh map; `number` may be read

@@ -35,11 +35,13 @@ static int rx_mark_locked(struct rx_db *db)
     /* A file that was restored with holes gets its blocks now, where a full disk is an error. */
     if (rx_allocate_fd(map->fd, 0, rx_load(&db->hdr->allocated)) != 0)
         return rx_os_error("give blocks to", db->path);
-    rx_store(&super->session, rx_load(&super->session) + 1);
-    rx_fill(super->boot_id, db->boot_id, 16);
-    rx_store(&super->dev, rx_load(&db->hdr->dev));
-    rx_store(&super->ino, rx_load(&db->hdr->ino));
-    rx_super_set_state(super, RX_STATE_IN_USE);
+    if (super->state != RX_STATE_IN_USE) { /* else of this boot and file (open.c); its checksum covers all this */
+        rx_store(&super->session, rx_load(&super->session) + 1);
+        rx_fill(super->boot_id, db->boot_id, 16);
+        rx_store(&super->dev, rx_load(&db->hdr->dev));
+        rx_store(&super->ino, rx_load(&db->hdr->ino));
+        rx_super_set_state(super, RX_STATE_IN_USE);
+    }
     if (!db->memory && (rc = rx_map_sync(map, RX_SUPER_SIZE)) != RX_OK)
         return rc;
     rx_store(&db->hdr->session, rx_load(&super->session));
@@ -215,7 +217,7 @@ static int rx_leave_last(struct rx_db *db)
     if (rx_name_is_ours(db) != RX_OK)
         return RX_OK;
     if (db->logger)
-        rx_checkpoint_forget(db);
+        rx_checkpoint_forget(db, db->uuid);
     return rx_write_clean(db);
 }
 

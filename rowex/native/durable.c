@@ -63,13 +63,29 @@ static int rx_ticket_number(struct rx_thread *t, uint64_t ticket, uint64_t *numb
         return RX_OK;
     if (of == incarnation && *number <= tail)
         return RX_ABSENT;
-    uint64_t base = rx_load(&db->hdr->log_size) ? rx_load(&db->hdr->log_base) : 0;
+    uint64_t base = rx_load(rx_load(&db->hdr->log_size) ? &db->hdr->log_base : &rx_super_of(t->map)->log_base);
     if (ticket == 0 || (of + 1 == incarnation && *number <= base))
         return RX_OK;
     if (of < incarnation)
         return rx_fail(RX_E_DURABILITY, 0, "ticket %llu is of a time before %s was recovered, and is not known to have been kept",
                        (unsigned long long)ticket, db->path);
     return rx_fail(RX_E_DURABILITY, 22 /* EINVAL */, "%llu is no ticket that %s has given", (unsigned long long)ticket, db->path);
+}
+
+/*
+ * A session that nobody closed, and nothing of its log was there: what it left can be seen, but no
+ * log tells of it before one is begun, with a checkpoint.  That is done by the first to write, or to ask.
+ */
+static int rx_log_found(struct rx_thread *t)
+{
+    struct rx_db *db = t->db;
+    if (rx_load(&db->hdr->log_size) || (rx_load((uint64_t *)(void *)&rx_super_of(t->map)->state) & 0xffffffffu) == RX_STATE_CLEAN)
+        return RX_OK;
+    if (db->logger == NULL)
+        return rx_fail(RX_E_DURABILITY, 0, "the log of %s was lost, and this process may not begin another", db->path);
+    if (t->deadline_ns == 0)
+        return rx_fail(RX_WOULD_WAIT, 0, "for a checkpoint");
+    return rx_mark_in_use(db);
 }
 
 int rx_wait_durable(rx_index *h, rx_thread *given, uint64_t ticket, int64_t wait_ns)
@@ -81,7 +97,9 @@ int rx_wait_durable(rx_index *h, rx_thread *given, uint64_t ticket, int64_t wait
         return rc;
     struct rx_db *db = t->db;
     t->deadline_ns = wait_ns == 0 ? 0 : rx_now_ns() + (wait_ns < 0 ? 50000000ll : wait_ns);
-    rc = db->logged ? rx_ticket_number(t, ticket, &number) : rx_no_log(db);
+    rc = db->logged ? rx_log_found(t) : rx_no_log(db);
+    if (rc == RX_OK)
+        rc = rx_ticket_number(t, ticket, &number);
     if (rc == RX_ABSENT) {
         rc = db->logger ? rx_log_join(db) : RX_OK;
         if (rc == RX_OK)

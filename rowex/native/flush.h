@@ -45,8 +45,8 @@ int rx_log_end(struct rx_db *db, struct rx_super *super);
  * ring written out.  RX_OK, then rx_log_resume() puts *at and kept[] into the new NAME-lock;
  * RX_ABSENT: lost, the next to write begins with a checkpoint.
  */
-int rx_log_rescue(struct rx_db *db, const struct rx_super *super, struct rx_log_at *at, uint64_t kept[3]);
-void rx_log_resume(struct rx_db *db, const struct rx_log_at *at, const uint64_t kept[3]);
+int rx_log_rescue(struct rx_db *db, const struct rx_super *super, struct rx_log_at *at, uint64_t kept[4]);
+void rx_log_resume(struct rx_db *db, const struct rx_log_at *at, const uint64_t kept[4]);
 
 /*
  * Entries below `number` durable, by leading if nobody does.  Outside epochs and locks.

@@ -196,7 +196,8 @@ struct rx_super {
     uint64_t log_bytes;       /* where that entry begins in the log's stream of bytes */
     uint64_t log_segment;     /* and in which segment */
     uint64_t log_least;       /* of a checkpoint: without the log up to this entry it is no state that ever was */
-    uint8_t state_reserved[144];
+    uint64_t log_base;        /* number with which log_incarnation began: what one before it had beyond that is lost */
+    uint8_t state_reserved[136];
     /* offset 512: free lists at a clean close */
     rx_off head[RX_CLASSES];
     rx_off tail[RX_CLASSES];
@@ -440,6 +441,7 @@ RX_ASSERT_AT(struct rx_super, state, 256);
 RX_ASSERT_AT(struct rx_super, session, 264);
 RX_ASSERT_AT(struct rx_super, brk, 304);
 RX_ASSERT_AT(struct rx_super, log_least, 360);
+RX_ASSERT_AT(struct rx_super, log_base, 368);
 RX_ASSERT_AT(struct rx_super, head, 512);
 _Static_assert(sizeof(struct rx_super) == RX_SUPER_SIZE, "superblock");
 RX_ASSERT_AT(struct rx_lockhdr, generation, 64);

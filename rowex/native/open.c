@@ -33,6 +33,7 @@
 #include "disk.h"
 #include "flush.h"
 #include "recovery.h"
+#include "segment.h"
 #include "../gc/alloc.h"
 #include "../gc/gate.h"
 #include "../gc/scan.h"
@@ -233,7 +234,7 @@ static void rx_hdr_fill(struct rx_db *db, const struct rx_super *super, const st
 }
 
 /* NAME-lock as a session that nobody closed has left it. RX_ABSENT: nothing of its log is there. */
-static int rx_rescue(struct rx_db *db, const struct rx_super *super, struct rx_log_at *at, uint64_t kept[3])
+static int rx_rescue(struct rx_db *db, const struct rx_super *super, struct rx_log_at *at, uint64_t kept[4])
 {
     struct stat st;
     if (fstat(db->lock_fd, &st) != 0 || (uint64_t)st.st_size != RX_LOCKFILE_SIZE)
@@ -266,7 +267,7 @@ static int rx_recover_first(struct rx_db *db, const struct rx_super *super)
 static int rx_be_first(struct rx_db *db, const struct rx_super *super, const struct stat *st)
 {
     struct rx_log_at at;
-    uint64_t kept[3];
+    uint64_t kept[4];
     bool clean = super->state == RX_STATE_CLEAN, rescued = false;
     int rc = clean ? RX_OK : rx_judge_unclean(db, super, st);
     if (rc == RX_E_POWER && db->logged)
@@ -290,8 +291,9 @@ static int rx_be_first(struct rx_db *db, const struct rx_super *super, const str
     if (!db->memory && !db->lockless)
         rx_remove_unfinished(db);
     if (db->logger) {
-        rx_checkpoint_forget(db);
+        rx_checkpoint_forget(db, db->uuid);
         rx_recovery_forget(db);
+        rx_log_tidy(db);
     }
     const struct rx_node *root = (const struct rx_node *)(const void *)(db->map->base + RX_ROOT_OFF);
     if (root->kind != RX_K_N256 || root->prefix_len != 0 || root->level != 0)
@@ -333,6 +335,7 @@ static int rx_disown(struct rx_db *db)
     char name[300];
     rx_store(&db->hdr->generation, RX_GENERATION_REPLACED);
     rx_gate_void_copy(db); /* a copier that sleeps before its rename would replace the new file */
+    rx_checkpoint_forget(db, db->hdr->uuid); /* and who makes a checkpoint, the new file's */
     snprintf(name, sizeof name, "%s-lock", db->name);
     if (rx_sys_unlinkat(db->dir_fd, name, 0) == 0 || errno == ENOENT)
         return RX_I_RESTART;

@@ -232,17 +232,14 @@ static int rx_recovery_reaches(const struct rx_db *db, const struct rx_base *b, 
 /* ---- the end -------------------------------------------------------------------------------- */
 
 /* Step 3.  *head becomes what the new segment says. */
-static int rx_recovery_segment(struct rx_db *db, const struct rx_reader *r, struct rx_segment_head *head)
+static int rx_recovery_segment(struct rx_db *db, const struct rx_base *b, const struct rx_reader *r,
+                               struct rx_segment_head *head)
 {
     struct rx_segment_file made;
-    uint64_t number = 0, term = 0, incarnation = 0;
-    for (size_t i = 0; i < r->count; i++) {
-        const struct rx_segment_head *s = &r->segment[i];
-        number = (s->id & 0xffffffffu) > number ? s->id & 0xffffffffu : number;
-        term = s->id >> 32 > term ? s->id >> 32 : term;
-        incarnation = s->incarnation > incarnation ? s->incarnation : incarnation;
-    }
-    *head = (struct rx_segment_head){(term + 1) << 32 | (number + 1), incarnation + 1, r->bytes, r->number, 256u << 10, 64u << 10};
+    uint64_t incarnation = b->super.log_incarnation;
+    for (size_t i = 0; i < r->count; i++)
+        incarnation = r->segment[i].incarnation > incarnation ? r->segment[i].incarnation : incarnation;
+    *head = (struct rx_segment_head){rx_reader_beyond(r), incarnation + 1, r->bytes, r->number, 256u << 10, 64u << 10};
     int rc = rx_segment_create(db, r->dir_fd, head, true, &made);
     if (rc == RX_OK)
         rx_segment_shut(&made);
@@ -262,6 +259,7 @@ static int rx_recovery_place(struct rx_db *db, const struct rx_segment_head *hea
                  ? RX_OK : rx_os_error("read the recovered file of", db->path);
     s.log_position = head->first;
     s.log_incarnation = head->incarnation;
+    s.log_base = head->first;
     s.log_bytes = head->bytes;
     s.log_segment = head->id;
     s.log_least = 0;
@@ -306,7 +304,7 @@ int rx_recover(struct rx_db *db, const struct rx_super *name, struct rx_recovere
         if (rc == RX_OK)
             rc = rx_recovery_reaches(db, &base, &reader);
         if (rc == RX_OK)
-            rc = rx_recovery_segment(db, &reader, &head);
+            rc = rx_recovery_segment(db, &base, &reader, &head);
         if (rc == RX_OK)
             rc = rx_recovery_place(db, &head);
         told->upto = reader.number;

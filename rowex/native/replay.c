@@ -25,9 +25,20 @@ uint32_t rx_frame_seed(const uint8_t uuid[16], uint64_t incarnation, uint64_t by
 
 /* ---- the segments ---------------------------------------------------------------- */
 
+/* No frame was ever written behind this head: nothing in it had been durable. */
+static bool rx_segment_unused(int fd)
+{
+    uint8_t first[512] = {0};
+    ssize_t have = rx_sys_pread(fd, first, sizeof first, RX_SEGMENT_HEAD);
+    for (ssize_t i = 0; i < have; i++)
+        if (first[i])
+            return false;
+    return have >= 0;
+}
+
 /*
- * RX_OK; RX_ABSENT: no segment, or of another index, or in the making when its maker or the
- * machine stopped; RX_END: damaged; RX_E_FORMAT.  A read that fails is none of these.
+ * RX_OK; RX_ABSENT: no segment, or of another index; RX_END: no whole head, damaged or still in
+ * the making when its maker or the machine stopped; RX_E_FORMAT.  A read that fails is none of these.
  */
 static int rx_head_look(struct rx_reader *r, int fd, const char *name, struct rx_segment_head *out)
 {
@@ -42,7 +53,7 @@ static int rx_head_look(struct rx_reader *r, int fd, const char *name, struct rx
         return rx_os_error("read segment", name);
     if (have != (ssize_t)sizeof head || memcmp(head.magic, RX_SEGMENT_MAGIC, 8) != 0 ||
         head.crc != rx_crc32c(0, head.uuid, sizeof head - offsetof(struct rx_segment, uuid)))
-        return rx_segment_unused(fd) ? RX_ABSENT : RX_END;
+        return RX_END;
     if (r->any)
         memcpy(r->uuid, head.uuid, 16);
     if (memcmp(head.uuid, r->uuid, 16) != 0)
@@ -55,18 +66,32 @@ static int rx_head_look(struct rx_reader *r, int fd, const char *name, struct rx
     return RX_OK;
 }
 
+/* A name that nobody draws in a lifetime is not one that was drawn, but by a prankster. */
+static void rx_reader_drawn(struct rx_reader *r, uint64_t id)
+{
+    uint64_t term = id >> 32, drawn = id & 0xffffffffu;
+    if (term > INT32_MAX || drawn > INT32_MAX)
+        return;
+    r->term = term > r->term ? (uint32_t)term : r->term;
+    r->drawn = drawn > r->drawn ? (uint32_t)drawn : r->drawn;
+}
+
 static int rx_head_read(struct rx_reader *r, const char *name, struct rx_segment_head *out)
 {
     char *end;
     uint64_t id = strtoull(name, &end, 16);
     if (strlen(name) != 16 || *end)
         return RX_ABSENT;
+    rx_reader_drawn(r, id);
     int fd = rx_sys_openat(r->dir_fd, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0)
         return errno == ENOENT || errno == ELOOP ? RX_ABSENT : rx_os_error("open segment", name);
     int rc = rx_head_look(r, fd, name, out);
+    bool unmade = rc == RX_END && rx_segment_unused(fd);
     close(fd);
-    if (rc == RX_END && id > r->headless)
+    if (unmade && r->tidy)
+        rx_segment_remove(r->dir_fd, id);
+    else if (rc == RX_END && !unmade && id > r->headless)
         r->headless = id;
     return rc == RX_OK && out->id != id ? RX_ABSENT : rc;
 }
@@ -122,6 +147,15 @@ int rx_reader_uuid(struct rx_db *db, uint8_t uuid[16])
         rc = RX_ABSENT;
     rx_reader_close(&r);
     return rc;
+}
+
+void rx_log_tidy(struct rx_db *db)
+{
+    struct rx_reader r = {.fd = -1, .tidy = true};
+    memcpy(r.uuid, db->uuid, 16);
+    if (rx_log_folder(db, false, &r.dir_fd) == RX_OK)
+        (void)rx_reader_list(&r);
+    rx_reader_close(&r);
 }
 
 int rx_reader_open(struct rx_db *db, struct rx_reader *r)

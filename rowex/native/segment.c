@@ -74,25 +74,32 @@ uint64_t rx_spare_size(int dir_fd)
     return fstatat(dir_fd, RX_SPARE, &st, AT_SYMLINK_NOFOLLOW) == 0 ? (uint64_t)st.st_size : 0;
 }
 
-/* The disk is full: the spare takes the new segment's name. -1: there is none. */
+/*
+ * The disk is full: the spare takes the new segment's name. -1: there is none.
+ * Ordering  renamed, then opened: a leader that was deposed meanwhile never writes its header to
+ *           the spare that its successor took.
+ */
 static int rx_spare_take(int dir_fd, const char *name, struct rx_segment *head)
 {
     struct stat st;
-    int fd = rx_sys_openat(dir_fd, RX_SPARE, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
-    if (fd < 0)
+    if (rx_spare_size(dir_fd) < head->size || rx_sys_renameat(dir_fd, RX_SPARE, dir_fd, name) != 0)
         return -1;
-    if (fstat(fd, &st) == 0 && (uint64_t)st.st_size >= head->size && rx_sys_renameat(dir_fd, RX_SPARE, dir_fd, name) == 0) {
+    int fd = rx_sys_openat(dir_fd, name, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+    if (fd >= 0 && fstat(fd, &st) == 0 && (uint64_t)st.st_size >= head->size) {
         head->size = (uint64_t)st.st_size & ~4095ull;
         return fd;
     }
-    close(fd);
+    if (fd >= 0)
+        close(fd);
+    (void)rx_sys_renameat(dir_fd, name, dir_fd, RX_SPARE); /* also if it was another by then */
     return -1;
 }
 
-static void rx_segment_seal(struct rx_segment *head)
+static uint32_t rx_segment_crc(const struct rx_segment *head)
 {
-    head->crc = rx_crc32c(0, head->uuid, sizeof *head - offsetof(struct rx_segment, uuid));
+    return rx_crc32c(0, head->uuid, sizeof *head - offsetof(struct rx_segment, uuid));
 }
+static void rx_segment_seal(struct rx_segment *head) { head->crc = rx_segment_crc(head); }
 
 static int rx_segment_fill(struct rx_db *db, int fd, const struct rx_segment *head, bool settle)
 {
@@ -101,49 +108,6 @@ static int rx_segment_fill(struct rx_db *db, int fd, const struct rx_segment *he
         rx_sync_fd(fd) != 0)
         return rx_os_error("write a segment of the log of", db->path);
     return RX_OK;
-}
-
-/* RX_OK with the head of our segment `id`; RX_ABSENT: something else; or what kept us from reading it. */
-static int rx_segment_is(const struct rx_db *db, int fd, uint64_t id, struct rx_segment *head)
-{
-    ssize_t have = rx_sys_pread(fd, head, sizeof *head, 0);
-    if (have < 0)
-        return rx_os_error("read a segment of the log of", db->path);
-    bool ours = have == (ssize_t)sizeof *head && head->id == id && head->version == RX_SEGMENT_VERSION &&
-                memcmp(head->uuid, db->uuid, 16) == 0 &&
-                head->crc == rx_crc32c(0, head->uuid, sizeof *head - offsetof(struct rx_segment, uuid));
-    return ours ? RX_OK : RX_ABSENT;
-}
-
-bool rx_segment_unused(int fd)
-{
-    uint8_t first[512] = {0};
-    ssize_t have = rx_sys_pread(fd, first, sizeof first, RX_SEGMENT_HEAD);
-    for (ssize_t i = 0; i < have; i++)
-        if (first[i])
-            return false;
-    return have >= 0;
-}
-
-/*
- * A new segment's file.  The living never give an id twice.  So a file of this name whose head is
- * not whole and behind which nothing stands is what somebody left who died, or whose machine
- * did, while he made it, or who could not remove it: no reader counts it, and it makes way.
- */
-static int rx_segment_new(struct rx_db *db, int dir_fd, const char *name, uint64_t id)
-{
-    int flags = O_RDWR | O_NOFOLLOW | O_CLOEXEC, fd = rx_sys_openat(dir_fd, name, flags | O_CREAT | O_EXCL, 0600);
-    if (fd >= 0 || errno != EEXIST)
-        return fd;
-    struct rx_segment head;
-    int left = rx_sys_openat(dir_fd, name, flags | O_NONBLOCK);
-    bool goes = left >= 0 && rx_segment_is(db, left, id, &head) == RX_ABSENT && rx_segment_unused(left);
-    if (left >= 0)
-        close(left);
-    if (goes && rx_sys_unlinkat(dir_fd, name, 0) == 0)
-        return rx_sys_openat(dir_fd, name, flags | O_CREAT | O_EXCL, 0600);
-    errno = EEXIST;
-    return -1;
 }
 
 /*
@@ -160,7 +124,7 @@ int rx_segment_create(struct rx_db *db, int dir_fd, const struct rx_segment_head
     memcpy(head.uuid, db->uuid, 16);
     rx_segment_seal(&head);
     rx_segment_name(head.id, name);
-    int fd = rx_segment_new(db, dir_fd, name, head.id);
+    int fd = rx_sys_openat(dir_fd, name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
     int rc = fd < 0 ? rx_os_error("create a segment of the log of", db->path) : rx_segment_fill(db, fd, &head, settle);
     if (rc == RX_E_FULL) {
         if (fd >= 0)
@@ -196,8 +160,10 @@ int rx_segment_open(struct rx_db *db, int dir_fd, uint64_t id, struct rx_segment
     int fd = rx_sys_openat(dir_fd, name, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0)
         return rx_os_error("open a segment of the log of", db->path);
-    int rc = rx_segment_is(db, fd, id, &head);
-    if (rc == RX_ABSENT)
+    ssize_t have = rx_sys_pread(fd, &head, sizeof head, 0);
+    int rc = have < 0 ? rx_os_error("read a segment of the log of", db->path) : RX_OK;
+    if (have >= 0 && (have != (ssize_t)sizeof head || head.id != id || head.version != RX_SEGMENT_VERSION ||
+                      memcmp(head.uuid, db->uuid, 16) != 0 || head.crc != rx_segment_crc(&head)))
         rc = rx_fail(RX_E_CORRUPT, 0, "segment %s of the log of %s is not the one that was written", name, db->path);
     if (rc) {
         close(fd);

@@ -37,8 +37,6 @@ int rx_segment_create(struct rx_db *db, int dir_fd, const struct rx_segment_head
  */
 int rx_spare_ensure(struct rx_db *db, int dir_fd, uint64_t size);
 uint64_t rx_spare_size(int dir_fd); /* as it is, 0 without one */
-/* No frame was ever written behind this head: nothing in it had been durable. */
-bool rx_segment_unused(int fd);
 /* Opens the segment `id` for writing. */
 int rx_segment_open(struct rx_db *db, int dir_fd, uint64_t id, struct rx_segment_file *out);
 void rx_segment_shut(struct rx_segment_file *s);
@@ -50,12 +48,14 @@ void rx_segment_remove(int dir_fd, uint64_t id);
 struct rx_reader {
     int dir_fd, fd;
     uint8_t uuid[16];
-    bool any; /* whose the segments are is asked, not told */
+    bool any;  /* whose the segments are is asked, not told */
+    bool tidy; /* what has no head and holds nothing is removed */
     struct rx_segment_head *segment; /* by id */
     size_t count, at;                /* `at`: the one being read */
     uint64_t bytes, number;          /* of the next frame and its first entry */
     uint64_t until;                  /* where a later segment takes over */
     uint64_t headless;               /* the highest id of a file that holds something, but no whole head; 0 none */
+    uint32_t term, drawn;            /* the highest in the name of any file, whosever and whatever it is */
     uint8_t *buffer;
     uint64_t capacity;
 };
@@ -66,6 +66,16 @@ struct rx_piece { const uint8_t *payload; uint64_t size, first, count; };
 /* Every segment of this index whose head is whole.  RX_ABSENT: there is no folder; RX_E_FORMAT: of another version. */
 int rx_reader_open(struct rx_db *db, struct rx_reader *r);
 void rx_reader_close(struct rx_reader *r);
+/*
+ * Who recovers, or begins a log, goes beyond all that has a name: what was left in the making, or
+ * is of another index that was replaced and whose processes sleep, is in nobody's way.
+ */
+static inline uint64_t rx_reader_beyond(const struct rx_reader *r)
+{
+    return ((uint64_t)r->term + 1) << 32 | (r->drawn + 1);
+}
+/* Removes what makers left that died before their segment had a head.  Nobody makes one. */
+void rx_log_tidy(struct rx_db *db);
 /* The next frame will be the one at `bytes`, whose first entry has `number`. RX_ABSENT: no segment has it. */
 int rx_reader_seek(struct rx_reader *r, uint64_t bytes, uint64_t number);
 /*

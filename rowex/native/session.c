@@ -84,8 +84,8 @@ static int rx_stranger(struct rx_db *db, const char *why)
 
 /*
  * A clean file without its log begins a new incarnation: checkpoint, segment, and only then the
- * mark.  Who died before the mark left a log that is newer, but holds nothing, beside the
- * checkpoint of this very file.  RX_ABSENT: it is not so.
+ * mark.  Who died before the mark left a checkpoint of this very file (whose session's number may
+ * be there already), and maybe a log that is newer, but holds nothing.  RX_ABSENT: it is not so.
  */
 static int rx_begun_only(struct rx_db *db, const struct rx_super *super, struct rx_reader *r)
 {
@@ -95,7 +95,11 @@ static int rx_begun_only(struct rx_db *db, const struct rx_super *super, struct 
     if (rc)
         return rc;
     close(fd);
-    if (from.session != super->session || from.log_incarnation != last->incarnation || from.log_bytes != last->bytes)
+    if (super->session - from.session > 1 || from.log_incarnation <= super->log_incarnation)
+        return RX_ABSENT;
+    if (from.log_incarnation > last->incarnation) /* the segment is of an attempt before */
+        return RX_OK;
+    if (from.log_incarnation != last->incarnation || from.log_bytes != last->bytes)
         return RX_ABSENT;
     rc = rx_reader_seek(r, last->bytes, last->first);
     if (rc == RX_OK && (rc = rx_reader_peek(r)) == RX_OK)
@@ -134,7 +138,7 @@ int rx_log_agrees(struct rx_db *db, const struct rx_super *super)
 
 /* ---- beginning -------------------------------------------------------------------------- */
 
-struct rx_origin { uint64_t incarnation, number, segments; struct rx_log_at at; };
+struct rx_origin { uint64_t incarnation, number, segments, base; struct rx_log_at at; };
 
 /*
  * Numbers, bytes and segments beyond all that any segment holds, or one that is lost held: the
@@ -143,35 +147,39 @@ struct rx_origin { uint64_t incarnation, number, segments; struct rx_log_at at; 
 static int rx_origin_beyond(struct rx_db *db, const struct rx_super *super, struct rx_origin *o)
 {
     struct rx_reader r;
-    *o = (struct rx_origin){super->log_incarnation + 1, super->log_position, (super->log_segment & 0xffffffffu) + 1,
-                            {super->log_bytes, ((super->log_segment >> 32) + 1) << 32}};
     int rc = rx_reader_open(db, &r);
-    if (rc == RX_ABSENT)
-        return RX_OK;
+    if (rc && rc != RX_ABSENT)
+        return rc;
+    uint64_t known = super->log_segment + (1ull << 32 | 1), beyond = rc == RX_OK ? rx_reader_beyond(&r) : 0;
+    *o = (struct rx_origin){.incarnation = super->log_incarnation + 1, .number = super->log_position};
+    o->at.bytes = super->log_bytes;
+    o->at.segment = (known > beyond ? known : beyond) >> 32 << 32;
+    o->segments = (uint32_t)known > (uint32_t)beyond ? (uint32_t)known : (uint32_t)beyond;
     for (size_t i = 0; rc == RX_OK && i < r.count; i++) {
         const struct rx_segment_head *s = &r.segment[i];
         uint64_t bytes = s->bytes + s->size, number = s->first + s->size;
         o->incarnation = s->incarnation + 1 > o->incarnation ? s->incarnation + 1 : o->incarnation;
         o->number = number > o->number ? number : o->number;
         o->at.bytes = bytes > o->at.bytes ? bytes : o->at.bytes;
-        if ((s->id & 0xffffffffu) >= o->segments)
-            o->segments = (s->id & 0xffffffffu) + 1;
-        if ((s->id >> 32) + 1 > o->at.segment >> 32)
-            o->at.segment = ((s->id >> 32) + 1) << 32;
     }
-    rx_reader_close(&r);
-    return rc;
+    o->base = o->number;
+    if (rc == RX_OK)
+        rx_reader_close(&r);
+    return RX_OK;
 }
 
 /* What was there is of another file, or of a beginning that was not finished. */
 static int rx_origin_first(struct rx_db *db, struct rx_origin *o)
 {
-    *o = (struct rx_origin){1, 0, 1, {0, 1ull << 32}};
-    rx_log_sweep(db, UINT64_MAX);
+    *o = (struct rx_origin){1, 0, 1, 0, {0, 1ull << 32}};
+    rx_log_clear(db);
     return rx_checkpoint_remove(db);
 }
 
-/* The first segment of an incarnation; then the log may be gone on with. */
+/*
+ * The first segment of an incarnation; then the log may be gone on with.  Those before it go last:
+ * a checkpoint and no segment at all looks like a log that was lost.
+ */
 static int rx_origin_segment(struct rx_db *db, struct rx_origin *o)
 {
     struct rx_logger *l = db->logger;
@@ -197,7 +205,7 @@ static void rx_origin_store(struct rx_db *db, const struct rx_origin *o, uint64_
     rx_store(&hdr->log_segments, o->segments);
     rx_store(&hdr->log_durable, o->number << RX_LOG_DURABLE_SHIFT);
     rx_store(&hdr->log_tail, o->number << RX_LOG_TAIL_SHIFT);
-    rx_store(&hdr->log_base, o->number);
+    rx_store(&hdr->log_base, o->base);
     rx_store(&hdr->log_bytes, o->at.bytes);
     if (size)
         rx_store(&hdr->log_size, size);
@@ -216,7 +224,8 @@ static int rx_ring_allocate(struct rx_db *db, uint64_t *size)
 /* What a rescue, or rx_origin_store() at an open, has left in the header. */
 static void rx_origin_known(struct rx_db *db, struct rx_origin *o)
 {
-    *o = (struct rx_origin){rx_load(&db->hdr->log_incarnation), 0, rx_load(&db->hdr->log_segments), {0, 0}};
+    *o = (struct rx_origin){rx_load(&db->hdr->log_incarnation), 0, rx_load(&db->hdr->log_segments),
+                            rx_load(&db->hdr->log_base), {0, 0}};
     o->number = rx_log_point(db, &o->at);
 }
 
@@ -227,26 +236,26 @@ static int rx_origin_find(struct rx_db *db, const struct rx_super *super, struct
         return RX_OK;
     }
     struct rx_logger *l = db->logger;
-    struct rx_segment_file last;
+    struct rx_segment_file last = {.fd = -1};
     bool clean = super->state == RX_STATE_CLEAN;
     int rc;
     if (clean && super->log_incarnation == 0) {
         rc = rx_origin_first(db, o);
         if (rc == RX_OK && super->brk > RX_HEAP) /* a copy: what it holds was never in a log of its own */
             rc = rx_checkpoint_alone(db, o->incarnation, o->number, &o->at);
-    } else if (clean && rx_segment_open(db, l->dir_fd, super->log_segment, &last) == RX_OK) {
+    } else if (clean && (rc = rx_segment_open(db, l->dir_fd, super->log_segment, &last)) != RX_E_NOT_FOUND &&
+               rc != RX_E_CORRUPT) {
         rx_segment_shut(&last);
+        if (rc)
+            return rc;
         *o = (struct rx_origin){super->log_incarnation, super->log_position, (super->log_segment & 0xffffffffu) + 1,
-                                {super->log_bytes, super->log_segment}};
+                                super->log_base, {super->log_bytes, super->log_segment}};
         return RX_OK;
     } else if ((rc = rx_origin_beyond(db, super, o)) == RX_OK) {
         /* The file holds what no log tells of: a checkpoint first, before anything new is durable. */
         rc = rx_checkpoint_alone(db, o->incarnation, o->number, &o->at);
     }
-    if (rc == RX_OK) {
-        rc = rx_origin_segment(db, o);
-    }
-    return rc;
+    return rc == RX_OK ? rx_origin_segment(db, o) : rc;
 }
 
 /*
@@ -309,6 +318,7 @@ int rx_log_end(struct rx_db *db, struct rx_super *super)
         return rc;
     rx_store(&super->log_position, rx_log_point(db, &at));
     rx_store(&super->log_incarnation, rx_load(&db->hdr->log_incarnation));
+    rx_store(&super->log_base, rx_load(&db->hdr->log_base));
     rx_store(&super->log_bytes, at.bytes);
     rx_store(&super->log_segment, at.segment);
     return RX_OK;
@@ -347,7 +357,7 @@ static int rx_rescue_mapped(struct rx_db *db, const struct rx_super *super)
  * Returns   RX_OK: rx_log_resume() can go on with *o.  RX_ABSENT: lost; what reached the
  *           log is there, the rest is in the file alone.
  */
-int rx_log_rescue(struct rx_db *db, const struct rx_super *super, struct rx_log_at *at, uint64_t kept[3])
+int rx_log_rescue(struct rx_db *db, const struct rx_super *super, struct rx_log_at *at, uint64_t kept[4])
 {
     int rc = rx_rescue_mapped(db, super);
     if (rc)
@@ -355,11 +365,12 @@ int rx_log_rescue(struct rx_db *db, const struct rx_super *super, struct rx_log_
     kept[0] = rx_load(&db->hdr->log_incarnation);
     kept[1] = rx_log_point(db, at);
     kept[2] = rx_load(&db->hdr->log_segments);
+    kept[3] = rx_load(&db->hdr->log_base);
     return RX_OK;
 }
 
-void rx_log_resume(struct rx_db *db, const struct rx_log_at *at, const uint64_t kept[3])
+void rx_log_resume(struct rx_db *db, const struct rx_log_at *at, const uint64_t kept[4])
 {
-    struct rx_origin o = {kept[0], kept[1], kept[2], *at};
+    struct rx_origin o = {kept[0], kept[1], kept[2], kept[3], *at};
     rx_origin_store(db, &o, 0);
 }
