@@ -2,15 +2,19 @@
 Leaders of the log that stand still at each of their stores in turn, in the test build, while
 another takes over; then they wake.  Whatever was told to be durable must be in the log.
 
-Arguments: a folder, and how many deaths of leaders come before the one that stops: who takes over
-from the dead begins a segment of its own, and may be stopped there.  Prints how often one stopped.
+Arguments: a folder, and who leads before or after the one that stops.  "nobody"; "dead": who takes
+over from the dead begins a segment of its own, and may be stopped there; "poor": who takes over has
+no descriptor for a segment and fails, so that another leads without having deposed anybody.
+Prints how many leaders stopped.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
+import resource
 import signal
 import sys
 from pathlib import Path
@@ -42,6 +46,25 @@ def lead(pipe: Any, path: Path, at: int, dies: bool) -> None:
         pipe.recv()
 
 
+def poor(pipe: Any, path: Path) -> None:
+    """Deposes who leads, and cannot go on."""
+    with rowex.open(path, **NEVER) as mine:
+        ticket = mine.put(b"poor", b"1")
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+        taken: list[int] = []
+        with contextlib.suppress(OSError):
+            while True:
+                taken.append(os.dup(0))
+        try:
+            mine.wait_durable(ticket, timeout=20)
+        except OSError as error:
+            assert error.errno == errno.EMFILE, error
+        pipe.send("told")
+        for descriptor in taken:
+            os.close(descriptor)
+        pipe.recv()
+
+
 def stopped(process: Child) -> bool:
     """Whether it stands still; False: it has done what it had to."""
     while True:
@@ -53,14 +76,14 @@ def stopped(process: Child) -> bool:
             return False
 
 
-def one(folder: Path, at: int, deaths: int) -> bool:
+def one(folder: Path, at: int, others: str) -> bool:
     """One leader stops at its store `at`; whether it has so many."""
     path = folder / f"{at}" / "index.rowex"
     path.parent.mkdir()
     with rowex.open(path, **NEVER) as index:
         expected = {b"first": b"1"}
         index.put(b"first", b"1", durable=True)
-        for _ in range(deaths):
+        if others == "dead":
             victim = Child(lead, path, 3, True)
             victim.wait()
             expected[b"dies"] = b"1"
@@ -68,6 +91,10 @@ def one(folder: Path, at: int, deaths: int) -> bool:
         expected[b"stops"] = b"1"
         stops = 0
         while stopped(process):
+            if others == "poor" and stops == 0:
+                helper = Child(poor, path)
+                helper.recv()
+                expected[b"poor"] = b"1"
             for i in range(3):
                 expected[b"%d %d" % (stops, i)] = b"1"
                 index.put(b"%d %d" % (stops, i), b"1", durable=True, timeout=30)
@@ -82,13 +109,16 @@ def one(folder: Path, at: int, deaths: int) -> bool:
         assert found == expected, f"stopped at store {at}: {sorted(expected.keys() - found.keys())} are lost"
         process.send("end")
         process.finish()
+        if b"poor" in expected:
+            helper.send("end")
+            helper.finish()
     return stops > 0
 
 
-def main(folder: str, deaths: str) -> None:
+def main(folder: str, others: str) -> None:
     die_with_parent(os.getppid())
     at = 1
-    while one(Path(folder), at, int(deaths)):
+    while one(Path(folder), at, others):
         at += 1
     print(at - 1)
 
