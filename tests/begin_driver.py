@@ -4,7 +4,8 @@ turn, while a checkpoint is made and a log begun.  Then the index must open, on 
 another, with all that it held.
 
 Arguments: a folder, and the case: "killed", the session before was killed and NAME-lock is lost;
-"copied", the file was closed cleanly and stands alone.  Prints how often one died.
+"copied", the file was closed cleanly and stands alone; the first store and the step to the next.
+Prints how often one died.
 """
 
 from __future__ import annotations
@@ -83,12 +84,12 @@ def dict_of(path: Path) -> dict[bytes, bytes]:
     return found
 
 
-def main(folder: str, case: str) -> None:
+def main(folder: str, case: str, first: str, step: str) -> None:
     die_with_parent(os.getppid())
-    at = 1
+    at = int(first)
     while one(Path(folder), case, at):
-        at += 1
-    print(at - 1)
+        at += int(step)
+    print((at - int(first)) // int(step))
 
 
 if __name__ == "__main__":

@@ -166,9 +166,20 @@ def test_flush_after_the_log_was_lost_makes_durable_what_can_be_seen(path: Path,
 
 
 @pytest.mark.parametrize("case", ["killed", "copied"])
-def test_log_that_is_begun_anew_may_end_anywhere(variant: Path, folder: Path, case: str) -> None:
+def test_log_that_is_begun_anew_may_end_anywhere(
+    variant: Path, folder: Path, case: str, long_run: bool, rng: random.Random
+) -> None:
     """Killed, or without power, at any store of the first change: begin_driver.py says how."""
-    done = run_python(str(TESTS / "begin_driver.py"), str(folder), case, folder=variant, timeout_s=80)
+    step = 1 if long_run else 4
+    arguments = [str(TESTS / "begin_driver.py"), str(folder), case, str(rng.randint(1, step)), str(step)]
+    done = run_python(*arguments, folder=variant, timeout_s=80)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert int(done.stdout) > 10
+
+
+def test_checkpoint_of_a_replaced_index_that_wakes_leaves_the_new_one_alone(variant: Path, folder: Path) -> None:
+    """Its maker stood still at any store meanwhile: replaced_driver.py says how."""
+    done = run_python(str(TESTS / "replaced_driver.py"), str(folder), folder=variant, timeout_s=80)
     assert done.returncode == 0, done.stderr[-3000:]
     assert int(done.stdout) > 10
 

@@ -161,7 +161,8 @@ static int rx_checkpoint_place(struct rx_db *db, const char *made)
     char name[300];
     rx_checkpoint_name(db, "", name);
     if (rx_sys_renameat(db->dir_fd, made, db->dir_fd, name) != 0)
-        return rx_os_error("rename the checkpoint of", db->path);
+        return errno == ENOENT ? rx_fail(RX_E_REPLACED, 0, "%s; its checkpoint was not placed", db->path) /* rx_disown() */
+                               : rx_os_error("rename the checkpoint of", db->path);
     return rx_folder_sync(db);
 }
 
