@@ -4,12 +4,14 @@ turn, while a checkpoint is made and a log begun.  Then the index must open, on 
 another, with all that it held.
 
 Arguments: a folder, and the case: "killed", the session before was killed and NAME-lock is lost;
-"copied", the file was closed cleanly and stands alone; the first store and the step to the next.
+"copied", the file was closed cleanly and stands alone; "beside", the same, and another process,
+which has it open, makes the next change; the first store and the step to the next.
 Prints how often one died.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import shutil
@@ -67,10 +69,17 @@ def one(folder: Path, case: str, at: int) -> bool:
     """One death; False: it has not so many stores."""
     path = folder / f"{at}" / "index.rowex"
     prepare(path, case)
-    process = Child(change, path, at)
-    died = process.wait() != 0
-    for found in (recovered(without_power(path, folder / "off")), dict_of(path), dict_of(path)):
-        assert found in (STATE, {**STATE, b"new": b"1"}), f"{case}, died at store {at}: {sorted(found)}"
+    with contextlib.ExitStack() as open_beside:
+        beside = open_beside.enter_context(rowex.open(path, flush_interval=600)) if case == "beside" else None
+        process = Child(change, path, at)
+        died = process.wait() != 0
+        expected = dict(STATE)
+        if beside is not None:
+            beside.put(b"beside", b"1", durable=True)
+            expected[b"beside"] = b"1"
+        without_power(path, folder / "off")
+    for found in (recovered(folder / "off" / path.name), dict_of(path), dict_of(path)):
+        assert found in (expected, {**expected, b"new": b"1"}), f"{case}, died at store {at}: {sorted(found)}"
     shutil.rmtree(path.parent)
     return died
 

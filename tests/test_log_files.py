@@ -128,6 +128,38 @@ def test_segment_that_never_got_its_head_is_in_nobodys_way(path: Path, folder: P
     assert recovered(off) == {b"k": b"1"}
 
 
+def test_what_a_killed_maker_left_is_cleared_away(path: Path) -> None:
+    """By the next to open it first; a damaged segment, which holds something, stays."""
+    with rowex.open(path) as index:
+        index.put(b"k", b"1", durable=True)
+    log = Path(f"{path}-log")
+    (log / "0000000100000000").write_bytes(b"damaged".ljust(5000, b"."))
+    before = set(log.iterdir())
+    (log / "0000000100000009").write_bytes(bytes(70000))
+    (log / "0000000700000001").write_bytes(b"")
+    with rowex.open(path) as index:
+        assert index[b"k"] == b"1"
+        assert set(log.iterdir()) == before
+
+
+def test_segments_of_another_index_are_left_alone(path: Path, folder: Path) -> None:
+    """A process of an index that was replaced may have made them: no name of theirs is given, none removed."""
+    with rowex.open(folder / "other") as index:
+        index.put(b"other", b"1", durable=True)
+        theirs = segments(folder / "other")[-1].read_bytes()
+    with rowex.open(path, flush_interval=60) as index:
+        index.put(b"k", b"1", durable=True)
+        off = without_power(path, folder / "off")
+    names = [Path(f"{off}-log") / f"{term << 32 | number:016x}" for term in (2, 3) for number in (2, 3)]
+    for name in names:
+        name.write_bytes(theirs)
+    assert recovered(off) == {b"k": b"1"}
+    with rowex.open(off) as index:
+        index.put(b"l", b"1", durable=True)
+        index.checkpoint()
+    assert all(name.read_bytes() == theirs for name in names)
+
+
 def test_log_begun_anew_is_never_taken_for_the_one_that_is_lost(path: Path, folder: Path, child: Start) -> None:
     """Whoever dies before the file is marked leaves a newer log that holds nothing; its segment has a new name."""
     with rowex.open(path) as index:
@@ -161,11 +193,30 @@ def test_flush_after_the_log_was_lost_makes_durable_what_can_be_seen(path: Path,
     process.kill()
     Path(f"{path}-lock").unlink()
     with rowex.open(path, flush_interval=600) as index:
+        with pytest.raises(TimeoutError):
+            index.wait_durable(index.position, timeout=0)
         index.flush()
+        index.wait_durable(index.position, timeout=0)
         assert recovered(without_power(path, folder / "off")) == {b"visible": b"1"}
 
 
-@pytest.mark.parametrize("case", ["killed", "copied"])
+def test_ticket_of_a_killed_session_whose_log_was_written_is_known(path: Path, child: Start) -> None:
+    """The next to open it writes out what is left, and knows its numbers before anybody writes."""
+
+    def write(pipe: Any) -> None:
+        mine = rowex.open(path, flush_interval=600)
+        pipe.send(mine.put(b"k", b"1"))
+        signal.pause()
+
+    process = child(write)
+    ticket = process.recv()
+    process.kill()
+    with rowex.open(path, flush_interval=600) as index:
+        index.wait_durable(ticket, timeout=0)
+        assert index.position == ticket
+
+
+@pytest.mark.parametrize("case", ["killed", "copied", "beside"])
 def test_log_that_is_begun_anew_may_end_anywhere(
     variant: Path, folder: Path, case: str, long_run: bool, rng: random.Random
 ) -> None:

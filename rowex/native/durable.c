@@ -21,7 +21,7 @@ static uint64_t rx_point_now(const struct rx_thread *t, uint64_t *durable, uint6
 {
     const struct rx_db *db = t->db;
     const struct rx_super *super = rx_super_of(t->map); /* any generation's: they are copied */
-    if (rx_load(&db->hdr->log_size)) {
+    if (rx_log_known(db)) {
         *incarnation = rx_load(&db->hdr->log_incarnation);
         *durable = rx_log_durable(db);
         return rx_log_tail(db);
@@ -63,7 +63,7 @@ static int rx_ticket_number(struct rx_thread *t, uint64_t ticket, uint64_t *numb
         return RX_OK;
     if (of == incarnation && *number <= tail)
         return RX_ABSENT;
-    uint64_t base = rx_load(rx_load(&db->hdr->log_size) ? &db->hdr->log_base : &rx_super_of(t->map)->log_base);
+    uint64_t base = rx_load(rx_log_known(db) ? &db->hdr->log_base : &rx_super_of(t->map)->log_base);
     if (ticket == 0 || (of + 1 == incarnation && *number <= base))
         return RX_OK;
     if (of < incarnation)
@@ -73,13 +73,20 @@ static int rx_ticket_number(struct rx_thread *t, uint64_t ticket, uint64_t *numb
 }
 
 /*
- * A session that nobody closed, and nothing of its log was there: what it left can be seen, but no
- * log tells of it before one is begun, with a checkpoint.  That is done by the first to write, or to ask.
+ * Of a session that nobody closed nothing of the log was there: what it left can be seen, but no log
+ * tells of it before one is begun, with a checkpoint.
  */
+static bool rx_log_lost(const struct rx_thread *t)
+{
+    uint64_t state = rx_load((uint64_t *)(void *)&rx_super_of(t->map)->state); /* and its checksum */
+    return (uint32_t)state != RX_STATE_CLEAN && !rx_log_known(t->db);
+}
+
+/* It is begun by the first to write, or to wait. */
 static int rx_log_found(struct rx_thread *t)
 {
     struct rx_db *db = t->db;
-    if (rx_load(&db->hdr->log_size) || (rx_load((uint64_t *)(void *)&rx_super_of(t->map)->state) & 0xffffffffu) == RX_STATE_CLEAN)
+    if (!rx_log_lost(t))
         return RX_OK;
     if (db->logger == NULL)
         return rx_fail(RX_E_DURABILITY, 0, "the log of %s was lost, and this process may not begin another", db->path);
@@ -116,7 +123,10 @@ int rx_is_durable(rx_index *h, uint64_t ticket)
     int rc = rx_call_begin(h, NULL, &t);
     if (rc)
         return rc;
-    rc = t->db->logged ? rx_ticket_number(t, ticket, &number) : rx_no_log(t->db);
+    if (!t->db->logged)
+        rc = rx_no_log(t->db);
+    else
+        rc = rx_log_lost(t) ? RX_ABSENT : rx_ticket_number(t, ticket, &number);
     rx_call_end(t);
     return rc == RX_ABSENT ? RX_WOULD_WAIT : rc;
 }

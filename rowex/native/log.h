@@ -26,6 +26,11 @@ enum rx_log_claim { RX_LOG_PENDING = 1, RX_LOG_WON = 2 };
 
 static inline uint64_t rx_log_number(uint64_t tail) { return tail >> RX_LOG_TAIL_SHIFT; }
 static inline uint64_t rx_log_tail(const struct rx_db *db) { return rx_log_number(rx_load(&db->hdr->log_tail)); }
+/*
+ * The header has the numbers of the index's log: one was begun in this session, or is gone on with.
+ * Else the file's superblock has them, or they are lost with NAME-lock.
+ */
+static inline bool rx_log_known(const struct rx_db *db) { return rx_load(&db->hdr->log_incarnation) != 0; }
 /* Entries below it are durable. */
 static inline uint64_t rx_log_durable(const struct rx_db *db)
 {

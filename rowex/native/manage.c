@@ -197,7 +197,7 @@ static int rx_unlink_log(const struct rx_exclusive *x)
     return rx_sys_unlinkat(x->dir_fd, side, AT_REMOVEDIR) == 0 ? RX_OK : rx_os("remove", side);
 }
 
-/* Copies that their makers left behind: named after this file and its uuid (gate.c). */
+/* Named after this file and its uuid (gate.c). */
 static void rx_unlink_copies(const struct rx_exclusive *x, const uint8_t uuid[16])
 {
     char prefix[256];
@@ -215,6 +215,18 @@ static void rx_unlink_copies(const struct rx_exclusive *x, const uint8_t uuid[16
     closedir(folder);
 }
 
+/* What makers that died left behind: copies, a checkpoint (checkpoint.c), a recovered file. */
+static int rx_unlink_made(const struct rx_exclusive *x, const uint8_t uuid[16])
+{
+    char made[32];
+    snprintf(made, sizeof made, "-checkpoint-new-%08x", rx_crc32c(0, uuid, 16));
+    rx_unlink_copies(x, uuid);
+    int rc = rx_unlink_side(x, made);
+    if (rc == RX_OK)
+        rc = rx_unlink_side(x, "-recovery");
+    return rc == RX_OK ? rx_unlink_side(x, "-recovery-lock") : rc;
+}
+
 /*
  * The data file goes first: sidecars without it mean nothing (R6), while a data file that
  * lost its log could not be recovered.  NAME-lock, whose locks keep others out, goes last.
@@ -229,7 +241,7 @@ int rx_destroy(const char *path)
     bool known = rx_sys_pread(x.data_fd, uuid, sizeof uuid, offsetof(struct rx_super, uuid)) == (ssize_t)sizeof uuid;
     rc = rx_sys_unlinkat(x.dir_fd, x.name, 0) == 0 ? RX_OK : rx_os("remove", path);
     if (rc == RX_OK && known)
-        rx_unlink_copies(&x, uuid);
+        rc = rx_unlink_made(&x, uuid);
     if (rc == RX_OK)
         rc = rx_unlink_side(&x, "-checkpoint");
     if (rc == RX_OK)

@@ -195,18 +195,18 @@ static int rx_origin_segment(struct rx_db *db, struct rx_origin *o)
     return RX_OK;
 }
 
-/* Ordering: log_size last; who finds it set finds the rest. */
+/* Ordering: log_incarnation, who finds it set finds the rest (rx_log_known); and log_size last, then there is a ring. */
 static void rx_origin_store(struct rx_db *db, const struct rx_origin *o, uint64_t size)
 {
     struct rx_lockhdr *hdr = db->hdr;
     rx_store(&db->slots[0].log_at[0].bytes, o->at.bytes);
     rx_store(&db->slots[0].log_at[0].segment, o->at.segment);
-    rx_store(&hdr->log_incarnation, o->incarnation);
     rx_store(&hdr->log_segments, o->segments);
     rx_store(&hdr->log_durable, o->number << RX_LOG_DURABLE_SHIFT);
     rx_store(&hdr->log_tail, o->number << RX_LOG_TAIL_SHIFT);
     rx_store(&hdr->log_base, o->base);
     rx_store(&hdr->log_bytes, o->at.bytes);
+    rx_store(&hdr->log_incarnation, o->incarnation);
     if (size)
         rx_store(&hdr->log_size, size);
 }
@@ -231,7 +231,7 @@ static void rx_origin_known(struct rx_db *db, struct rx_origin *o)
 
 static int rx_origin_find(struct rx_db *db, const struct rx_super *super, struct rx_origin *o)
 {
-    if (rx_load(&db->hdr->log_incarnation)) {
+    if (rx_log_known(db)) {
         rx_origin_known(db, o);
         return RX_OK;
     }

@@ -56,7 +56,7 @@ static bool rx_watch_serve(struct rx_watch *w, uint64_t round)
     struct rx_log_info at;
     int code = rx_log_status(w->index, &at);
     bool any = code != RX_OK || at.durable != at.position;
-    if (code == RX_OK && any)
+    if (code == RX_OK) /* also where nothing seems to be left: the log may be lost (durable.c) */
         code = rx_wait_durable(w->index, NULL, at.position, RX_WATCH_SLICE_NS);
     pthread_mutex_lock(&w->mutex);
     if (code != RX_WOULD_WAIT)
