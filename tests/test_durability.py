@@ -19,6 +19,7 @@ import pytest
 
 import rowex
 from power import other_boot, recovered, segments, without_power
+from rowex.durable import log_status
 from tools import TIME_SCALE, Child, assert_same, eventually, make_value
 
 Start = Callable[..., Child]
@@ -316,6 +317,17 @@ def test_checkpoint_comes_by_itself_while_writers_work(path: Path, folder: Path)
         eventually(lambda: not list(path.parent.glob("*-checkpoint-new-*")), 10)
         off = without_power(path, folder / "off")
         assert recovered(off) == dict(index.items())
+
+
+def test_log_is_measured_from_the_last_checkpoint_in_later_sessions_too(path: Path) -> None:
+    """Else each session after it would begin with another."""
+    with rowex.open(path, flush_interval=600) as index:
+        index.put(b"k", bytes(3 << 20), durable=True)
+        index.checkpoint()
+    for _ in range(2):
+        with rowex.open(path, flush_interval=600) as index:
+            index.put(b"l", b"1", durable=True)
+            assert 0 < log_status(index._live_handle()).log_bytes < 1000
 
 
 def test_large_values_go_through_the_log(path: Path, folder: Path) -> None:

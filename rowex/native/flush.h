@@ -40,13 +40,15 @@ int rx_log_leave(struct rx_db *db);
 void rx_log_forget(struct rx_db *db); /* closes and frees */
 /* Alone with the index, everybody else reaped: writes out all that is left, and where the log ends. */
 int rx_log_end(struct rx_db *db, struct rx_super *super);
+/* Where a session's log begins: its next number and byte, the number of its next segment, its incarnation's first. */
+struct rx_origin { uint64_t incarnation, number, segments, base; struct rx_log_at at; };
 /*
  * What a session that nobody closed has left in NAME-lock (same boot): its dead are reaped, its
- * ring written out.  RX_OK, then rx_log_resume() puts *at and kept[] into the new NAME-lock;
+ * ring written out.  RX_OK, then rx_log_resume() puts *kept into the new NAME-lock;
  * RX_ABSENT: lost, the next to write begins with a checkpoint.
  */
-int rx_log_rescue(struct rx_db *db, const struct rx_super *super, struct rx_log_at *at, uint64_t kept[4]);
-void rx_log_resume(struct rx_db *db, const struct rx_log_at *at, const uint64_t kept[4]);
+int rx_log_rescue(struct rx_db *db, const struct rx_super *super, struct rx_origin *kept);
+void rx_log_resume(struct rx_db *db, const struct rx_origin *kept);
 
 /*
  * Entries below `number` durable, by leading if nobody does.  Outside epochs and locks.

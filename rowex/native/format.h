@@ -257,10 +257,9 @@ struct rx_lockhdr {
     uint32_t log_pad;
     /* line 7 */
     uint64_t log_base;       /* number with which this incarnation began */
-    uint64_t log_checkpoint; /* byte of the stream at which the last checkpoint begins */
+    uint64_t log_checkpoint; /* byte of the stream at which the log goes on from the last checkpoint; a hint */
     uint64_t log_bytes;      /* end of what is durable in the stream: only told */
-    uint64_t log_first;      /* the oldest segment that recovery needs: only told */
-    uint8_t pad7[32];
+    uint8_t pad7[40];
     uint8_t reserved[4096 - 512];
 };
 

@@ -16,7 +16,6 @@
 #include "fileio.h"
 #include "../gc/epoch.h"
 
-
 #define RX_ENTRY_INLINE (128u << 10) /* larger ones go from the leaf to the file */
 #define RX_SYNC_BYTES (64u << 20)
 #define RX_SEGMENT_MIN (256u << 10)

@@ -234,7 +234,7 @@ static void rx_hdr_fill(struct rx_db *db, const struct rx_super *super, const st
 }
 
 /* NAME-lock as a session that nobody closed has left it. RX_ABSENT: nothing of its log is there. */
-static int rx_rescue(struct rx_db *db, const struct rx_super *super, struct rx_log_at *at, uint64_t kept[4])
+static int rx_rescue(struct rx_db *db, const struct rx_super *super, struct rx_origin *kept)
 {
     struct stat st;
     if (fstat(db->lock_fd, &st) != 0 || (uint64_t)st.st_size != RX_LOCKFILE_SIZE)
@@ -242,7 +242,7 @@ static int rx_rescue(struct rx_db *db, const struct rx_super *super, struct rx_l
     int rc = rx_lock_map(db);
     if (rc)
         return rc;
-    rc = rx_log_rescue(db, super, at, kept);
+    rc = rx_log_rescue(db, super, kept);
     rx_guard_remove(db->lock_base);
     munmap(db->lock_base, RX_LOCKFILE_SIZE);
     db->lock_base = NULL;
@@ -266,8 +266,7 @@ static int rx_recover_first(struct rx_db *db, const struct rx_super *super)
 /* Nobody else has it open. */
 static int rx_be_first(struct rx_db *db, const struct rx_super *super, const struct stat *st)
 {
-    struct rx_log_at at;
-    uint64_t kept[4];
+    struct rx_origin kept;
     bool clean = super->state == RX_STATE_CLEAN, rescued = false;
     int rc = clean ? RX_OK : rx_judge_unclean(db, super, st);
     if (rc == RX_E_POWER && db->logged)
@@ -275,7 +274,7 @@ static int rx_be_first(struct rx_db *db, const struct rx_super *super, const str
     if (rc == RX_OK && clean && db->logged && !db->lockless)
         rc = rx_log_agrees(db, super);
     if (rc == RX_OK && !clean && db->logger) {
-        rc = rx_rescue(db, super, &at, kept);
+        rc = rx_rescue(db, super, &kept);
         rescued = rc == RX_OK;
         rc = rc == RX_ABSENT ? RX_OK : rc;
     }
@@ -287,7 +286,7 @@ static int rx_be_first(struct rx_db *db, const struct rx_super *super, const str
         return rc;
     rx_hdr_fill(db, super, st);
     if (rescued)
-        rx_log_resume(db, &at, kept);
+        rx_log_resume(db, &kept);
     if (!db->memory && !db->lockless)
         rx_remove_unfinished(db);
     if (db->logger) {

@@ -138,8 +138,6 @@ int rx_log_agrees(struct rx_db *db, const struct rx_super *super)
 
 /* ---- beginning -------------------------------------------------------------------------- */
 
-struct rx_origin { uint64_t incarnation, number, segments, base; struct rx_log_at at; };
-
 /*
  * Numbers, bytes and segments beyond all that any segment holds, or one that is lost held: the
  * clean file names its last, and one of that name would be taken for it.  A new incarnation.
@@ -221,7 +219,7 @@ static int rx_ring_allocate(struct rx_db *db, uint64_t *size)
     }
 }
 
-/* What a rescue, or rx_origin_store() at an open, has left in the header. */
+/* What is in the header: of a session before, or since rx_log_resume(), or of a beginning that was not finished. */
 static void rx_origin_known(struct rx_db *db, struct rx_origin *o)
 {
     *o = (struct rx_origin){rx_load(&db->hdr->log_incarnation), 0, rx_load(&db->hdr->log_segments),
@@ -258,6 +256,17 @@ static int rx_origin_find(struct rx_db *db, const struct rx_super *super, struct
     return rc == RX_OK ? rx_origin_segment(db, o) : rc;
 }
 
+/* Since when the log has grown is told, and when the next checkpoint is due: from the last one on. */
+static void rx_origin_checkpoint(struct rx_db *db)
+{
+    struct rx_super last;
+    int fd;
+    if (rx_checkpoint_super(db, &last, &fd) != RX_OK)
+        return; /* from the stream's beginning on */
+    close(fd);
+    rx_store(&db->hdr->log_checkpoint, last.log_bytes);
+}
+
 /*
  * Requires  OPENING; nobody has written in this session.
  * Crash     log_size is still 0: the next to write does it again, with a later incarnation
@@ -278,6 +287,7 @@ int rx_log_begin(struct rx_db *db)
         rc = rx_origin_find(db, rx_super_of(db->map), &o);
     if (rc == RX_OK) {
         rx_log_reserve(db, 0);
+        rx_origin_checkpoint(db);
         rx_origin_store(db, &o, size);
     }
     return rc;
@@ -290,9 +300,11 @@ static int rx_write_alone(struct rx_db *db)
 {
     struct rx_thread t = {.db = db, .slot = &db->slots[0], .map = db->map, .base = db->map->base,
                           .uid = rx_fetch_add(&db->hdr->next_serial, 1) << RX_SLOT_BITS};
-    struct rx_lead lead = {.fresh = rx_load(&db->hdr->log_lead) != 0};
+    struct rx_log_at at;
     uint64_t tail = rx_log_tail(db);
-    /* A leader that died wants a fresh segment, also where there is nothing to write. */
+    (void)rx_log_point(db, &at);
+    /* A leader that died, or that could not make one, wants a fresh segment, also where there is nothing to write. */
+    struct rx_lead lead = {.fresh = rx_load(&db->hdr->log_lead) || at.segment >> 32 < rx_load(&db->hdr->log_term)};
     int rc = !lead.fresh && rx_log_durable(db) == tail ? RX_OK : rx_join_locked(db, db->logger);
     rx_store(&db->hdr->log_lead, t.uid);
     lead.word = rx_load(&db->hdr->log_durable);
@@ -354,23 +366,16 @@ static int rx_rescue_mapped(struct rx_db *db, const struct rx_super *super)
 /*
  * Requires  exclusive; NAME-lock as the dead have left it, mapped.
  * Crash     nothing but what a leader does: repeated by the next opener.
- * Returns   RX_OK: rx_log_resume() can go on with *o.  RX_ABSENT: lost; what reached the
+ * Returns   RX_OK: rx_log_resume() can go on with *kept.  RX_ABSENT: lost; what reached the
  *           log is there, the rest is in the file alone.
  */
-int rx_log_rescue(struct rx_db *db, const struct rx_super *super, struct rx_log_at *at, uint64_t kept[4])
+int rx_log_rescue(struct rx_db *db, const struct rx_super *super, struct rx_origin *kept)
 {
     int rc = rx_rescue_mapped(db, super);
     if (rc)
         return rc == RX_E_MEMORY ? rc : RX_ABSENT;
-    kept[0] = rx_load(&db->hdr->log_incarnation);
-    kept[1] = rx_log_point(db, at);
-    kept[2] = rx_load(&db->hdr->log_segments);
-    kept[3] = rx_load(&db->hdr->log_base);
+    rx_origin_known(db, kept);
     return RX_OK;
 }
 
-void rx_log_resume(struct rx_db *db, const struct rx_log_at *at, const uint64_t kept[4])
-{
-    struct rx_origin o = {kept[0], kept[1], kept[2], kept[3], *at};
-    rx_origin_store(db, &o, 0);
-}
+void rx_log_resume(struct rx_db *db, const struct rx_origin *kept) { rx_origin_store(db, kept, 0); }
