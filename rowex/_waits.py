@@ -12,6 +12,7 @@ from time import monotonic
 
 from rowex._native import lib
 from rowex.errors import raise_result
+from rowex.events import tell_interrupt
 
 __all__ = ["checked", "until_done"]
 
@@ -33,6 +34,7 @@ def until_done(attempt: Callable[[int], int], timeout: float | None) -> int:
 
     Raises:
         TimeoutError: The time is over; the message names who is waited for.
+        BaseException: What a signal handler raised; the call may have been over by then.
         Exception: The core's error.
     """
     deadline = None if timeout is None else monotonic() + checked(timeout)
@@ -47,6 +49,7 @@ def until_done(attempt: Callable[[int], int], timeout: float | None) -> int:
         elif code < _OK:
             raise_result(code)
         else:
+            tell_interrupt()
             return code
 
 

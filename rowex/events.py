@@ -19,7 +19,7 @@ from typing import Any
 from rowex._native import ffi, lib
 from rowex.errors import pending_interrupt, remember_interrupt, take_interrupt
 
-__all__ = ["install", "logger", "stop_when"]
+__all__ = ["install", "interrupt_soon", "logger", "stop_when", "tell_interrupt"]
 
 _standard = logging.getLogger("rowex")
 _standard.addHandler(logging.NullHandler())
@@ -96,6 +96,20 @@ def stop_when(check: Callable[[], None] | None) -> None:
     remember_interrupt(None)
 
 
+def tell_interrupt() -> None:
+    """
+    After a call that did its work although it was interrupted, just before it was over: say so now.
+
+    Raises:
+        BaseException: What a signal handler of this thread raised.  What a check of `stop_when` raised
+            is not told: that stops only what has not happened.
+    """
+    exception = pending_interrupt()
+    if exception is not None and _asked.check is None:
+        remember_interrupt(None)
+        raise exception
+
+
 @ffi.def_extern(name="rowex_on_interrupt", error=1, onerror=_keep_exception)  # type: ignore[untyped-decorator]
 def _on_interrupt() -> int:
     # To be here is all it takes: the interpreter runs pending signal handlers on the way in.
@@ -104,12 +118,17 @@ def _on_interrupt() -> int:
     return 1 if pending_interrupt() is not None else 0
 
 
+def interrupt_soon() -> None:
+    """Ctrl-C once more, for the main thread, when it is out of where it cannot be told."""
+    timer = threading.Timer(0.01, interrupt_main)
+    timer.daemon = True
+    timer.start()
+
+
 def _deliver_later(kind: Any, exception: BaseException, traceback: Any) -> None:
     # An event has no result through which the core could be stopped.
     if not isinstance(exception, Exception):
-        timer = threading.Timer(0.01, interrupt_main)
-        timer.daemon = True
-        timer.start()
+        interrupt_soon()
 
 
 @ffi.def_extern(name="rowex_on_event", onerror=_deliver_later)  # type: ignore[untyped-decorator]

@@ -85,7 +85,7 @@ def copy(
         DiskFullError: No room for the copy; nothing is left of it.
         DurabilityError: A level that this version cannot give.
 
-    Ctrl-C stops it within 100 ms; nothing is left of it then.  Cost: O(live data).
+    Ctrl-C stops it within 100 ms; nothing is left of it then, or it is whole.  Cost: O(live data).
     """
     options: tuple[Any, Any] = core_options(
         as_path(target),

@@ -19,6 +19,7 @@ from rowex.admin import check, compact, info, stats
 from rowex.calls import Calls
 from rowex.durable import backup, checkpoint, log_status, wait_durable
 from rowex.errors import ReadOnlyError, RowexError, make_error, raise_result
+from rowex.events import interrupt_soon
 from rowex.results import CheckReport, Info, Stats
 
 __all__ = ["Index", "Reader", "Session", "Writer"]
@@ -103,7 +104,10 @@ class Index(Calls):
             return
         if self._pid == os.getpid():  # a forked child was given it, and need not close it
             warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
-        self.close()
+        try:
+            self.close()
+        except KeyboardInterrupt:  # would be printed and forgotten here
+            interrupt_soon()
 
     def __repr__(self) -> str:
         name = f"{type(self).__module__.split('.')[0]}.{type(self).__name__}"

@@ -176,13 +176,14 @@ static int rx_extend(struct rx_thread *t, uint64_t upto, uint64_t *grown)
     }
 }
 
-/* Ahead of the break, so that the next claims need no system call.  A failure is not ours. */
-static void rx_extend_ahead(struct rx_thread *t, uint64_t *grown)
+/* Ahead of the break, so that the next claims need no system call.  A failure is not ours, but a signal is. */
+static int rx_extend_ahead(struct rx_thread *t, uint64_t *grown)
 {
     uint64_t allocated = rx_load(&t->db->hdr->allocated);
     uint64_t brk = rx_brk_extents(rx_load(&t->db->hdr->brk)) * RX_EXTENT;
     if (brk + rx_step(t) / 2 > allocated && allocated < rx_heap_limit(t))
-        (void)rx_extend(t, allocated + RX_EXTENT, grown);
+        return rx_extend(t, allocated + RX_EXTENT, grown) == RX_E_INTERRUPTED ? RX_E_INTERRUPTED : RX_OK;
+    return RX_OK;
 }
 
 /*
@@ -205,7 +206,7 @@ static uint64_t rx_slack_for(uint64_t need) { return need ? RX_SLACK : 0; }
 
 /*
  * Inside the writer's word.  RX_OK; RX_I_GROW: the heap has reached its limit;
- * RX_E_FULL: the disk is full; RX_WOULD_WAIT.
+ * RX_E_FULL: the disk is full; RX_WOULD_WAIT; RX_E_INTERRUPTED.
  */
 static int rx_find_space(struct rx_thread *t, uint64_t need, uint64_t *grown)
 {
@@ -225,9 +226,7 @@ static int rx_find_space(struct rx_thread *t, uint64_t need, uint64_t *grown)
         if (rc)
             return rc;
     }
-    if (t->deadline_ns)
-        rx_extend_ahead(t, grown);
-    return RX_OK;
+    return t->deadline_ns ? rx_extend_ahead(t, grown) : RX_OK;
 }
 
 /* ---- copying --------------------------------------------------------------------------- */

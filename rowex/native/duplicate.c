@@ -322,7 +322,7 @@ int rx_copy_file(const char *from, const struct rx_options *to)
         rc = rx_duplicate_index(t, to, NULL);
         rx_call_end(t);
     }
-    (void)rx_close(h);
+    int closed = rx_close(h);
     rx_free(h);
-    return rc;
+    return rc == RX_OK && closed == RX_E_INTERRUPTED ? closed : rc; /* the copy is there; so is the signal */
 }

@@ -292,15 +292,16 @@ static int rx_tx_finish(struct rx_thread *t, struct rx_tx *x)
     return rc;
 }
 
-void rx_batches_finish(struct rx_thread *t)
+int rx_batches_finish(struct rx_thread *t)
 {
     struct rx_db *db = t->db;
     struct rx_arena *own = t->arena;
     uint32_t high = rx_load32(&db->hdr->arena_high);
     bool quiet = t->quiet;
     uint64_t need = t->grow_need;
+    int rc = RX_OK;
     t->quiet = true;
-    for (uint32_t i = 0; i < high && i < RX_ARENAS && own; i++) {
+    for (uint32_t i = 0; i < high && i < RX_ARENAS && own && rc != RX_E_INTERRUPTED; i++) {
         struct rx_arena *a = &db->arenas[i];
         uint64_t nobody = 0;
         if (rx_load(&a->owner) || !rx_arena_left(db, a) || !rx_cas(&a->owner, &nobody, t->uid))
@@ -308,12 +309,13 @@ void rx_batches_finish(struct rx_thread *t)
         struct rx_tx x = {.arena = a, .generation = rx_load(&a->generation), .cell = rx_load(&a->batch)};
         t->arena = a;
         if (x.cell)
-            (void)rx_tx_finish(t, &x); /* what could not be done now is left to the next */
+            rc = rx_tx_finish(t, &x); /* what could not be done now is left to the next */
         rx_arena_release(t); /* `a`, or what took its place when the generation ended */
         t->arena = own;
     }
     t->quiet = quiet;
     t->grow_need = need;
+    return rc == RX_E_INTERRUPTED ? rc : RX_OK;
 }
 
 /* ---- the whole ---------------------------------------------------------------------------- */
@@ -395,8 +397,7 @@ int rx_batch_apply(rx_index *h, rx_thread *given, size_t n, const void *const *k
     t->deadline_ns = rx_deadline(wait_ns);
     if (n && (rc = rx_prepare(t)) == RX_OK && t->db->logged)
         rc = rx_admit(t, rx_tx_bytes(&x), false);
-    if (n && rc == RX_OK) {
-        rx_batches_finish(t);
+    if (n && rc == RX_OK && (rc = rx_batches_finish(t)) == RX_OK) {
         rc = rx_tx_run(t, &x);
         if (rc == RX_OK && t->db->logged) {
             *ticket = rx_log_ticket(t->db, t->log_number);

@@ -6,7 +6,10 @@
 
 #include "core.h"
 
-/* Batches that the dead, or whoever could not, left to be finished: as far as it can be done now. */
-void rx_batches_finish(struct rx_thread *t);
+/*
+ * Batches that the dead, or whoever could not, left to be finished: as far as it can be done now.
+ * RX_OK, or RX_E_INTERRUPTED.
+ */
+int rx_batches_finish(struct rx_thread *t);
 
 #endif

@@ -58,7 +58,7 @@ int rx_prepare(struct rx_thread *t)
         rx_arena_release(t);
     if (rc == RX_OK && RX_UNLIKELY(!t->arena) && (rc = rx_arena_borrow(t)) == RX_OK && !t->quiet &&
         t->deadline_ns)
-        rx_batches_finish(t);
+        rc = rx_batches_finish(t);
     if (rc == RX_OK && t->db->logged && !t->quiet)
         rc = rx_prepare_log(t);
     return rc;
@@ -101,9 +101,9 @@ int rx_resolve(struct rx_thread *t, int rc, unsigned tries)
     case RX_I_GATE:
         return rx_gate_wait(t);
     case RX_I_GROW:
-        if (t->deadline_ns && !t->quiet)
-            rx_batches_finish(t); /* what the dead have left may be room enough */
-        return rx_grow(t);
+        /* What the dead have left may be room enough. */
+        rc = t->deadline_ns && !t->quiet ? rx_batches_finish(t) : RX_OK;
+        return rc ? rc : rx_grow(t);
     case RX_I_RESTART:
         return rx_wait_holder(t, tries);
     default:
