@@ -19,7 +19,6 @@ ROOT = Path(__file__).resolve().parents[1]
 
 C_LINES, PYTHON_LINES = 500, 450
 LONGER = {
-    "rowex/_slow.py": 470,
     "tests/test_doors.py": 885,
     "tests/test_transactions.py": 477,
     "tests/test_index.py": 637,
