@@ -26,7 +26,7 @@ LONGER = {
 }
 
 # The order in which the core is read: a header includes only what stands before it.
-FLOOR = """errors.h format.h trace.h persist.h crash.h disk.h core.h index.h log.h cell.h node.h tree.h lock.h window.h
+FLOOR = """allocate.h errors.h format.h trace.h persist.h crash.h disk.h core.h index.h log.h cell.h node.h tree.h lock.h window.h
     cursor.h file.h manage.h fileio.h segment.h flush.h frames.h checkpoint.h recovery.h durable.h""".split()
 MIDDLE = "bits.h epoch.h uid.h alloc.h cells.h intent.h settle.h scan.h build.h gate.h".split()
 ROOF = "image.h guard.h change.h transaction.h batch.h column.h attach.h hot_api.h hot.h".split()
@@ -46,6 +46,9 @@ FILE_CALLS = re.compile(
     r"\b(rx_sys_)?(fallocate|ftruncate|msync|fsync|fdatasync|linkat|renameat|unlinkat|pwrite)\((?!2\))"
 )
 FILES = "backup.c building.c checkpoint.c create.c file.c manage.c open.c recovery.c segment.c".split()
+
+# Memory of the process: only under the names of allocate.h.
+ALLOCATIONS = re.compile(r"(?<!\w)(malloc|calloc|realloc|strdup|strndup|asprintf|aligned_alloc|posix_memalign)\(")
 
 LOOSE_END = re.compile(r"\b(TODO|FIXME|XXX)\b")
 
@@ -80,6 +83,8 @@ def check_words(name: str, text: str) -> list[str]:
         found.append(f"{name}: {calls[0].group(2)}() belongs into file.c and its neighbours")
     if not calls and base in FILES:
         found.append(f"{name}: without calls on files, it need not be named in FILES")
+    if base != "disk.c" and (bare := ALLOCATIONS.search(text)):
+        found.append(f"{name}: {bare.group(1)}() is called rx_sys_{bare.group(1)}() here")
     return found
 
 

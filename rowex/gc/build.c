@@ -23,7 +23,7 @@
 static void *rx_grown(void *array, size_t *capacity, size_t item_size)
 {
     size_t wanted = *capacity ? *capacity * 2 : 64;
-    void *grown = realloc(array, wanted * item_size);
+    void *grown = rx_sys_realloc(array, wanted * item_size);
     if (grown)
         *capacity = wanted;
     return grown;
@@ -279,7 +279,7 @@ static int rx_builder_key(struct rx_builder *b, const uint8_t *key, uint64_t key
 {
     if (key_len > b->next_capacity || b->next == NULL) {
         uint64_t capacity = key_len < 256 ? 256 : key_len * 2;
-        uint8_t *grown = realloc(b->next, capacity);
+        uint8_t *grown = rx_sys_realloc(b->next, capacity);
         if (grown == NULL)
             return rx_fail(RX_E_MEMORY, 0, "for a key of %llu bytes", (unsigned long long)key_len);
         b->next = grown;

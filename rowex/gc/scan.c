@@ -54,7 +54,7 @@ static int rx_more(void *array, size_t *room, size_t count, size_t item)
     if (RX_LIKELY(count < *room))
         return RX_OK;
     size_t want = *room ? *room * 2 : 1024;
-    grown = realloc(*at, want * item);
+    grown = rx_sys_realloc(*at, want * item);
     if (!grown)
         return rx_fail(RX_E_MEMORY, 0, "%zu bytes for the scan", want * item);
     *at = grown;

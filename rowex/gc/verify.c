@@ -149,7 +149,7 @@ static int rx_verify_node(struct rx_verifier *v, struct rx_visit at)
             rx_fault_at(v, off, "the path is longer than any key");
         } else if (rx_verify_ref(v, off, refs[i])) {
             if (v->todo_count == v->todo_room) {
-                void *grown = realloc(v->todo, (v->todo_room * 2 + 1024) * sizeof *v->todo);
+                void *grown = rx_sys_realloc(v->todo, (v->todo_room * 2 + 1024) * sizeof *v->todo);
                 if (!grown)
                     return rx_fail(RX_E_MEMORY, 0, "for the check");
                 v->todo = grown;
@@ -356,7 +356,7 @@ int rx_scan_verify(struct rx_db *db, struct rx_map *map, rx_fault_fn fault, void
     int rc = rx_bits_make(&v.reached, v.limit);
     if (rc == RX_OK)
         rc = rx_bits_make(&v.owned, v.limit);
-    v.path = malloc((size_t)RX_KEY_MAX + RX_PREFIX_MAX + 8);
+    v.path = rx_sys_malloc((size_t)RX_KEY_MAX + RX_PREFIX_MAX + 8);
     if (rc == RX_OK && v.path == NULL)
         rc = rx_fail(RX_E_MEMORY, 0, "for the check");
     if (rc == RX_OK)

@@ -163,7 +163,7 @@ struct rx_scan {
 
 static uint8_t *rx_bound_copy(const void *from, size_t size)
 {
-    uint8_t *copy = malloc(size ? size : 1);
+    uint8_t *copy = rx_sys_malloc(size ? size : 1);
     if (copy && size)
         memcpy(copy, from, size);
     return copy;
@@ -172,7 +172,7 @@ static uint8_t *rx_bound_copy(const void *from, size_t size)
 int rx_scan_open(rx_index *h, const void *start, size_t start_len, const void *stop, size_t stop_len, int reverse,
                  int64_t limit, rx_scan **out)
 {
-    struct rx_scan *s = calloc(1, sizeof *s);
+    struct rx_scan *s = rx_sys_calloc(1, sizeof *s);
     if (s == NULL)
         return rx_fail(RX_E_MEMORY, 0, "for a scan");
     s->h = h;
@@ -311,7 +311,7 @@ static int rx_scan_remember(struct rx_scan *s, const struct rx_pack *p)
         return RX_OK;
     if (p->last_len > s->last_capacity || s->last == NULL) {
         size_t capacity = p->last_len < 64 ? 64 : p->last_len * 2;
-        uint8_t *grown = realloc(s->last, capacity);
+        uint8_t *grown = rx_sys_realloc(s->last, capacity);
         if (grown == NULL)
             return rx_fail(RX_E_MEMORY, 0, "for a scan's position");
         s->last = grown;

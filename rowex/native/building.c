@@ -54,7 +54,7 @@ static int rx_building_create(struct rx_building *b)
 
 int rx_building_open(const struct rx_options *options, rx_building **out)
 {
-    struct rx_building *b = calloc(1, sizeof *b);
+    struct rx_building *b = rx_sys_calloc(1, sizeof *b);
     if (b == NULL)
         return rx_fail(RX_E_MEMORY, 0, "for building an index");
     b->options = *options;
@@ -62,7 +62,7 @@ int rx_building_open(const struct rx_options *options, rx_building **out)
     b->options.initial_size = 0; /* the builder gives it blocks as it grows */
     b->target.dir_fd = b->target.lock_fd = b->target.probe_fd = -1;
     rx_items_init(&b->keys);
-    int rc = (b->target.path = strdup(options->path)) ? RX_OK : rx_fail(RX_E_MEMORY, 0, "for building an index");
+    int rc = (b->target.path = rx_sys_strdup(options->path)) ? RX_OK : rx_fail(RX_E_MEMORY, 0, "for building an index");
     if (rc == RX_OK)
         rc = rx_target_folder(options->path, &b->target.dir_fd, &b->target.name);
     if (rc == RX_OK && rx_target_exists(b->target.dir_fd, b->target.name))

@@ -30,7 +30,7 @@ static void rx_faults_add(void *ctx, uint64_t offset, const char *text)
     size_t size = strlen(text) + 1;
     if (f->count++ >= RX_FAULTS_KEPT)
         return; /* counted */
-    struct rx_fault *fault = malloc(sizeof *fault + size);
+    struct rx_fault *fault = rx_sys_malloc(sizeof *fault + size);
     if (fault == NULL)
         return;
     fault->next = NULL;
@@ -206,7 +206,7 @@ static int rx_weak_walk(struct rx_thread *t, struct rx_weak *w, struct rx_faults
 
 static int rx_check_weak(struct rx_thread *t, struct rx_faults *faults)
 {
-    struct rx_weak w = {.last = malloc(RX_KEY_MAX), .key = malloc(RX_KEY_MAX)};
+    struct rx_weak w = {.last = rx_sys_malloc(RX_KEY_MAX), .key = rx_sys_malloc(RX_KEY_MAX)};
     rx_cursor_init(&w.cursor);
     bool still = !rx_load(&t->db->hdr->marked); /* nobody has written in this session */
     int rc = w.last && w.key ? rx_weak_walk(t, &w, faults) : rx_fail(RX_E_MEMORY, 0, "for a check");

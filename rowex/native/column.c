@@ -169,7 +169,7 @@ static uint8_t *rx_items_room(struct rx_items *items, size_t size)
         return items->small;
     if (size > items->large_capacity) {
         free(items->large);
-        items->large = malloc(size);
+        items->large = rx_sys_malloc(size);
         items->large_capacity = items->large ? size : 0;
     }
     return items->large;

@@ -11,6 +11,7 @@
 #define ROWEX_CORE_H
 
 #include <pthread.h>
+#include "allocate.h"
 #include "errors.h"
 #include "format.h"
 #include "persist.h"

@@ -29,7 +29,7 @@ void rx_cursor_free(struct rx_cursor *c)
 static int rx_cursor_grow(struct rx_cursor *c)
 {
     uint32_t capacity = c->capacity ? c->capacity * 2 : 16;
-    struct rx_frame *stack = realloc(c->stack, capacity * sizeof *stack);
+    struct rx_frame *stack = rx_sys_realloc(c->stack, capacity * sizeof *stack);
     if (stack == NULL)
         return rx_fail(RX_E_MEMORY, 0, "for a walk %u nodes deep", capacity);
     c->stack = stack;

@@ -16,6 +16,7 @@
 #include <string.h>
 #include <sys/uio.h>
 #include <time.h>
+#include "allocate.h"
 #include "persist.h"
 
 #define RX_SHORT (-1)
@@ -57,9 +58,10 @@ uint64_t rx_fault_count(void) { return __atomic_load_n(&rx_plan_now()->seen, __A
 static int rx_fault(const char *call)
 {
     struct rx_plan *plan = rx_plan_now();
-    if (strcmp(call, "openat") != 0 && strcmp(call, "pread") != 0 && strcmp(call, "mmap") != 0)
+    bool asks = strcmp(call, "malloc") == 0;
+    if (!asks && strcmp(call, "openat") != 0 && strcmp(call, "pread") != 0 && strcmp(call, "mmap") != 0)
         RX_POINT();
-    if (strcmp(plan->call, call) != 0 && strcmp(plan->call, "any") != 0)
+    if (strcmp(plan->call, call) != 0 && (asks || strcmp(plan->call, "any") != 0))
         return 0;
     uint64_t now = __atomic_add_fetch(&plan->seen, 1, __ATOMIC_RELAXED);
     if (now != plan->n && !(plan->on && now > plan->n))
@@ -257,4 +259,10 @@ int rx_sys_unlinkat(int dir_fd, const char *name, int flags)
         rx_record(RX_T_REMOVED, rx_inode(dir_fd), inode, 0, name, strlen(name));
     return rc;
 }
+
+void *rx_sys_malloc(size_t size) { return rx_fault("malloc") ? NULL : malloc(size); }
+void *rx_sys_calloc(size_t count, size_t size) { return rx_fault("malloc") ? NULL : calloc(count, size); }
+void *rx_sys_realloc(void *at, size_t size) { return rx_fault("malloc") ? NULL : realloc(at, size); }
+char *rx_sys_strdup(const char *text) { return rx_fault("malloc") ? NULL : strdup(text); }
+char *rx_sys_strndup(const char *text, size_t most) { return rx_fault("malloc") ? NULL : strndup(text, most); }
 #endif

@@ -29,8 +29,9 @@ int rx_sys_renameat(int from_dir, const char *from, int to_dir, const char *to);
 int rx_sys_unlinkat(int dir_fd, const char *name, int flags);
 /*
  * "CALL:N:WHAT" fails the N-th CALL from now on, "CALL:N+:WHAT" all from the N-th on; CALL
- * "any" is each of them; WHAT is an errno, or "short": half of a pwrite.  "" none.  Until it
- * is called, ROWEX_FAULT in the environment says it.
+ * "any" is each of them; "malloc" a request for memory, which is none of them (allocate.h);
+ * WHAT is an errno, or "short": half of a pwrite.  "" none.  Until it is called, ROWEX_FAULT
+ * in the environment says it.
  */
 void rx_fault_arm(const char *plan);
 uint64_t rx_fault_count(void); /* such calls since then */

@@ -160,13 +160,13 @@ static int rx_duplicate_all(struct rx_duplicate *d)
 /* The whole tree of the source into `to`; no superblock yet. */
 int rx_duplicate_tree(struct rx_thread *t, struct rx_map *to, bool checksum, uint64_t *brk, uint64_t *count)
 {
-    struct rx_duplicate *d = calloc(1, sizeof *d);
+    struct rx_duplicate *d = rx_sys_calloc(1, sizeof *d);
     if (d == NULL)
         return rx_fail(RX_E_MEMORY, 0, "for copying");
     d->t = t;
-    d->batch = malloc(RX_BATCH);
-    d->last = malloc(RX_KEY_MAX);
-    d->large_key = malloc(RX_KEY_MAX);
+    d->batch = rx_sys_malloc(RX_BATCH);
+    d->last = rx_sys_malloc(RX_KEY_MAX);
+    d->large_key = rx_sys_malloc(RX_KEY_MAX);
     rx_cursor_init(&d->cursor);
     int rc = rx_builder_init(&d->builder, to, checksum, rx_duplicate_tick, t);
     if (rc == RX_OK && (d->batch == NULL || d->last == NULL || d->large_key == NULL))
@@ -289,7 +289,7 @@ static int rx_duplicate_place(struct rx_thread *t, struct rx_db *target, const s
 
 int rx_duplicate_index(struct rx_thread *t, const struct rx_options *o, const struct rx_finishing *f)
 {
-    struct rx_db *target = calloc(1, sizeof *target);
+    struct rx_db *target = rx_sys_calloc(1, sizeof *target);
     if (target == NULL)
         return rx_fail(RX_E_MEMORY, 0, "for copying");
     target->dir_fd = target->lock_fd = target->probe_fd = -1;

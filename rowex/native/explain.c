@@ -238,7 +238,7 @@ static int rx_explain_file(struct rx_db *db, int fd, struct rx_explained *x)
 
 int rx_explain(const char *path, struct rx_explained *x)
 {
-    struct rx_db *db = calloc(1, sizeof *db); /* stands in for an open index */
+    struct rx_db *db = rx_sys_calloc(1, sizeof *db); /* stands in for an open index */
     memset(x, 0, sizeof *x);
     if (db == NULL)
         return rx_fail(RX_E_MEMORY, 0, "for looking at a file");

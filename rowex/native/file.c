@@ -324,7 +324,7 @@ static void *rx_map_bytes(int fd, uint64_t capacity, bool readonly, bool pmem, b
 
 int rx_map_new(int fd, uint64_t capacity, bool readonly, int fences, bool pmem, struct rx_map **out)
 {
-    struct rx_map *map = calloc(1, sizeof *map);
+    struct rx_map *map = rx_sys_calloc(1, sizeof *map);
     bool dax;
     if (map == NULL)
         return rx_fail(RX_E_MEMORY, 0, "for a map");

@@ -40,7 +40,7 @@ static int rx_held_reserve(void)
     if (rx_held_count < rx_held_room)
         return 0;
     size_t room = rx_held_room ? 2 * rx_held_room : 64;
-    int *more = realloc(rx_held, room * sizeof *more);
+    int *more = rx_sys_realloc(rx_held, room * sizeof *more);
     if (more == NULL)
         return -1;
     rx_held = more;

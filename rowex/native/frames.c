@@ -93,7 +93,7 @@ static int rx_gather_batch(struct rx_logger *l, struct rx_map *map, struct rx_ga
     if (large ? g->count != 0 : 8 + total > room)
         return RX_END;
     uint8_t *to = l->buffer + sizeof(struct rx_log_frame) + g->used + 8;
-    if (large && (to = g->owned = malloc(total)) == NULL)
+    if (large && (to = g->owned = rx_sys_malloc(total)) == NULL)
         return rx_fail(RX_E_MEMORY, 0, "for logging a batch of %llu bytes", (unsigned long long)total);
     uint64_t at = 0;
     for (uint64_t i = 0, bytes = 1; i < count && bytes; i++)

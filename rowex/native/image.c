@@ -136,7 +136,7 @@ static int rx_image_push(struct rx_image_walk *w, rx_ref ref, uint32_t level, ui
 {
     if (w->count == w->room) {
         size_t room = w->room ? w->room * 2 : 1024;
-        void *more = realloc(w->todo, room * sizeof *w->todo);
+        void *more = rx_sys_realloc(w->todo, room * sizeof *w->todo);
         if (more == NULL)
             return rx_fail(RX_E_MEMORY, 0, "for walking a damaged file");
         w->todo = more;
@@ -205,7 +205,7 @@ int rx_image_walk(struct rx_image *im, rx_image_take take, rx_fault_fn lost, voi
 {
     struct rx_image_walk w = {.im = im, .take = take, .lost = lost, .ctx = ctx};
     im->leaves = im->lost = 0;
-    w.path = malloc(RX_KEY_MAX + RX_PREFIX_MAX + 1);
+    w.path = rx_sys_malloc(RX_KEY_MAX + RX_PREFIX_MAX + 1);
     int rc = w.path ? rx_image_root(&w) : rx_fail(RX_E_MEMORY, 0, "for walking a damaged file");
     for (unsigned steps = 0; rc == RX_OK && w.count; steps++) {
         rc = rx_image_node(&w, w.todo[--w.count]);

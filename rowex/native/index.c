@@ -31,7 +31,7 @@ static void rx_options_free(struct rx_options *o)
 /* For reopening in a forked child: an existing file, as it is now. */
 static struct rx_options *rx_options_keep(const struct rx_options *options)
 {
-    struct rx_options *o = malloc(sizeof *o);
+    struct rx_options *o = rx_sys_malloc(sizeof *o);
     if (o == NULL)
         return NULL;
     *o = *options;
@@ -45,7 +45,7 @@ static struct rx_options *rx_options_keep(const struct rx_options *options)
 
 int rx_open(const struct rx_options *options, rx_index **out)
 {
-    struct rx_index *h = calloc(1, sizeof *h);
+    struct rx_index *h = rx_sys_calloc(1, sizeof *h);
     if (h == NULL)
         return rx_fail(RX_E_MEMORY, 0, "for a handle");
     int rc = rx_db_open(options, &h->db);

@@ -100,8 +100,8 @@ static bool rx_names_fd(int dir_fd, const char *name, int fd)
 static int rx_open_folder(const char *path, int *dir_fd, char **name)
 {
     const char *slash = strrchr(path, '/');
-    char *folder = slash == NULL ? strdup(".") : slash == path ? strdup("/") : strndup(path, (size_t)(slash - path));
-    *name = strdup(slash ? slash + 1 : path);
+    char *folder = slash == NULL ? rx_sys_strdup(".") : slash == path ? rx_sys_strdup("/") : rx_sys_strndup(path, (size_t)(slash - path));
+    *name = rx_sys_strdup(slash ? slash + 1 : path);
     int rc = RX_OK;
     if (folder == NULL || *name == NULL)
         rc = rx_fail(RX_E_MEMORY, 0, "for a path");

@@ -75,7 +75,7 @@ void rx_recovery_forget(struct rx_db *db)
 
 static int rx_copy_bytes(struct rx_db *db, int from, int to)
 {
-    uint8_t *buffer = malloc(1u << 20);
+    uint8_t *buffer = rx_sys_malloc(1u << 20);
     int rc = buffer ? RX_OK : rx_fail(RX_E_MEMORY, 0, "for recovering");
     off_t at = 0;
     while (rc == RX_OK) {

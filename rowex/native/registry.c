@@ -53,7 +53,7 @@ static void rx_forget_all(void)
 
 static struct rx_db *rx_db_new(void)
 {
-    struct rx_db *db = calloc(1, sizeof *db);
+    struct rx_db *db = rx_sys_calloc(1, sizeof *db);
     if (db == NULL)
         return NULL;
     pthread_mutex_init(&db->mutex, NULL);
@@ -126,8 +126,8 @@ static int rx_db_place(struct rx_db *db, const char *path)
     if (rc)
         return rc;
     char *slash = strrchr(whole, '/');
-    db->path = strdup(whole);
-    db->name = strdup(slash + 1);
+    db->path = rx_sys_strdup(whole);
+    db->name = rx_sys_strdup(slash + 1);
     *slash = 0;
     if (db->path == NULL || db->name == NULL)
         return rx_fail(RX_E_MEMORY, 0, "for a path");
@@ -299,8 +299,8 @@ static int rx_memory_attach(struct rx_db *db, const struct rx_options *o, struct
     db->memory = true;
     db->lock_fd = rx_memory_reopen(db->memory_fd[1]);
     db->probe_fd = rx_memory_reopen(db->memory_fd[1]);
-    db->name = strdup("memory");
-    db->path = strdup("memory");
+    db->name = rx_sys_strdup("memory");
+    db->path = rx_sys_strdup("memory");
     if (fd < 0 || db->lock_fd < 0 || db->probe_fd < 0 || !db->name || !db->path) {
         rc = rx_os_error("open", "memory");
         rx_held_close(fd);

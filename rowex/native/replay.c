@@ -120,7 +120,7 @@ static int rx_reader_list(struct rx_reader *r)
         if (rc)
             break;
         if (r->count == room) {
-            struct rx_segment_head *more = realloc(r->segment, (room = room ? room * 2 : 16) * sizeof *more);
+            struct rx_segment_head *more = rx_sys_realloc(r->segment, (room = room ? room * 2 : 16) * sizeof *more);
             if (more == NULL) {
                 rc = rx_fail(RX_E_MEMORY, 0, "for a log's segments");
                 break;
@@ -253,7 +253,7 @@ static int rx_frame_read(struct rx_reader *r, uint64_t bytes, struct rx_log_fram
     if (size > r->capacity) {
         free(r->buffer);
         r->capacity = size + (1u << 20);
-        if ((r->buffer = malloc(r->capacity)) == NULL) {
+        if ((r->buffer = rx_sys_malloc(r->capacity)) == NULL) {
             r->capacity = 0;
             return rx_fail(RX_E_MEMORY, 0, "for a frame of the log");
         }
@@ -332,7 +332,7 @@ static int rx_frame_find(struct rx_reader *r, rx_frame_wanted wanted, uint64_t *
 {
     const struct rx_segment_head *s = &r->segment[r->at];
     uint64_t end = s->bytes + s->size - RX_SEGMENT_HEAD, have = 0, start = 0, read = 0;
-    uint8_t *window = malloc(RX_FIND_WINDOW);
+    uint8_t *window = rx_sys_malloc(RX_FIND_WINDOW);
     int rc = window ? RX_END : rx_fail(RX_E_MEMORY, 0, "for looking through a log");
     end = end < r->until ? end : r->until;
     for (uint64_t at = r->bytes + 8; rc == RX_END && at + sizeof(struct rx_log_frame) <= end; at += 8) {

@@ -424,10 +424,11 @@ static int rx_salvage_target(struct rx_salvage *s, const struct rx_options *to)
     rx_close_fd(dir_fd);
     free(name);
     rx_random_bytes(&random, sizeof random);
-    if (rc == RX_OK && asprintf(&s->made, "%s-salvage-%016llx", to->path, (unsigned long long)random) < 0) {
-        s->made = NULL;
+    size_t room = strlen(to->path) + sizeof "-salvage-0123456789abcdef";
+    if (rc == RX_OK && (s->made = rx_sys_malloc(room)) == NULL)
         rc = rx_fail(RX_E_MEMORY, 0, "for a path");
-    }
+    if (rc == RX_OK)
+        snprintf(s->made, room, "%s-salvage-%016llx", to->path, (unsigned long long)random);
     return rc;
 }
 
@@ -459,8 +460,8 @@ static int rx_salvage_run(struct rx_salvage *s, const struct rx_options *to)
 
 int rx_salvage(const char *from, const struct rx_options *to, int all, rx_fault_fn fault, void *ctx, struct rx_salvaged *told)
 {
-    struct rx_db *db = calloc(1, sizeof *db);
-    struct rx_salvage *s = calloc(1, sizeof *s);
+    struct rx_db *db = rx_sys_calloc(1, sizeof *db);
+    struct rx_salvage *s = rx_sys_calloc(1, sizeof *s);
     int rc = db && s ? RX_OK : rx_fail(RX_E_MEMORY, 0, "for salvaging");
     memset(told, 0, sizeof *told);
     if (rc == RX_OK) {

@@ -22,7 +22,7 @@
 
 int rx_log_attach(struct rx_db *db)
 {
-    struct rx_logger *l = calloc(1, sizeof *l);
+    struct rx_logger *l = rx_sys_calloc(1, sizeof *l);
     if (l == NULL)
         return rx_fail(RX_E_MEMORY, 0, "for a log");
     pthread_mutex_init(&l->mutex, NULL);
@@ -35,7 +35,7 @@ int rx_log_attach(struct rx_db *db)
 static int rx_join_locked(struct rx_db *db, struct rx_logger *l)
 {
     int rc = l->dir_fd >= 0 ? RX_OK : rx_log_folder(db, true, &l->dir_fd);
-    if (rc == RX_OK && l->buffer == NULL && (l->buffer = malloc(RX_FRAME_BYTES)) == NULL)
+    if (rc == RX_OK && l->buffer == NULL && (l->buffer = rx_sys_malloc(RX_FRAME_BYTES)) == NULL)
         rc = rx_fail(RX_E_MEMORY, 0, "for a log");
     return rc;
 }

@@ -223,7 +223,7 @@ static int rx_tx_key(struct rx_thread *t, struct rx_tx *x)
     if (x->key_size > x->key_room || x->key == NULL) {
         free(x->key);
         x->key_room = x->key_size * 2 + 64;
-        if ((x->key = malloc(x->key_room)) == NULL)
+        if ((x->key = rx_sys_malloc(x->key_room)) == NULL)
             return rx_fail(RX_E_MEMORY, 0, "for finishing a batch");
     }
     memcpy(x->key, key, x->key_size);

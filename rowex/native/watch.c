@@ -97,7 +97,7 @@ static void *rx_watcher(void *arg)
 
 int rx_watch_open(rx_index *h, rx_watch **out)
 {
-    struct rx_watch *w = calloc(1, sizeof *w);
+    struct rx_watch *w = rx_sys_calloc(1, sizeof *w);
     if (w == NULL)
         return rx_fail(RX_E_MEMORY, 0, "for a watch");
     w->index = h;
