@@ -44,7 +44,11 @@ def test_checkout_is_tidy(tidy: Any) -> None:
         ("rowex/native/tree.c", "__atomic_load_n(p, 0);\n", "atomics belong into persist.h"),
         ("rowex/gc/limbo.c", "rx_sys_fallocate(fd, 0, 0, 1);\n", "fallocate() belongs into file.c and its neighbours"),
         ("rowex/native/segment.c", "fsync(fd); rx_sys_fsync(fd);\n", "fsync() is called rx_sys_fsync() here"),
-        ("rowex/gc/scan.c", "rx_sys_malloc(8);\nvoid *p = calloc(1, 8); /* __atomic_ */\n", "calloc() is called rx_sys_calloc() here"),
+        (
+            "rowex/gc/scan.c",
+            "rx_sys_malloc(8);\nvoid *p = calloc(1, 8); /* __atomic_ */\n",
+            "calloc() is called rx_sys_calloc() here",
+        ),
         ("rowex/native/tree.c", "/* caf\u00e9 */\n", "not ASCII"),
         ("rowex/native/tree.c", "\n" * 501, "501 lines, 500 are allowed"),
         ("rowex/index.py", "\n" * 451, "451 lines, 450 are allowed"),

@@ -36,6 +36,7 @@ int rx_os_error(const char *what, const char *name)
     int code = errno == ENOSPC || errno == EDQUOT || errno == EFBIG ? RX_E_FULL
                : errno == EACCES || errno == EPERM                  ? RX_E_PERMISSION
                : errno == ENOENT                                    ? RX_E_NOT_FOUND
+               : errno == ENOMEM                                    ? RX_E_MEMORY
                                                                     : RX_E_OS;
     return rx_fail(code, errno, "cannot %s %s", what, name ? name : "memory");
 }

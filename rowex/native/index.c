@@ -3,6 +3,7 @@
  * (guard.h), an epoch around the work, recheck, end.  Many at once and scans are in
  * batch.c.
  */
+#include <errno.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <time.h>
@@ -29,18 +30,21 @@ static void rx_options_free(struct rx_options *o)
 }
 
 /* For reopening in a forked child: an existing file, as it is now. */
-static struct rx_options *rx_options_keep(const struct rx_options *options)
+static int rx_options_keep(const struct rx_options *options, struct rx_options **out)
 {
     struct rx_options *o = rx_sys_malloc(sizeof *o);
     if (o == NULL)
-        return NULL;
+        return rx_fail(RX_E_MEMORY, 0, "for a handle");
     *o = *options;
     o->mode = options->mode == 'r' ? 'r' : 'w';
     if (options->path && (o->path = realpath(options->path, NULL)) == NULL) {
+        int os_errno = errno;
         free(o);
-        return NULL;
+        return os_errno == ENOMEM ? rx_fail(RX_E_MEMORY, 0, "for a path")
+                                  : rx_fail(RX_E_REPLACED, 0, "%s vanished while it was opened", options->path);
     }
-    return o;
+    *out = o;
+    return RX_OK;
 }
 
 int rx_open(const struct rx_options *options, rx_index **out)
@@ -49,10 +53,8 @@ int rx_open(const struct rx_options *options, rx_index **out)
     if (h == NULL)
         return rx_fail(RX_E_MEMORY, 0, "for a handle");
     int rc = rx_db_open(options, &h->db);
-    if (rc == RX_OK && (h->options = rx_options_keep(options)) == NULL) {
+    if (rc == RX_OK && (rc = rx_options_keep(options, &h->options)) != RX_OK)
         rx_db_close(h->db);
-        rc = rx_fail(RX_E_REPLACED, 0, "%s vanished while it was opened", options->path ? options->path : "memory");
-    }
     if (rc) {
         free(h);
         return rc;

@@ -1,0 +1,157 @@
+"""
+Runs one scenario of test_allocations.py in the test build: an operation whose n-th request for memory is
+refused, for every n until it succeeds without having met that.  Failure model: out of memory.
+
+What must hold is in fault_world.py, and here: MemoryError or success, no descriptor and no lock stays.
+
+    alloc_driver.py SCENARIO FOLDER PLAN...      as fault_driver.py
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import fault_driver
+import rowex
+from fault_driver import BASE, clean_file, logged_file, nothing, opened, written
+from fault_world import State, World
+from tools import make_value
+
+LONG = b"p" * 70_000  # keys that differ late: a chain of nodes, and room for them that must grow
+
+
+def reads(world: World) -> None:
+    """Every way to read."""
+    index, state = world.index, world.states[-1]
+    assert index is not None
+    keys = sorted(state)
+    assert index.get_many(keys) == [state[key] for key in keys]
+    assert index.get(keys[3]) == state[keys[3]]
+    assert list(index.scan()) == sorted(state.items())
+    assert list(index.scan(reverse=True)) == sorted(state.items(), reverse=True)
+    assert index.first() == (keys[0], state[keys[0]])
+    assert index.floor(keys[9] + b"x") == (keys[9], state[keys[9]])
+    assert len(index) == len(state)
+    with index.reader() as reader:
+        assert reader.exists(keys[0])
+
+
+def long_keys(world: World) -> None:
+    """A tree as deep as it gets, values that no buffer of ours holds, and batches of them."""
+    index = world.index
+    assert index is not None
+    for i in range(40):
+        world.put(LONG[: i * 1700] + b"%d" % i, b"x" * 10, wait=False)
+    world.put(LONG, b"v" * 2_500_000)
+    after = {key: value for key, value in world.states[-1].items() if not key.startswith(b"0")} | {LONG + b"1": b"2"}
+
+    def batch() -> int:
+        with index.batch() as b:
+            for key in world.states[-1]:
+                if key.startswith(b"0"):
+                    b.remove(key)
+            b.put(LONG + b"1", b"2")
+        return index.position
+
+    world.wait(world.change(after, batch))
+    reads(world)
+
+
+def looks(world: World) -> None:
+    """stats, info, check."""
+    assert world.index is not None
+    assert world.index.stats().keys == len(world.states[-1])
+    world.index.info()
+    world.index.check()
+
+
+def backs_up(world: World) -> None:
+    """A backup while the index is in use, whole or not there."""
+    assert world.index is not None
+    target = world.path.parent.parent / "backup.rowex"
+    with contextlib.suppress(FileNotFoundError):
+        rowex.destroy(target)
+    world.index.backup(target)
+    _same(target, world.states[-1])
+
+
+def copies(world: World) -> None:
+    """Copy, rename and destroy, of files that nobody uses."""
+    target = world.path.parent.parent / "copied.rowex"
+    for path in (target, target.with_name("renamed.rowex")):
+        with contextlib.suppress(FileNotFoundError):
+            rowex.destroy(path)
+    rowex.copy(world.path, target)
+    _same(target, world.states[-1])
+    rowex.rename(target, target.with_name("renamed.rowex"))
+    rowex.destroy(target.with_name("renamed.rowex"))
+
+
+def builds(world: World) -> None:
+    """An index made of sorted items."""
+    target = world.path.parent.parent / "built.rowex"
+    with contextlib.suppress(FileNotFoundError):
+        rowex.destroy(target)
+    items = {b"%06d" % i: make_value(b"%06d" % i, i, 30) for i in range(2000)} | {b"z" * 9000: b"1"}
+    assert rowex.build(target, sorted(items.items())) == len(items)
+    _same(target, items)
+
+
+def in_memory(world: World) -> None:
+    """An index without a file."""
+    with rowex.memory() as index:
+        index.update(BASE)
+        assert dict(index.items()) == BASE
+
+
+def _same(path: Path, state: State) -> None:
+    """It opens, and holds that."""
+    with rowex.open(path, "w") as index:
+        index.check()
+        assert dict(index.items()) == state
+
+
+EXTRA: dict[str, tuple[Callable[[Path], State], fault_driver.Part, fault_driver.Part]] = {
+    "reads": (clean_file, opened, reads),
+    "long keys": (clean_file, written, long_keys),
+    "stats and check": (clean_file, written, looks),
+    "backup": (logged_file, written, backs_up),
+    "copy, rename, destroy": (logged_file, nothing, copies),
+    "build": (logged_file, nothing, builds),
+    "memory": (logged_file, nothing, in_memory),
+}
+
+
+def tracked(run_case: Callable[..., bool]) -> Callable[..., bool]:
+    """The same, and no descriptor stays."""
+
+    def case(name: str, path: Path, state: State, plan: str) -> bool:
+        with rowex.memory():
+            pass
+        before = _descriptors()
+        met = run_case(name, path, state, plan)
+        assert _descriptors() == before, "descriptors stay"
+        return met
+
+    return case
+
+
+def _descriptors() -> list[str]:
+    """What this process has open, by name."""
+    names = []
+    for number in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            names.append(os.readlink(f"/proc/self/fd/{number}"))
+    return sorted(name for name in names if ".rowex" in name or name.endswith("/work"))
+
+
+if __name__ == "__main__":
+    faulthandler.enable()
+    fault_driver.SCENARIOS.update(EXTRA)
+    fault_driver.run_case = tracked(fault_driver.run_case)
+    sys.exit(fault_driver.main())
