@@ -80,7 +80,7 @@ static inline int rx_batch_holds(struct rx_thread *t, const struct rx_op *op)
         return RX_OK;
     if ((rx_load(&b->state) & 3) != RX_B_PENDING)
         return RX_MISMATCH;
-    rx_store(&b->progress, rx_load_rlx(&b->progress) + 1);
+    rx_store(&b->progress, ++t->progress);
     return RX_OK;
 }
 

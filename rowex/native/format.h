@@ -130,7 +130,7 @@ struct rx_batch {
     uint64_t header; /* RX_K_BATCH | units << 8 */
     uint64_t state;  /* uid << 2 | enum rx_batch_state */
     uint64_t count;
-    uint64_t progress; /* bumped while its owner works: who waits for it sees that it lives */
+    uint64_t progress; /* bumped while its owner works: who waits for it sees that it lives; goes on from batch to batch */
     uint64_t retired;  /* items whose cells went to limbo; count + 1: this cell too */
     uint64_t patience; /* ns that it may stand still before who waits for it aborts it */
     uint64_t pad[2];

@@ -12,7 +12,8 @@
  * T2  No wrapper wraps another: who meets a decided one settles it first, a pending one is waited
  *     for with nothing held.  Batches install in key order, so their waits make no circle.
  * T3  A pending batch whose progress stands still is aborted by whom it holds up; its owner
- *     begins anew, with more patience asked of the others each time.
+ *     begins anew, with more patience asked of the others each time.  No two batches of a uid
+ *     ever show the same progress: who meets one now and another later, does not take them for one.
  * T4  Only the arena's owner installs, commits and retires.  Anybody settles: that is one store
  *     under the node's lock, counts nothing and frees nothing.
  * T5  Nothing is retired before every wrapper is out of the tree, and nothing of the log's entry
@@ -97,7 +98,8 @@ static int rx_tx_make(struct rx_thread *t, struct rx_tx *x)
         return rc;
     rx_off off = rx_load_rlx(&a->reserved[RX_RSV_OP]);
     struct rx_batch *b = (struct rx_batch *)(void *)(t->base + off);
-    const struct rx_batch head = {.state = t->uid << 2 | RX_B_PENDING, .count = x->n, .patience = x->patience};
+    const struct rx_batch head = {.state = t->uid << 2 | RX_B_PENDING, .count = x->n, .progress = ++t->progress,
+                                  .patience = x->patience};
     rx_fill(&b->state, &head.state, sizeof head - 8);
     for (size_t i = 0; i < x->n; at += x->key_len[i++]) {
         const struct rx_batch_item item = {0, 0, at | (uint64_t)x->key_len[i] << RX_BATCH_KEY_SHIFT};
