@@ -5,12 +5,15 @@ Batches and who is stopped: what waits for whom, and for how long (promise P4, T
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import rowex
-from tools import Child
+from tools import TIME_SCALE, Child, counted, eventually
 
 Start = Callable[..., Child]
 
@@ -55,3 +58,78 @@ def test_batches_that_are_met_one_after_the_other_are_not_taken_for_one_that_sta
     assert voids <= 2, f"{voids} batches were aborted, {met} were met"  # as many may have stood still: it is busy here
     assert met == 15
     index.check()
+
+
+NODE = [b"node/" + bytes([i]) for i in range(4)]
+
+
+def large_batch(pipe: Any, path: Path) -> None:
+    """Begins with a key of the node, and does not come to its end soon."""
+    with rowex.open(path) as own:
+        own.put(b"warm", b"1")
+        with own.batch() as batch:
+            batch.put(NODE[2], b"batch")
+            for i in range(300_000):
+                batch.put(b"x%d" % i, b"batch")
+            pipe.send("now")
+        pipe.send("over")
+
+
+def single_for_ever(pipe: Any, path: Path) -> None:
+    """Changes one key of the node."""
+    with rowex.open(path) as own:
+        own.put(NODE[0], b"0")
+        pipe.send("ready")
+        while not pipe.poll(0):
+            own.put_many([(NODE[0], b"value" * 100)] * 100)
+
+
+@pytest.fixture
+def left_behind(path: Path, child: Start, index: Any, rng: random.Random) -> Iterator[Child]:
+    """A dead writer's batch that nobody can finish now: a stopped writer, which is yielded, holds a node of it."""
+    index.put_many([(key, b"before") for key in NODE])
+    holder = child(single_for_ever, path)
+    holder.recv()
+    holder.stop()
+    victim = child(large_batch, path)
+    assert victim.recv() == "now"
+    eventually(lambda: index.stats().keys > 0 and not is_free(index, NODE[2]))
+    victim.stop()
+    holder.go_on()
+    for _ in range(5000):
+        holder.pipe.poll(rng.random() * 0.001)
+        holder.stop()
+        if not is_free(index, NODE[3]):
+            break
+        holder.go_on()
+    else:
+        raise AssertionError("in 5000 stops the writer was never met inside")
+    victim.kill()
+    index.stats()  # reaps it
+    yield holder
+    holder.go_on()
+    holder.send("end")
+    holder.finish()
+    with index.batch() as batch:
+        batch.put(b"now it can be", b"finished")
+    assert [index.get(key) for key in NODE[2:]] == [b"before", b"before"]
+    assert len(index) == counted(index)
+    index.check()
+
+
+def is_free(index: Any, key: bytes) -> bool:
+    """Whether a change of the key need not wait."""
+    try:
+        index.put(key, b"before", timeout=0.005)
+    except TimeoutError:
+        return False
+    return True
+
+
+def test_batch_does_not_wait_for_what_keeps_another_from_being_finished(index: Any, left_behind: Child) -> None:
+    """It wants no node of the stopped writer, so it is not delayed by it."""
+    for number in range(3):
+        started = time.monotonic()
+        with index.batch() as batch:
+            batch.put(b"elsewhere", b"%d" % number)
+        assert time.monotonic() - started < 0.5 * TIME_SCALE

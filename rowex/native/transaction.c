@@ -301,8 +301,11 @@ int rx_batches_finish(struct rx_thread *t)
     uint32_t high = rx_load32(&db->hdr->arena_high);
     bool quiet = t->quiet;
     uint64_t need = t->grow_need;
+    int64_t deadline_ns = t->deadline_ns;
     int rc = RX_OK;
     t->quiet = true;
+    if (deadline_ns)
+        t->deadline_ns = rx_now_ns(); /* over: system calls are allowed, waiting is not */
     for (uint32_t i = 0; i < high && i < RX_ARENAS && own && rc != RX_E_INTERRUPTED; i++) {
         struct rx_arena *a = &db->arenas[i];
         uint64_t nobody = 0;
@@ -317,6 +320,7 @@ int rx_batches_finish(struct rx_thread *t)
     }
     t->quiet = quiet;
     t->grow_need = need;
+    t->deadline_ns = deadline_ns;
     return rc == RX_E_INTERRUPTED ? rc : RX_OK;
 }
 

@@ -8,7 +8,8 @@
 
 /*
  * Batches that the dead, or whoever could not, left to be finished: as far as it can be done now.
- * RX_OK, or RX_E_INTERRUPTED.
+ * Waits for nobody, for the caller may want nothing of theirs; who is dead is reaped.  RX_OK, or
+ * RX_E_INTERRUPTED.
  */
 int rx_batches_finish(struct rx_thread *t);
 
