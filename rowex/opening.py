@@ -222,7 +222,12 @@ def _open(
         value_code=value.code if value else 0,
         **options,
     )
-    told = raw_info(handle)
+    try:
+        told = raw_info(handle)
+    except BaseException:  # no object has it yet that would close it
+        lib.rx_close(handle)
+        lib.rx_free(handle)
+        raise
     wanted = options.get("durability")
     commit = wanted == "commit" or (wanted is None and told.durability == lib.RX_D_COMMIT)
     index = Index(handle, path, mode, recipe, commit=commit)

@@ -23,6 +23,7 @@ SCENARIOS = [
     "backup",
     "copy, rename, destroy",
     "build",
+    "salvage",
     "memory",
 ]
 

@@ -409,7 +409,7 @@ def test_the_example_of_the_manual_runs(folder: Path, monkeypatch: Any, capsys: 
     """And prints what it says."""
     manual = Path(__file__).parents[1] / "docs" / "arrays.md"
     if not manual.exists():
-        pytest.skip("the documents are not beside the tests")
+        cannot_run("the documents are not beside the tests")
     monkeypatch.chdir(folder)
     exec(manual.read_text().split("```python\n")[1].split("```")[0], {})
     assert capsys.readouterr().out.splitlines()[:2] == ["[2.5 1.5 0. ] [ True  True False]", f"10 {65555 * 16384}.0"]

@@ -16,7 +16,7 @@ struct rx_bits {
 static inline int rx_bits_make(struct rx_bits *b, uint64_t file_bytes)
 {
     b->bytes = (file_bytes / 512 + 1) * 8;
-    void *at = mmap(NULL, b->bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void *at = rx_sys_pages(b->bytes);
     b->words = at == MAP_FAILED ? NULL : at;
     return b->words ? RX_OK : rx_fail(RX_E_MEMORY, errno, "%llu bytes of marks", (unsigned long long)b->bytes);
 }

@@ -70,7 +70,7 @@ static struct rx_thread *rx_pool_get(void)
     pthread_once(&rx_thread_once, rx_thread_setup);
     pthread_mutex_lock(&rx_pool_mutex);
     if (rx_pool == NULL) {
-        struct rx_thread *page = mmap(NULL, RX_POOL_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        struct rx_thread *page = rx_sys_pages(RX_POOL_BYTES);
         if (page != MAP_FAILED) {
 #ifdef MADV_WIPEONFORK
             madvise(page, RX_POOL_BYTES, MADV_WIPEONFORK);

@@ -265,4 +265,10 @@ void *rx_sys_calloc(size_t count, size_t size) { return rx_fault("malloc") ? NUL
 void *rx_sys_realloc(void *at, size_t size) { return rx_fault("malloc") ? NULL : realloc(at, size); }
 char *rx_sys_strdup(const char *text) { return rx_fault("malloc") ? NULL : strdup(text); }
 char *rx_sys_strndup(const char *text, size_t most) { return rx_fault("malloc") ? NULL : strndup(text, most); }
+
+void *rx_sys_pages(size_t size)
+{
+    int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+    return rx_fault("malloc") ? MAP_FAILED : mmap(NULL, size, PROT_READ | PROT_WRITE, flags, -1, 0);
+}
 #endif
