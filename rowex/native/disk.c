@@ -248,6 +248,7 @@ int rx_sys_renameat(int from_dir, const char *from, int to_dir, const char *to)
     int rc = rx_fault("rename") ? -1 : renameat(from_dir, from, to_dir, to), n = snprintf(names, sizeof names, "%s/%s", from, to);
     if (rc == 0 && rx_trace_open() >= 0)
         rx_record(RX_T_RENAMED, rx_inode(to_dir), inode, 0, names, (size_t)n);
+    RX_POINT(); /* between a commit and what tells others of it */
     return rc;
 }
 

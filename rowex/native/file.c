@@ -63,6 +63,7 @@ int rx_fault_check(const char *call)
 int rx_byte_lock(int fd, short type, uint64_t byte)
 {
     struct flock lock = {.l_type = type, .l_whence = SEEK_SET, .l_start = (off_t)byte, .l_len = 1};
+    RX_POINT(); /* a process may stand still between what it has looked at and its lock */
     return fcntl(fd, F_OFD_SETLK, &lock) == 0 ? RX_OK : errno == EAGAIN || errno == EACCES ? RX_E_BUSY : RX_E_OS;
 }
 
