@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 import rowex
+from conftest import cannot_run
 from rowex import door
 from tools import run_python
 
