@@ -8,6 +8,7 @@ import contextlib
 import ctypes
 import fcntl
 import os
+import random
 import signal
 import struct
 import time
@@ -21,7 +22,8 @@ import pytest
 import rowex
 from rowex._waits import until_done
 from rowex.errors import remember_interrupt
-from tools import TIME_SCALE, Child, eventually, refusal, run_python
+from test_interrupt import interrupt
+from tools import TIME_SCALE, Child, counted, eventually, refusal, run_python
 
 Start = Callable[..., Child]
 KEYS = 300_000
@@ -149,3 +151,34 @@ def test_call_that_succeeds_although_it_was_interrupted_tells_so_at_its_end() ->
     with pytest.raises(KeyboardInterrupt, match="kept"):
         until_done(attempt, None)
     assert until_done(lambda wait_ns: 0, None) == 0
+
+
+@pytest.mark.parametrize("when", ["early", "late"])
+def test_large_batch_is_interrupted_soon_and_all_or_nothing(
+    path: Path, child: Start, opened: Callable[..., Any], rng: random.Random, when: str
+) -> None:
+    """While it is put together, and while it is cleared away; what is left of it is finished by who comes next."""
+    index = opened(path, durability="process")
+    changes: dict[bytes, bytes | None] = {b"key%07d" % i: b"value" for i in range(600_000)}
+    repaired: list[int] = []
+
+    def apply(mine: Any) -> None:
+        batch = mine.batch()
+        batch._changes = changes  # put together before, so that only the core is interrupted
+        batch.__exit__(None, None, None)
+
+    def begun(process: Child) -> None:
+        if when == "late":
+            eventually(lambda: len(index) > 0)
+        else:
+            process.pipe.poll(0.4 + rng.random() / 4)
+
+    def repair() -> None:
+        repaired.append(len(index))
+        assert len(index) == counted(index)
+        index.check()
+        index.clear()
+
+    interrupt(child, path, apply, begun, repair)
+    assert set(repaired) <= {0, len(changes)}
+    index.check()

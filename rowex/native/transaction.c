@@ -133,14 +133,19 @@ static int rx_tx_leaf(struct rx_thread *t, struct rx_tx *x)
     return RX_OK;
 }
 
+/* At each item; a batch may take its time, and what is left of it another finishes as well. */
+static int rx_tx_poll(const struct rx_tx *x) { return (x->at & 127) == 127 ? rx_poll_interrupt() : RX_OK; }
+
 /* RX_MISMATCH: aborted meanwhile. */
 static int rx_tx_install(struct rx_thread *t, struct rx_tx *x)
 {
     int rc = rx_tx_step(t, x, rx_tx_make);
     for (x->at = 0; rc == RX_OK && x->at < x->n; x->at++)
-        if (x->values[x->at])
+        if ((rc = rx_tx_poll(x)) == RX_OK && x->values[x->at])
             rc = rx_tx_step(t, x, rx_tx_leaf);
     for (x->at = 0; rc == RX_OK && x->at < x->n; x->at++) {
+        if ((rc = rx_tx_poll(x)) != RX_OK)
+            break;
         struct rx_op op = {.change = RX_WRAP, .key = x->keys[x->at], .key_len = x->key_len[x->at], .plain = true,
                            .batch = x->cell, .item = x->at, .generation = x->generation};
         rc = rx_change(t, &op);
@@ -283,10 +288,12 @@ static int rx_tx_finish(struct rx_thread *t, struct rx_tx *x)
     rx_tx_breathe(t, x);
     int rc = rx_tx_step(t, x, rx_tx_look);
     for (x->at = 0; rc == RX_OK && x->retired == 0 && x->at < x->count; x->at++)
-        rc = rx_tx_settle(t, x);
+        if ((rc = rx_tx_poll(x)) == RX_OK)
+            rc = rx_tx_settle(t, x);
     rx_tx_breathe(t, x);
     for (x->at = x->retired; rc == RX_OK && x->at <= x->count; x->at++)
-        rc = rx_tx_step(t, x, rx_tx_retire);
+        if ((rc = rx_tx_poll(x)) == RX_OK)
+            rc = rx_tx_step(t, x, rx_tx_retire);
     if (rc == RX_OK)
         rc = rx_tx_step(t, x, rx_tx_forget);
     free(x->key);
