@@ -159,7 +159,7 @@ def test_large_batch_is_interrupted_soon_and_all_or_nothing(
 ) -> None:
     """While it is put together, and while it is cleared away; what is left of it is finished by who comes next."""
     index = opened(path, durability="process")
-    changes: dict[bytes, bytes | None] = {b"key%07d" % i: b"value" for i in range(600_000)}
+    changes: dict[bytes, bytes | None] = {b"key%07d" % i: b"value" for i in range(300_000)}
     repaired: list[int] = []
 
     def apply(mine: Any) -> None:
@@ -171,7 +171,7 @@ def test_large_batch_is_interrupted_soon_and_all_or_nothing(
         if when == "late":
             eventually(lambda: len(index) > 0)
         else:
-            process.pipe.poll(0.4 + rng.random() / 4)
+            process.pipe.poll(0.2 + rng.random() / 8)
 
     def repair() -> None:
         repaired.append(len(index))

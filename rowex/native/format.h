@@ -133,7 +133,8 @@ struct rx_batch {
     uint64_t progress; /* bumped while its owner works: who waits for it sees that it lives; goes on from batch to batch */
     uint64_t retired;  /* items whose cells went to limbo; count + 1: this cell too */
     uint64_t patience; /* ns that it may stand still before who waits for it aborts it */
-    uint64_t pad[2];
+    uint64_t settled;  /* items whose wrappers are known to be out of the tree: whoever finishes it goes on there */
+    uint64_t pad[1];
     struct rx_batch_item item[]; /* by key; then the keys */
 };
 enum rx_batch_state { RX_B_PENDING = 1, RX_B_COMMITTED = 2, RX_B_ABORTED = 3 };

@@ -20,6 +20,9 @@
  *     before that is claimed (L4).
  * T6  The epoch is left between steps.  When a generation ends before the commit the copy holds
  *     the old values, and the batch is begun anew; after it, the new ones, and all is done.
+ * T7  What the dead leave of a batch, or who could not, is taken up by whoever comes by: for a few
+ *     ms each, waiting for nobody, for it may want none of its nodes (P4).  `settled` and
+ *     `retired` tell the next where to go on.
  */
 #include <stdlib.h>
 #include "batch.h"
@@ -31,6 +34,7 @@
 
 #define RX_PATIENCE_NS 50000000ull
 #define RX_PATIENCE_DOUBLINGS 8u
+#define RX_OTHERS_NS 10000000ll /* for what others have left, each time somebody comes by */
 
 struct rx_tx {
     size_t n;
@@ -42,7 +46,9 @@ struct rx_tx {
     uint64_t generation;
     rx_off cell; /* 0: not made */
     uint64_t patience;
-    uint64_t at, count, retired; /* the item that a step is about; what rx_tx_look() found */
+    uint64_t at, count, settled, retired; /* the item that a step is about; what rx_tx_look() found */
+    int64_t until_ns;            /* somebody else's: for how long; the rest later */
+    bool late;                   /* that was not enough */
     uint8_t *key;                /* a copy of its key */
     uint64_t key_size, key_room;
 };
@@ -133,8 +139,15 @@ static int rx_tx_leaf(struct rx_thread *t, struct rx_tx *x)
     return RX_OK;
 }
 
-/* At each item; a batch may take its time, and what is left of it another finishes as well. */
-static int rx_tx_poll(const struct rx_tx *x) { return (x->at & 127) == 127 ? rx_poll_interrupt() : RX_OK; }
+/* At each item: a batch may be large, and what is left of it another finishes as well. */
+static int rx_tx_poll(struct rx_tx *x)
+{
+    if (x->at == 0 || (x->at & 127))
+        return RX_OK;
+    int rc = rx_poll_interrupt();
+    x->late = rc == RX_OK && x->keys == NULL && rx_now_ns() >= x->until_ns;
+    return x->late ? RX_WOULD_WAIT : rc;
+}
 
 /* RX_MISMATCH: aborted meanwhile. */
 static int rx_tx_install(struct rx_thread *t, struct rx_tx *x)
@@ -215,7 +228,15 @@ static int rx_tx_look(struct rx_thread *t, struct rx_tx *x)
     if ((state & 3) == RX_B_PENDING)
         rx_cas(&b->state, &state, (state & ~3ull) | RX_B_ABORTED);
     x->count = rx_load_rlx(&b->count);
+    x->settled = rx_load(&b->settled);
     x->retired = rx_load(&b->retired);
+    return RX_OK;
+}
+
+/* Crash: too low, and some are looked for once more. */
+static int rx_tx_note(struct rx_thread *t, struct rx_tx *x)
+{
+    rx_store(&rx_tx_batch(t, x)->settled, x->at);
     return RX_OK;
 }
 
@@ -287,9 +308,12 @@ static int rx_tx_finish(struct rx_thread *t, struct rx_tx *x)
 {
     rx_tx_breathe(t, x);
     int rc = rx_tx_step(t, x, rx_tx_look);
-    for (x->at = 0; rc == RX_OK && x->retired == 0 && x->at < x->count; x->at++)
-        if ((rc = rx_tx_poll(x)) == RX_OK)
-            rc = rx_tx_settle(t, x);
+    for (x->at = x->settled; rc == RX_OK && x->retired == 0 && x->at < x->count; x->at++) {
+        if ((x->at & 127) == 0 && x->at != x->settled && /* noted, then stopped: every attempt gets on */
+            ((rc = rx_tx_step(t, x, rx_tx_note)) != RX_OK || (rc = rx_tx_poll(x)) != RX_OK))
+            break;
+        rc = rx_tx_settle(t, x);
+    }
     rx_tx_breathe(t, x);
     for (x->at = x->retired; rc == RX_OK && x->at <= x->count; x->at++)
         if ((rc = rx_tx_poll(x)) == RX_OK)
@@ -301,27 +325,31 @@ static int rx_tx_finish(struct rx_thread *t, struct rx_tx *x)
     return rc;
 }
 
-int rx_batches_finish(struct rx_thread *t)
+/* As rx_batches_finish(); *late: there was more than there was time for. */
+static int rx_others_finish(struct rx_thread *t, bool *late)
 {
     struct rx_db *db = t->db;
     struct rx_arena *own = t->arena;
     uint32_t high = rx_load32(&db->hdr->arena_high);
     bool quiet = t->quiet;
     uint64_t need = t->grow_need;
-    int64_t deadline_ns = t->deadline_ns;
+    int64_t deadline_ns = t->deadline_ns, now = rx_now_ns();
     int rc = RX_OK;
     t->quiet = true;
     if (deadline_ns)
-        t->deadline_ns = rx_now_ns(); /* over: system calls are allowed, waiting is not */
-    for (uint32_t i = 0; i < high && i < RX_ARENAS && own && rc != RX_E_INTERRUPTED; i++) {
+        t->deadline_ns = now; /* over: system calls are allowed, waiting is not */
+    *late = false;
+    for (uint32_t i = 0; i < high && i < RX_ARENAS && own && rc != RX_E_INTERRUPTED && !*late; i++) {
         struct rx_arena *a = &db->arenas[i];
         uint64_t nobody = 0;
         if (rx_load(&a->owner) || !rx_arena_left(db, a) || !rx_cas(&a->owner, &nobody, t->uid))
             continue;
-        struct rx_tx x = {.arena = a, .generation = rx_load(&a->generation), .cell = rx_load(&a->batch)};
+        struct rx_tx x = {.arena = a, .generation = rx_load(&a->generation), .cell = rx_load(&a->batch),
+                          .until_ns = now + RX_OTHERS_NS};
         t->arena = a;
         if (x.cell)
             rc = rx_tx_finish(t, &x); /* what could not be done now is left to the next */
+        *late = x.late;
         rx_arena_release(t); /* `a`, or what took its place when the generation ended */
         t->arena = own;
     }
@@ -329,6 +357,21 @@ int rx_batches_finish(struct rx_thread *t)
     t->grow_need = need;
     t->deadline_ns = deadline_ns;
     return rc == RX_E_INTERRUPTED ? rc : RX_OK;
+}
+
+int rx_batches_finish(struct rx_thread *t)
+{
+    bool late;
+    return rx_others_finish(t, &late);
+}
+
+int rx_batches_grow(struct rx_thread *t)
+{
+    bool late;
+    int rc = rx_others_finish(t, &late);
+    if (rc == RX_OK && (rc = rx_grow(t)) == RX_E_FULL && late)
+        rc = RX_OK; /* there is more to be had */
+    return rc;
 }
 
 /* ---- the whole ---------------------------------------------------------------------------- */

@@ -101,9 +101,7 @@ int rx_resolve(struct rx_thread *t, int rc, unsigned tries)
     case RX_I_GATE:
         return rx_gate_wait(t);
     case RX_I_GROW:
-        /* What the dead have left may be room enough. */
-        rc = t->deadline_ns && !t->quiet ? rx_batches_finish(t) : RX_OK;
-        return rc ? rc : rx_grow(t);
+        return t->deadline_ns && !t->quiet ? rx_batches_grow(t) : rx_grow(t);
     case RX_I_RESTART:
         return rx_wait_holder(t, tries);
     default:
