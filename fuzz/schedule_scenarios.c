@@ -75,13 +75,15 @@ static bool swap(rx_thread *t, const char *key, unsigned from, unsigned to)
     return rc == RX_OK;
 }
 
+/* ABSENT: removes the first, and puts 3 under the second. */
 static void batch(rx_thread *t, const char *first, const char *second, unsigned value)
 {
-    const void *keys[2] = {first, second}, *values[2] = {pattern[value], pattern[value]};
+    unsigned put = value ? value : 3;
+    const void *keys[2] = {first, second}, *values[2] = {value ? pattern[value] : NULL, pattern[put]};
     const size_t key_len[2] = {strlen(first), strlen(second)}, value_len[2] = {24, 24};
     uint64_t ticket;
     int rc;
-    memset(pattern[value], (int)value, LARGE);
+    memset(pattern[put], (int)put, LARGE);
     do
         rc = rx_batch_apply(sched_index, t, 2, keys, key_len, values, value_len, 10000000000ll, &ticket);
     while (rc == RX_WOULD_WAIT);
@@ -231,6 +233,60 @@ static void batch_check(void)
     count_is(3, 3);
 }
 
+/* ---- a batch that is aborted at any instant ------------------------------------------------------------------------ */
+
+/* As who has lost patience: whatever is pending now. */
+static void abort_pending(rx_thread *t)
+{
+    struct rx_db *db = sched_index->db;
+    expect(rx_enter_read(t) == RX_OK, "an epoch is not entered", 0);
+    for (uint32_t i = 0; i < rx_load32(&db->hdr->arena_high); i++) {
+        rx_off off = rx_load(&db->arenas[i].batch);
+        if (off == 0)
+            continue;
+        struct rx_batch *b = (struct rx_batch *)(void *)(t->base + off);
+        uint64_t state = rx_load(&b->state);
+        if ((state & 3) == RX_B_PENDING)
+            rx_cas(&b->state, &state, (state & ~3ull) | RX_B_ABORTED);
+    }
+    rx_leave_read(t);
+}
+static void batch_n0_n4(rx_thread *t) { batch(t, "n0", "n4", 3); }
+static void abort_and_replace_n0(rx_thread *t) { abort_pending(t), put(t, "n0", 2); }
+static void read_n4_n0(rx_thread *t)
+{
+    seen[0] = get(t, "n4");
+    seen[1] = get(t, "n0");
+}
+static void aborted_check(void)
+{
+    unsigned n0 = get(NULL, "n0");
+    expect(n0 == 2 || n0 == 3, "n0 is", n0);
+    expect(get(NULL, "n4") == 3, "half a batch is left; n4 is", get(NULL, "n4"));
+    expect(seen[0] == ABSENT || seen[1] != 1, "n4 was new, and n0 old afterwards; n4", seen[0]);
+    count_is(5, 5);
+}
+
+static void gated_batch_check(void)
+{
+    seen[0] = ABSENT;
+    aborted_check();
+}
+
+/* ---- a batch that removes, in a node that merges -------------------------------------------------------------------- */
+
+static void pair_setup(void) { put(NULL, "n0", 1), put(NULL, "n1", 1), put(NULL, "m", 1); }
+static void batch_without_n0(rx_thread *t) { batch(t, "n0", "n1", ABSENT); }
+static void swap_n1(rx_thread *t) { won[0] = swap(t, "n1", 1, 2); }
+static void insert_n0_again(rx_thread *t) { put(t, "n0", 2); }
+static void removing_check(void)
+{
+    unsigned n0 = get(NULL, "n0");
+    expect(n0 == 2 || n0 == ABSENT, "n0 is", n0);
+    expect(get(NULL, "n1") == 3, "n1 is", get(NULL, "n1"));
+    count_is(2 + (n0 != ABSENT), 2 + (n0 != ABSENT));
+}
+
 /* ---- the dead ----------------------------------------------------------------------------------------------------- */
 
 static void insert_n5(rx_thread *t) { put(t, "n5", 5); }
@@ -241,7 +297,16 @@ static void dead_insert_check(void)
     expect(get(NULL, "n0") == 2 && get(NULL, "n5") == 5, "a write is lost; n0 is", get(NULL, "n0"));
     count_is(5 + (n4 != ABSENT), 5 + (n4 != ABSENT));
 }
-static void batch_n0_n4(rx_thread *t) { batch(t, "n0", "n4", 3); }
+static void batch_n0_n5(rx_thread *t) { batch(t, "n0", "n5", 5); }
+static void batch_n1_n4(rx_thread *t) { batch(t, "n1", "n4", 6); }
+static void dead_batches_check(void)
+{
+    unsigned n0 = get(NULL, "n0"), n4 = get(NULL, "n4");
+    expect(n0 == 5 || (n0 == 3 && n4 >= 3), "n0 is", n0);
+    expect(n4 == 6 || (n4 == 3 && (n0 == 3 || n0 == 5)), "n4 is", n4);
+    expect(get(NULL, "n1") == 6 && get(NULL, "n5") == 5, "half a batch is left; n1 is", get(NULL, "n1"));
+    count_is(6, 6);
+}
 static void replace_n0_after(rx_thread *t) { put(t, "n0", 2); }
 static void dead_batch_check(void)
 {
@@ -322,6 +387,10 @@ const struct scenario sched_scenarios[] = {
     {"a leader that is deposed and wakes", 2, -1, true, node4_setup, {commit_n0, depose_and_commit_n1}, leaders_check},
     {"a leader that dies", 2, 0, true, node4_setup, {commit_n0, commit_n1}, leaders_check},
     {"a reaper and a dead merger", 3, 0, false, merge_setup, {remove_n0, replace_n1, insert_n2}, dead_merge_check},
+    {"a batch that is aborted", 3, -1, false, node4_setup, {batch_n0_n4, abort_and_replace_n0, read_n4_n0}, aborted_check},
+    {"a batch that removes", 3, -1, false, pair_setup, {batch_without_n0, swap_n1, insert_n0_again}, removing_check},
+    {"the gate and a batch", 3, -1, false, node4_setup, {batch_n0_n4, replace_n0, check_gated}, gated_batch_check},
+    {"a dead batch and two others", 3, 0, false, node4_setup, {batch_n0_n4, batch_n0_n5, batch_n1_n4}, dead_batches_check},
 };
 const unsigned sched_scenario_count = sizeof sched_scenarios / sizeof *sched_scenarios;
 
