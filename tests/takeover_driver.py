@@ -79,11 +79,12 @@ def sweep(one: Callable[[int], bool], first: int = 1) -> int:
     return at - 1
 
 
-def last_points(folder: Path, before_last: int) -> int:
-    """The number of the point of a compaction that has so many after it."""
+def last_points(folder: Path, before_last: int, more: dict[bytes, bytes] | None = None) -> int:
+    """The number of the point of a compaction, after *more* was put, that has so many after it."""
 
     def count(pipe: Any) -> None:
         with rowex.open(path) as mine:
+            mine.put_many((more or {}).items())
             _core.rx_crash_arm(0)
             mine.compact()
             pipe.send(_core.rx_crash_count())
@@ -125,24 +126,26 @@ def start_compact(path: Path, at: int) -> tuple[Child, bool]:
 
 def step(folder: Path) -> int:
     """A copier that stands still, then dies, at each of its last points."""
+    more = {b"m%d" % i: b"1" for i in range(50)}
+    expected = {**KEYS, **more}
 
     def one(at: int) -> bool:
         path = fresh(folder)
         index = rowex.open(path)
-        index[b"k000"] = KEYS[b"k000"]
+        index.put_many(more.items())  # counted beside those that the file began with
         process, stopped = start_compact(path, at)
-        assert len(index) == len(KEYS), f"beside a copier at point {at}"
+        assert len(index) == len(expected), f"beside a copier at point {at}"
         process.kill()
-        assert len(index) == len(KEYS), f"after the death of a copier at point {at}"
+        assert len(index) == len(expected), f"after the death of a copier at point {at}"
         index.close()
         assert state_of(path) == CLEAN, f"not closed cleanly after a death at point {at}"
         assert leftovers(path) == set(), f"after a death at point {at}"
         with rowex.open(path) as again:
-            assert_same(again, KEYS)
+            assert_same(again, expected)
         process.cleanup()
         return stopped
 
-    first = last_points(folder, 30)
+    first = last_points(folder, 40, more)
     return sweep(one, first) - first
 
 
