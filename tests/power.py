@@ -31,16 +31,34 @@ def other_boot() -> Iterator[None]:
 
 
 def without_power(path: Path, folder: Path) -> Path:
-    """The files as they are, where another boot finds them; the lock file is not on a disk."""
-    for tries in range(20):
+    """
+    The files as they are at one moment, where another boot finds them; the lock file is not on a disk.
+
+    A copy takes its time: one during which a checkpoint took another's place, or a segment of the log was
+    given up, mixes two moments, which no power cut does.  It is made again.
+    """
+    for tries in range(50):
         shutil.rmtree(folder, ignore_errors=True)
+        before = _moment(path)
         try:
             shutil.copytree(path.parent, folder, ignore=shutil.ignore_patterns("*-lock"))
-            break
         except shutil.Error:  # a segment that nobody needs any more went away under it
-            if tries == 19:
+            if tries == 49:
                 raise
-    return folder / path.name
+        else:
+            if _moment(path) == before:
+                return folder / path.name
+    raise RuntimeError(f"{path}: there was a checkpoint during each of 50 copies")
+
+
+def _moment(path: Path) -> object:
+    """What differs when the log does not begin where it began."""
+    try:
+        checkpoint = os.stat(f"{path}-checkpoint")
+    except FileNotFoundError:
+        checkpoint = None
+    first = segments(path)[:1] if Path(f"{path}-log").is_dir() else None
+    return checkpoint and (checkpoint.st_ino, checkpoint.st_mtime_ns), first
 
 
 def segments(path: Path) -> list[Path]:

@@ -7,6 +7,7 @@ That the log itself had reached the disk is what scripts/powercut is for.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import random
 import shutil
 import threading
@@ -317,6 +318,31 @@ def test_checkpoint_comes_by_itself_while_writers_work(path: Path, folder: Path)
         eventually(lambda: not list(path.parent.glob("*-checkpoint-new-*")), 10)
         off = without_power(path, folder / "off")
         assert recovered(off) == dict(index.items())
+
+
+def test_power_goes_while_checkpoints_follow_each_other(path: Path, folder: Path) -> None:
+    """Whichever moment of a checkpoint a cut finds, the log goes on where the checkpoint ends."""
+
+    def keep_checkpointing(pipe: Any) -> None:
+        with rowex.open(path) as index:
+            for number in itertools.count():
+                index.put_many((b"other %04d" % i, b"%d" % number) for i in range(1000))
+                index.put(b"mine", b"%d" % number, durable=True)
+                pipe.send(number)
+                index.checkpoint()
+
+    child, number = Child(keep_checkpointing), -1
+    try:
+        for _ in range(30):
+            number = child.recv()
+            child.stop()
+            while child.pipe.poll():
+                number = child.recv()
+            off = without_power(path, folder / "off")
+            child.go_on()
+            assert int(recovered(off)[b"mine"]) >= number
+    finally:
+        child.cleanup()
 
 
 def test_log_is_measured_from_the_last_checkpoint_in_later_sessions_too(path: Path) -> None:
