@@ -22,7 +22,7 @@ import rowex
 import rowex.aio
 from rowex.aio import reading
 from test_stopped import NODE, stopped_holder
-from tools import Child, counted, make_value
+from tools import TIME_SCALE, Child, counted, make_value
 
 Start = Callable[..., Child]
 RunAsync = Callable[..., Any]
@@ -90,12 +90,17 @@ def test_cancelled_write_that_waits_has_not_happened(
             lambda: mine.remove(NODE[2]),
             lambda: mine.pop(NODE[2]),
             lambda: mine.compare_and_set(NODE[2], before, b"cas"),
-            lambda: mine.put_many([(b"before", b"1"), (NODE[2], b"many"), (b"after", b"1")]),
             batch,
         ):
             with anyio.move_on_after(0.06) as scope:
                 await work()
             assert scope.cancelled_caught
+        async with anyio.create_task_group() as group:
+            group.start_soon(mine.put_many, [(b"before", b"1"), (NODE[2], b"many"), (b"after", b"1")])
+            with anyio.fail_after(20 * TIME_SCALE):
+                while b"before" not in index:
+                    await anyio.sleep(0.001)
+            group.cancel_scope.cancel()
 
     run_async(main)
     process.go_on()
