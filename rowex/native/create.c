@@ -92,6 +92,8 @@ static int rx_plan(const struct rx_db *db, const struct rx_options *o, struct rx
                        (unsigned long long)s->max_size, 2 * RX_EXTENT);
     if (s->max_size && *size > s->max_size)
         *size = s->max_size / RX_EXTENT * RX_EXTENT;
+    if (__BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__)
+        return rx_fail(RX_E_FORMAT, 0, "this machine is big-endian, and Rowex's files are little-endian");
     uint64_t capacity = 16 * *size > RX_CAPACITY_MIN ? 16 * *size : RX_CAPACITY_MIN;
     if (db->memory)
         capacity = RX_CAPACITY_MEMORY;
