@@ -19,7 +19,6 @@ import ctypes
 import os
 import random
 import shutil
-import signal
 import struct
 import sys
 import tempfile
@@ -28,7 +27,7 @@ import time
 import traceback
 from pathlib import Path
 
-from traced_disk import OWN, PAGE, SYNCED, ZEROS, Disk, File, Folder, append, records
+from traced_disk import OWN, PAGE, SYNCED, ZEROS, Disk, File, Folder, append, forked, records, succeed
 
 import rowex
 import rowex._native
@@ -76,29 +75,6 @@ def write(path: Path, trace: int, name: int, count: int) -> None:
     index.close()
     if failed:
         raise RuntimeError(failed[0])
-
-
-def forked(body: object) -> int:
-    """A child that does it; its pid."""
-    pid = os.fork()
-    if pid:
-        return pid
-    status = 1
-    try:
-        signal.alarm(CHILD_S)
-        body()  # type: ignore[operator]
-        status = 0
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        os._exit(status)
-
-
-def succeed(pids: list[int]) -> None:
-    """Wait for them all."""
-    statuses = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
-    if any(statuses):
-        raise SystemExit(f"processes ended with {statuses}")
 
 
 # ---- the shadow -------------------------------------------------------------------------------
@@ -208,7 +184,7 @@ def examine(work: Path, trace: Path, root: int, dice: random.Random, count: int)
         if number in samples:
             shutil.rmtree(work / "image", ignore_errors=True)
             disk.image(work / "image", dice, odds=0.0)
-            succeed([forked(lambda boot=f"boot {number}": reopen(work / "image" / "index.rowex", told, boot))])
+            succeed([forked(CHILD_S, lambda boot=f"boot {number}": reopen(work / "image" / "index.rowex", told, boot))])
     return number
 
 
@@ -222,7 +198,8 @@ def count_round(work: Path, dice: random.Random, count: int) -> int:
     os.environ.update(ROWEX_TRACE=str(trace), ROWEX_SYNC_US=str(SYNC_US), ROWEX_BOOT_ID="the first boot")
     appending = os.open(trace, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     writers = [
-        forked(lambda name=name: write(folder / "index.rowex", appending, name, each)) for name in range(PROCESSES)
+        forked(CHILD_S, lambda name=name: write(folder / "index.rowex", appending, name, each))
+        for name in range(PROCESSES)
     ]
     succeed(writers)
     os.close(appending)

@@ -30,7 +30,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from traced_disk import OWN, Disk, File, append, records
+from traced_disk import OWN, Disk, File, append, forked, records, succeed
 
 import rowex
 
@@ -140,24 +140,11 @@ def record_run(folder: Path, trace: Path, dice: random.Random) -> None:
             seed = dice.randrange(2**32)
 
             def body(name: int = name, seed: int = seed) -> None:
+                os.environ["ROWEX_TRACE"] = str(trace)
                 Writer(folder / "index.rowex", trace, name, random.Random(seed)).run(CHANGES)
 
-            pid = os.fork()
-            if pid == 0:
-                status = 1
-                try:
-                    signal.alarm(CHILD_S)
-                    os.environ["ROWEX_TRACE"] = str(trace)
-                    body()
-                    status = 0
-                except BaseException:
-                    traceback.print_exc()
-                finally:
-                    os._exit(status)
-            pids.append(pid)
-        statuses = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
-        if any(statuses):
-            raise RuntimeError(f"writers ended with {statuses}")
+            pids.append(forked(CHILD_S, body))
+        succeed(pids)
 
 
 # ---- what may be left ----------------------------------------------------------------------------

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import struct
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 HEAD = struct.Struct("<IIQQQ")
@@ -79,18 +81,18 @@ class File:
         if size > view.size:
             self.unsynced.append((now, "extend", size, b""))
 
-    def kept(self, keep: object) -> File:
+    def kept(self, keep: Callable[[], bool]) -> File:
         """As a drive may have it: *keep* is asked for each sector and each change of the length."""
         image = File()
         image.size, image.pages = self.size, dict(self.pages)
         for _, what, at, data in self.unsynced:
             if what != "write":
-                if keep():  # type: ignore[operator]
+                if keep():
                     image.apply(what, at, b"")
                 continue
             while data:
                 length = SECTOR - at % SECTOR
-                if keep():  # type: ignore[operator]
+                if keep():
                     image.apply("write", at, data[:length])
                 at, data = at + length, data[length:]
         return image
@@ -138,11 +140,11 @@ class Folder:
                 self.apply(self.names, what, name, thing)
         self.unsynced = [each for each in self.unsynced if each[0] >= began]
 
-    def kept(self, keep: object) -> dict[str, File | Folder]:
+    def kept(self, keep: Callable[[], bool]) -> dict[str, File | Folder]:
         """As a drive may have it."""
         names = dict(self.names)
         for _, what, name, thing in self.unsynced:
-            if keep():  # type: ignore[operator]
+            if keep():
                 self.apply(names, what, name, thing)
         return names
 
@@ -234,7 +236,7 @@ class Disk:
 
         self.write_folder(self.root, path, keep)
 
-    def write_folder(self, folder: Folder, path: Path, keep: object) -> None:
+    def write_folder(self, folder: Folder, path: Path, keep: Callable[[], bool]) -> None:
         """One folder."""
         path.mkdir()
         for name, thing in folder.kept(keep).items():
@@ -242,3 +244,29 @@ class Disk:
                 self.write_folder(thing, path / name, keep)
             else:
                 thing.kept(keep).write_to(path / name)
+
+
+# ---- recording ----------------------------------------------------------------------------------
+
+
+def forked(limit_s: int, body: Callable[[], object]) -> int:
+    """A child that does it within that time; its pid."""
+    pid = os.fork()
+    if pid:
+        return pid
+    status = 1
+    try:
+        signal.alarm(limit_s)
+        body()
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(status)
+
+
+def succeed(pids: list[int]) -> None:
+    """Wait for them all."""
+    statuses = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+    if any(statuses):
+        raise SystemExit(f"processes ended with {statuses}")

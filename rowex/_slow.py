@@ -27,8 +27,7 @@ _ROOM_BYTES = 65536
 _CHUNK_ITEMS = 1024
 _COPIED_BYTES = 4 << 20  # a chunk of copies ends here
 _FIRST_ITEMS = 16
-_ABSENT_SIZE = (1 << 64) - 1
-_MAX_LIMIT = (1 << 63) - 1
+_ABSENT_SIZE, _MAX_LIMIT = (1 << 64) - 1, (1 << 63) - 1
 _KEYS, _VALUES = 1, 2  # of _scan()
 _RECORD = struct.Struct("=IIQ")
 
@@ -48,8 +47,8 @@ class Door:
 
     _handle: Any
     _thread: Any
-    _refuses: bool
-    _waits: bool
+    _get_columns: Callable[..., Any]  # these are the index's
+    _put_columns: Callable[..., int]
 
     def __init__(self, handle: int, thread: int = 0, readonly: bool = False, commit: bool = False) -> None:
         self._refuses, self._waits = bool(readonly), bool(commit)
@@ -243,7 +242,7 @@ class Door:
         """The values of *keys*, in their order, *default* for each absent one; with a dtype, as arrays."""
         self._open_handle()
         if dtype is not None or is_column(keys):
-            return self._get_columns(keys, default, dtype)  # type: ignore[attr-defined]
+            return self._get_columns(keys, default, dtype)
         exact = [exact_bytes(key, "key") for key in keys]
         room = _allocate("char[]", _ROOM_BYTES)
         values: list[Any] = []
@@ -292,7 +291,7 @@ class Door:
         """
         self._writable()
         if values is not None:
-            return int(self._put_columns(items, values, timeout))  # type: ignore[attr-defined]
+            return self._put_columns(items, values, timeout)
         wait = Wait(timeout)
         pairs: list[tuple[bytes, bytes]] = []
         copied_bytes = ticket = 0

@@ -21,7 +21,7 @@ def check_type(data: object, what: str) -> None:
     if isinstance(data, str):
         raise TypeError(f"a {what} must be bytes-like, not str: encode it, or open with {what}s='str'")
     try:
-        memoryview(data).release()  # type: ignore[arg-type]
+        memoryview(data).release()  # type: ignore[arg-type] # whether it may is the question
     except TypeError:
         kind = type(data).__name__
         raise TypeError(f"a {what} must be bytes-like, not {kind}") from None

@@ -61,7 +61,7 @@ class OrderedMapping(MutableMapping[K, V]):
         missing = object()
         return all(other.get(key, missing) == value for key, value in self._scan_all(ITEMS))
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None  # type: ignore[assignment] # as Python marks what changes
 
     def update(self, other: Any = (), /, **named: Any) -> None:
         """
@@ -80,7 +80,7 @@ class OrderedMapping(MutableMapping[K, V]):
         if isinstance(other, Mapping) or not hasattr(other, "keys"):
             self.put_many(other)
         else:
-            self.put_many((key, other[key]) for key in other.keys())  # noqa: SIM118
+            self.put_many((key, other[key]) for key in other.keys())  # noqa: SIM118 - it has keys() and [], and need not be iterable
         if named:
             self.put_many(named)
 

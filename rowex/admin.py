@@ -166,7 +166,7 @@ def _keep_exception(kind: Any, exception: BaseException, traceback: Any) -> None
     remember_interrupt(exception)
 
 
-@ffi.def_extern(name="rowex_on_fault", onerror=_keep_exception)  # type: ignore[untyped-decorator]
+@ffi.def_extern(name="rowex_on_fault", onerror=_keep_exception)  # type: ignore[untyped-decorator] # cffi's
 def _on_fault(context: Any, offset: int, text: Any) -> None:
     faults: list[tuple[int, str]] = ffi.from_handle(context)
     faults.append((offset, ffi.string(text).decode("utf-8", "backslashreplace")))

@@ -173,7 +173,7 @@ def is_column(data: object) -> bool:
     if isinstance(data, (list, tuple, bytes, bytearray, str, dict)):
         return False
     try:
-        memoryview(data).release()  # type: ignore[arg-type]
+        memoryview(data).release()  # type: ignore[arg-type] # whether it may is the question
     except TypeError:
         return _is_time(data)
     except ValueError:

@@ -110,7 +110,7 @@ def tell_interrupt() -> None:
         raise exception
 
 
-@ffi.def_extern(name="rowex_on_interrupt", error=1, onerror=_keep_exception)  # type: ignore[untyped-decorator]
+@ffi.def_extern(name="rowex_on_interrupt", error=1, onerror=_keep_exception)  # type: ignore[untyped-decorator] # cffi's
 def _on_interrupt() -> int:
     # To be here is all it takes: the interpreter runs pending signal handlers on the way in.
     if _asked.check is not None:
@@ -131,7 +131,7 @@ def _deliver_later(kind: Any, exception: BaseException, traceback: Any) -> None:
         interrupt_soon()
 
 
-@ffi.def_extern(name="rowex_on_event", onerror=_deliver_later)  # type: ignore[untyped-decorator]
+@ffi.def_extern(name="rowex_on_event", onerror=_deliver_later)  # type: ignore[untyped-decorator] # cffi's
 def _on_event(name: Any, a: int, b: int) -> None:
     if not _standard.isEnabledFor(logging.INFO):
         return

@@ -18,7 +18,7 @@ the same in the form of commands, with readers and writers of its own.
 from __future__ import annotations
 
 try:
-    import anyio as _anyio  # noqa: F401
+    import anyio as _anyio  # noqa: F401 - only to say what is missing
 except ModuleNotFoundError as error:
     if error.name != "anyio":
         raise

@@ -77,7 +77,7 @@ class Job(Generic[T]):
 def tell(error: BaseException, ticket: object) -> None:
     """A change has happened although *error* is raised: it says so."""
     with contextlib.suppress(AttributeError):
-        error.ticket = ticket  # type: ignore[attr-defined]
+        error.ticket = ticket  # type: ignore[attr-defined] # any exception may carry it
     error.add_note(f"the change had happened: ticket={ticket!r}")
 
 

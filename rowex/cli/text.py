@@ -64,7 +64,7 @@ def tokens(line: bytes) -> list[bytes]:
     if b'"' not in line:
         return line.split()
     found: list[bytes] = []
-    at = _SPACE.match(line).end()  # type: ignore[union-attr]
+    at = _SPACE.match(line).end()  # type: ignore[union-attr] # it matches nothing, too
     while at < len(line):
         match = _TOKEN.match(line, at)
         if match is None:
@@ -76,7 +76,7 @@ def tokens(line: bytes) -> list[bytes]:
             raise Malformed(f"{wrong}: {line[at : at + 40].decode(errors='backslashreplace').strip()}")
         quoted = match[1]
         found.append(match[2] if quoted is None else _ESCAPE.sub(_unescape, quoted))
-        at = _SPACE.match(line, match.end()).end()  # type: ignore[union-attr]
+        at = _SPACE.match(line, match.end()).end()  # type: ignore[union-attr] # it matches nothing, too
     return found
 
 
