@@ -69,19 +69,16 @@ static inline uint64_t fuzz_random_seed(void)
     return fuzz_next(&state) & 0xFFFFFFFFu;
 }
 
-/* Reads --name value pairs over the defaults that `args` holds. */
-static inline void fuzz_parse(int argc, char **argv, struct fuzz_args *args)
+struct fuzz_option { const char *name; uint64_t *number; const char **text; };
+
+/* Reads --name value pairs over the defaults that the options point to. */
+static inline void fuzz_options(int argc, char **argv, const struct fuzz_option *known, size_t count)
 {
-    struct { const char *name; uint64_t *number; const char **text; } known[] = {
-        {"--seed", &args->seed, NULL},       {"--count", &args->count, NULL},  {"--seconds", &args->seconds, NULL},
-        {"--threads", &args->threads, NULL}, {"--keys", &args->keys, NULL},    {"--shape", NULL, &args->shape},
-        {"--folder", NULL, &args->folder},
-    };
     for (int i = 1; i < argc; i += 2) {
         size_t k = 0;
-        while (k < sizeof known / sizeof *known && strcmp(argv[i], known[k].name) != 0)
+        while (k < count && strcmp(argv[i], known[k].name) != 0)
             k++;
-        if (k == sizeof known / sizeof *known || i + 1 == argc) {
+        if (k == count || i + 1 == argc) {
             fprintf(stderr, "%s: unknown option, or one without a value: %s\n", argv[0], argv[i]);
             exit(2);
         }
@@ -90,6 +87,16 @@ static inline void fuzz_parse(int argc, char **argv, struct fuzz_args *args)
         else
             *known[k].number = strtoull(argv[i + 1], NULL, 0);
     }
+}
+
+static inline void fuzz_parse(int argc, char **argv, struct fuzz_args *args)
+{
+    struct fuzz_option known[] = {
+        {"--seed", &args->seed, NULL},       {"--count", &args->count, NULL},  {"--seconds", &args->seconds, NULL},
+        {"--threads", &args->threads, NULL}, {"--keys", &args->keys, NULL},    {"--shape", NULL, &args->shape},
+        {"--folder", NULL, &args->folder},
+    };
+    fuzz_options(argc, argv, known, sizeof known / sizeof *known);
     if (args->folder == NULL && (args->folder = getenv("TMPDIR")) == NULL)
         args->folder = "/tmp";
 }

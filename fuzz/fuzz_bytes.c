@@ -355,24 +355,12 @@ static uint64_t fuzz(struct child *c, const struct run *run)
 
 static void parse(int argc, char **argv, struct run *run)
 {
-    struct { const char *name; uint64_t *number; const char **text; } known[] = {
+    struct fuzz_option known[] = {
         {"--seed", &run->seed, NULL},         {"--count", &run->count, NULL},     {"--first", &run->first, NULL},
         {"--duration", &run->duration, NULL}, {"--corpus", NULL, &run->corpus},   {"--keep", NULL, &run->keep},
         {"--folder", NULL, &run->folder},     {"--replay", NULL, &run->replay},
     };
-    for (int i = 1; i < argc; i += 2) {
-        size_t k = 0;
-        while (k < sizeof known / sizeof *known && strcmp(argv[i], known[k].name) != 0)
-            k++;
-        if (k == sizeof known / sizeof *known || i + 1 == argc) {
-            fprintf(stderr, "%s: unknown option, or one without a value: %s\n", argv[0], argv[i]);
-            exit(2);
-        }
-        if (known[k].text)
-            *known[k].text = argv[i + 1];
-        else
-            *known[k].number = strtoull(argv[i + 1], NULL, 0);
-    }
+    fuzz_options(argc, argv, known, sizeof known / sizeof *known);
 }
 
 int main(int argc, char **argv)

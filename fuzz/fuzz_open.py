@@ -189,15 +189,20 @@ def try_image(path: Path, images: list[bytes], seed: str, keep: Path) -> int:
     return status
 
 
-def main() -> int:
-    """Run; 1 at the first image that does harm."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def read_arguments(text: str | None, keep: str) -> argparse.Namespace:
+    """Of a program that damages files."""
+    parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**9))
     parser.add_argument("--count", type=int, default=1000)
-    parser.add_argument("--first", type=int, default=0, help="number of the first image, to go on with a run")
+    parser.add_argument("--first", type=int, default=0, help="number of the first one, to go on with a run")
     parser.add_argument("--folder", type=Path, default=Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else None)
-    parser.add_argument("--keep", type=Path, default=Path("failing.rowex"))
-    arguments = parser.parse_args()
+    parser.add_argument("--keep", type=Path, default=Path(keep))
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Run; 1 at the first image that does harm."""
+    arguments = read_arguments(__doc__, "failing.rowex")
     print(f"seed {arguments.seed}, {arguments.count} images", flush=True)
     refused = 0
     with tempfile.TemporaryDirectory(prefix="rowex-fuzz-", dir=arguments.folder) as name:

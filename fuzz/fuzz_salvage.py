@@ -13,7 +13,6 @@ and named by its number; the same seed makes the same files.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
 import random
@@ -171,13 +170,7 @@ def child(folder: Path, seed: str) -> None:
 
 def main() -> int:
     """Run; 1 at the first that does harm."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**9))
-    parser.add_argument("--count", type=int, default=1000)
-    parser.add_argument("--first", type=int, default=0, help="number of the first one, to go on with a run")
-    parser.add_argument("--folder", type=Path, default=Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else None)
-    parser.add_argument("--keep", type=Path, default=Path("failing-salvage"))
-    arguments = parser.parse_args()
+    arguments = fuzz_open.read_arguments(__doc__, "failing-salvage")
     print(f"seed {arguments.seed}, {arguments.count} indexes", flush=True)
     refused = 0
     with tempfile.TemporaryDirectory(prefix="rowex-fuzz-", dir=arguments.folder) as name:

@@ -66,17 +66,6 @@ def poor(pipe: Any, path: Path) -> None:
         pipe.recv()
 
 
-def stopped(process: Child) -> bool:
-    """Whether it stands still; False: it has done what it had to."""
-    while True:
-        pid, status = os.waitpid(process.pid, os.WUNTRACED | os.WNOHANG)
-        if pid:
-            assert os.WIFSTOPPED(status), f"it ended with status {status}"
-            return True
-        if process.pipe.poll(0.001):
-            return False
-
-
 def one(folder: Path, at: int, others: str) -> bool:
     """One leader stops at its store `at`; whether it has so many."""
     path = folder / f"{at}" / "index.rowex"
@@ -91,7 +80,7 @@ def one(folder: Path, at: int, others: str) -> bool:
         process = Child(lead, path, at, False)
         expected[b"stops"] = b"1"
         stops = 0
-        while stopped(process):
+        while process.stands_still():
             if others == "poor" and stops == 0:
                 helper = Child(poor, path)
                 assert helper.recv() == errno.EMFILE

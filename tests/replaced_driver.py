@@ -19,7 +19,6 @@ from typing import Any
 
 import rowex
 import rowex._native
-from leader_driver import stopped
 from power import recovered, without_power
 from tools import Child, die_with_parent
 
@@ -48,7 +47,7 @@ def one(folder: Path, at: int) -> bool:
     path = folder / f"{at}" / "index.rowex"
     path.parent.mkdir()
     process = Child(make, path, at)
-    met = stopped(process)
+    met = process.stands_still()
     with rowex.open(path, mode="n", flush_interval=600) as index:
         index.put(b"new", b"1", durable=True)
         index.checkpoint()

@@ -37,17 +37,6 @@ DEATHS = (12,)  # points of a put behind its commit, before it has disarmed
 STATE_AT, CLEAN = 256, 1  # of the superblock
 
 
-def stands(process: Child) -> bool:
-    """Whether it stands still; False: it has done what it had to, and says so."""
-    while True:
-        pid, status = os.waitpid(process.pid, os.WUNTRACED | os.WNOHANG)
-        if pid:
-            assert os.WIFSTOPPED(status), f"it ended with status {status}"
-            return True
-        if process.pipe.poll(0.001):
-            return False
-
-
 def wake(process: Child) -> Any:
     """Let it go on to its end; what it says."""
     process.go_on()
@@ -118,7 +107,7 @@ def start_compact(path: Path, at: int) -> tuple[Child, bool]:
     process = Child(compact, path, at)
     assert process.recv() == "open"
     process.send("go")
-    return process, stands(process)
+    return process, process.stands_still()
 
 
 # ---- scenarios: each answers how many points it met ------------------------------------
@@ -300,7 +289,7 @@ def handler(folder: Path, what: str) -> int:
         pipe.send(during)
 
     process = Child(work)
-    assert stands(process)
+    assert process.stands_still()
     process.signal(signal.SIGUSR1)
     process.go_on()
     assert process.recv(20) == [True]
@@ -377,7 +366,7 @@ def stale_map(folder: Path) -> int:
             dead = Child(victim, path, dies_at)
             dead.recv()
             other = Child(reaper, path, at, early)
-            stopped = stands(other)
+            stopped = other.stands_still()
             dead.send("go")
             died = dead.wait() == -signal.SIGKILL
             assert died, "the victim has not so many points"

@@ -124,7 +124,7 @@ def test_handle_that_is_collected_hands_on_an_interruption_of_its_closing(
         try:
             mine = None
             for _ in range(100):
-                time.sleep(0.1)
+                time.sleep(0.1)  # until Ctrl-C ends it
         except KeyboardInterrupt:
             pipe.send(time.monotonic())
 

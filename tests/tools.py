@@ -120,6 +120,16 @@ class Child:
         self.signal(signal.SIGSTOP)
         os.waitpid(self.pid, os.WUNTRACED)
 
+    def stands_still(self) -> bool:
+        """Wait until it stops by itself; False: it has done what it had to, and says so."""
+        while True:
+            pid, status = os.waitpid(self.pid, os.WUNTRACED | os.WNOHANG)
+            if pid:
+                assert os.WIFSTOPPED(status), f"it ended with status {status}"
+                return True
+            if self.pipe.poll(0.001):
+                return False
+
     def go_on(self) -> None:
         """SIGCONT."""
         self.signal(signal.SIGCONT)

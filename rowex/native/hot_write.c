@@ -85,26 +85,26 @@ static int store(struct hot_door *self, store_call call, PyObject *key_object, P
 
 static const char *const store_parameter[] = {"key", "value", "timeout", "durable"};
 
-PyObject *rx_hot_put(struct hot_door *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names)
+static inline PyObject *store_called(struct hot_door *self, const char *name, store_call call, PyObject *const *args,
+                                     Py_ssize_t nargs, PyObject *names)
 {
-    static const struct hot_signature signature = {"put", 2, 2, 4, store_parameter};
+    struct hot_signature signature = {name, 2, 2, 4, store_parameter};
     PyObject *slot[4];
     uint64_t ticket = 0;
     if (rx_hot_parse(&signature, args, nargs, names, slot) < 0)
         return NULL;
-    int result = store(self, rx_hot->put, slot[0], slot[1], slot[2], slot[3], &ticket);
+    int result = store(self, call, slot[0], slot[1], slot[2], slot[3], &ticket);
     return result < 0 ? NULL : PyLong_FromUnsignedLongLong(ticket);
+}
+
+PyObject *rx_hot_put(struct hot_door *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names)
+{
+    return store_called(self, "put", rx_hot->put, args, nargs, names);
 }
 
 PyObject *rx_hot_insert(struct hot_door *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names)
 {
-    static const struct hot_signature signature = {"insert", 2, 2, 4, store_parameter};
-    PyObject *slot[4];
-    uint64_t ticket = 0;
-    if (rx_hot_parse(&signature, args, nargs, names, slot) < 0)
-        return NULL;
-    int result = store(self, rx_hot->insert, slot[0], slot[1], slot[2], slot[3], &ticket);
-    return result < 0 ? NULL : PyLong_FromUnsignedLongLong(ticket);
+    return store_called(self, "insert", rx_hot->insert, args, nargs, names);
 }
 
 /* --- removing --- */
