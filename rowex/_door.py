@@ -10,7 +10,15 @@ import os
 from importlib import import_module
 from typing import Any
 
-from rowex._native import ffi, lib
+try:
+    from rowex._native import ffi, lib
+except ModuleNotFoundError as error:
+    if error.name != "rowex._native":
+        raise
+    raise ImportError(
+        f"the C core is not compiled in {os.path.dirname(__file__)}, which are sources: "
+        "install them with `pip install .`, and start Python in another folder"
+    ) from None
 
 __all__ = ["Door", "name"]
 

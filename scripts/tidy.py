@@ -19,10 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 C_LINES, PYTHON_LINES = 500, 450
 LONGER = {
-    "tests/test_doors.py": 885,
     "tests/test_transactions.py": 477,
-    "tests/test_index.py": 637,
-    "tests/test_pitfalls.py": 568,
 }
 
 # The order in which the core is read: a header includes only what stands before it.

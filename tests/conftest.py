@@ -25,6 +25,7 @@ import pytest
 from hypothesis.configuration import set_hypothesis_home_dir
 
 import rowex
+from doors import door, door_type, make_door  # noqa: F401 - fixtures
 from tools import Child, run_python
 
 SEED = int(os.environ.get("ROWEX_SEED") or random.SystemRandom().randrange(2**32))

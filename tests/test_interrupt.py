@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import rowex
-from test_doors import NAMES, address_of, door_module
+from doors import NAMES, address_of, door_module
 from test_stopped import NODE, stopped_holder
 from tools import TIME_SCALE, Child, counted, eventually, leftovers, refusal
 

@@ -442,7 +442,6 @@ int rx_batch_apply(rx_index *h, rx_thread *given, size_t n, const void *const *k
 {
     struct rx_thread *t;
     struct rx_tx x = {.n = n, .keys = keys, .key_len = key_len, .values = values, .value_len = value_len};
-    *ticket = 0;
     int rc = rx_tx_check(&x);
     if (rc)
         return rc;
@@ -456,7 +455,8 @@ int rx_batch_apply(rx_index *h, rx_thread *given, size_t n, const void *const *k
     if (n && rc == RX_OK && (rc = rx_batches_finish(t)) == RX_OK) {
         rc = rx_tx_run(t, &x);
         if (rc == RX_OK && t->db->logged) {
-            *ticket = rx_log_ticket(t->db, t->log_number);
+            if (ticket)
+                *ticket = rx_log_ticket(t->db, t->log_number);
             rx_log_notice(t->db);
         }
     }

@@ -113,7 +113,7 @@ int rx_change(struct rx_thread *t, struct rx_op *op)
 {
     for (unsigned tries = 0;; tries++) {
         int rc = rx_prepare(t);
-        if (RX_LIKELY(rc == RX_OK) && t->db->logged && tries == 0)
+        if (RX_LIKELY(rc == RX_OK) && t->db->logged && tries == 0 && !t->quiet) /* a batch was let in as a whole */
             rc = rx_admit(t, op->key_len + (op->value ? op->value_len : 0), op->value == NULL);
         if (RX_UNLIKELY(rc))
             return rc;
