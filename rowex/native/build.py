@@ -4,15 +4,17 @@ Compiles the core.
 Three users: setuptools, by way of setup.py (`ffibuilder` and `hot_extension`); and people and
 tests that want a variant of the core, as a copy of the package in a folder of its own::
 
-    python -m rowex.native.build --output DIR [--define NAME[=VALUE]]... [--sanitize LIST] [--werror]
+    python -m rowex.native.build --output DIR [--define NAME[=VALUE]]... [--sanitize LIST]
+        [--flag FLAG]... [--werror]
 
 The declarations that cffi sees are cut out of index.h between its two markers, and the constants
 out of errors.h and format.h, so that there is no second list of either.  This file imports
 nothing of the package: it runs before there is a compiled one.
 
 Environment, for every way of building: `ROWEX_WERROR=1` (all warnings, as errors),
-`ROWEX_DEFINES` (names or NAME=VALUE, separated by spaces or commas) and `ROWEX_SANITIZE`
-(a list for `-fsanitize=`).
+`ROWEX_DEFINES` (names or NAME=VALUE, separated by spaces or commas), `ROWEX_SANITIZE`
+(a list for `-fsanitize=`) and `ROWEX_FLAGS` (separated by spaces; for the compiler, behind its own,
+and for the linker).
 """
 
 from __future__ import annotations
@@ -113,13 +115,14 @@ def compile_args() -> list[str]:
     sanitize = os.environ.get("ROWEX_SANITIZE", "")
     if sanitize:
         args += [f"-fsanitize={sanitize}", "-fno-omit-frame-pointer", "-g", "-UNDEBUG"]
-    return args
+    return args + os.environ.get("ROWEX_FLAGS", "").split()
 
 
 def link_args() -> list[str]:
     """Flags for the linker."""
     sanitize = os.environ.get("ROWEX_SANITIZE", "")
-    return ["-pthread", *([f"-fsanitize={sanitize}"] if sanitize else [])]
+    flags = os.environ.get("ROWEX_FLAGS", "").split()
+    return ["-pthread", *([f"-fsanitize={sanitize}"] if sanitize else []), *flags]
 
 
 def list_files(patterns: Sequence[str], root: Path = ROOT) -> list[str]:
@@ -228,12 +231,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, required=True, help="folder that gets the package")
     parser.add_argument("--define", action="append", default=[], metavar="NAME[=VALUE]")
     parser.add_argument("--sanitize", metavar="LIST", help="for -fsanitize=")
+    parser.add_argument("--flag", action="append", default=[], help="for compiler and linker; as --flag=-g")
     parser.add_argument("--werror", action="store_true", help="all warnings, as errors")
     options = parser.parse_args(arguments)
     if options.define:
         os.environ["ROWEX_DEFINES"] = " ".join(options.define)
     if options.sanitize:
         os.environ["ROWEX_SANITIZE"] = options.sanitize
+    if options.flag:
+        os.environ["ROWEX_FLAGS"] = " ".join(options.flag)
     if options.werror:
         os.environ["ROWEX_WERROR"] = "1"
     build_variant(options.output)
