@@ -41,23 +41,6 @@ int rx_os_error(const char *what, const char *name)
     return rx_fail(code, errno, "cannot %s %s", what, name ? name : "memory");
 }
 
-#ifdef ROWEX_CRASHPOINTS
-int rx_fault_check(const char *call)
-{
-    static const char *plan;
-    static uint64_t seen;
-    if (plan == NULL && (plan = getenv("ROWEX_FAULT")) == NULL)
-        plan = "";
-    size_t name = strlen(call);
-    if (strncmp(plan, call, name) != 0 || plan[name] != ':')
-        return 0;
-    char *end;
-    unsigned long long n = strtoull(plan + name + 1, &end, 10), now = __atomic_add_fetch(&seen, 1, __ATOMIC_SEQ_CST);
-    bool on = *end == '+';
-    return now == n || (on && now > n) ? atoi(end + on + 1) : 0;
-}
-#endif
-
 /* ---- locks ---------------------------------------------------------------------- */
 
 int rx_byte_lock(int fd, short type, uint64_t byte)

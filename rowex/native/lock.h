@@ -19,7 +19,7 @@
 
 /*
  * RX_OK: held.  RX_I_RESTART: held by t->waited_uid, or obsolete (t->waited_uid 0).
- * Ordering: the compare-and-swap is an acquire; pairs with the release in rx_unlock().
+ * Ordering: the compare-and-swap is an acquire; pairs with the release in rx_unlock_all().
  * Crash: named but not taken: the reaper finds a word that is not its victim's.
  */
 static inline int rx_try_lock(struct rx_thread *t, rx_off node, unsigned i)

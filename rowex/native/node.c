@@ -96,21 +96,6 @@ static int rx_small_next(struct rx_node *n, const uint8_t *keys, unsigned count,
     }
     return best < 256 ? best : -1;
 }
-static int rx_small_prev(struct rx_node *n, const uint8_t *keys, unsigned count, int byte, rx_ref *child)
-{
-    int best = -1;
-    for (unsigned i = 0; i < count; i++) {
-        int key = rx_load8_rlx(keys + i);
-        if (key <= byte && key > best) {
-            rx_ref ref = rx_load(&n->slot[i]);
-            if (ref) {
-                best = key;
-                *child = ref;
-            }
-        }
-    }
-    return best;
-}
 
 int rx_node_next(struct rx_node *n, unsigned kind, int byte, rx_ref *child)
 {
@@ -126,26 +111,6 @@ int rx_node_next(struct rx_node *n, unsigned kind, int byte, rx_ref *child)
         return -1;
     default:
         for (; byte < 256; byte++)
-            if ((*child = rx_load(&n->slot[byte])) != 0)
-                return byte;
-        return -1;
-    }
-}
-
-int rx_node_prev(struct rx_node *n, unsigned kind, int byte, rx_ref *child)
-{
-    switch (kind) {
-    case RX_K_N4: return rx_small_prev(n, rx_n4_keys(n), rx_given(n, 4), byte, child);
-    case RX_K_N16: return rx_small_prev(n, rx_n16_keys(n), rx_given(n, 16), byte, child);
-    case RX_K_N48:
-        for (; byte >= 0; byte--) {
-            unsigned at = rx_load8(rx_n48_index(n) + byte);
-            if (at != 0 && at <= 48 && (*child = rx_load(&n->slot[at - 1])) != 0)
-                return byte;
-        }
-        return -1;
-    default:
-        for (; byte >= 0; byte--)
             if ((*child = rx_load(&n->slot[byte])) != 0)
                 return byte;
         return -1;

@@ -56,10 +56,8 @@ __attribute__((always_inline)) static inline void rx_prefetch_hop(const uint8_t 
 }
 
 /* Iteration in byte order over a snapshot of given slots with a live child.
- * first/next at or after `byte` (0..255); returns the byte or -1; *child loaded (acquire). */
+ * The first at or after `byte` (0..255); returns the byte or -1; *child loaded (acquire). */
 int rx_node_next(struct rx_node *n, unsigned kind, int byte, rx_ref *child);
-/* The same downwards, at or before `byte`. */
-int rx_node_prev(struct rx_node *n, unsigned kind, int byte, rx_ref *child);
 /* All live children in byte order: bytes[256], refs[256]; returns how many. */
 int rx_node_children(struct rx_node *n, unsigned kind, uint8_t *bytes, rx_ref *refs);
 /* Live children (null slots not counted), term not counted. */
