@@ -10,6 +10,8 @@ import contextlib
 import itertools
 import random
 import shutil
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -19,9 +21,10 @@ from typing import Any
 import pytest
 
 import rowex
+from conftest import cannot_run
 from power import other_boot, recovered, segments, without_power
 from rowex.durable import log_status
-from tools import TIME_SCALE, Child, assert_same, eventually, make_value
+from tools import TIME_SCALE, Child, assert_same, clean_environment, eventually, make_value
 
 Start = Callable[..., Child]
 
@@ -365,3 +368,25 @@ def test_large_values_go_through_the_log(path: Path, folder: Path) -> None:
         index.put(b"2", b"small again", durable=True)
         off = without_power(path, folder / "off")
         assert recovered(off) == dict(index.items())
+
+
+def test_boot_that_cannot_be_told_from_another_is_an_error(path: Path) -> None:
+    """With an identity that was made up, what the loss of power left would be taken for the truth."""
+    with rowex.open(path) as index:
+        index.put(b"k", b"1", durable=True)
+    hide = 'mount --bind /dev/null /proc/sys/kernel/random/boot_id || exit 77; exec "$@"'
+    code = "import rowex, sys; print(dict(rowex.memory())); print(dict(rowex.open(sys.argv[1])))"
+    command = ["unshare", "--mount", "sh", "-c", hide, "sh", sys.executable, "-c", code, str(path)]
+
+    def run(**environment: str) -> subprocess.CompletedProcess[str]:
+        variables = clean_environment(None, **environment)
+        done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=60, check=False)
+        if done.returncode == 77 or "unshare" in done.stderr:
+            cannot_run(f"mounting over a file of /proc needs root: {done.stderr}")
+        return done
+
+    refused = run()
+    assert refused.stdout == "{}\n"
+    assert "one boot of the machine cannot be told from another" in refused.stderr
+    named = run(ROWEX_BOOT_ID="this one")
+    assert named.stdout == "{}\n{b'k': b'1'}\n", named.stderr

@@ -10,7 +10,7 @@ int rx_attach(struct rx_db *db, int data_fd, const struct rx_options *o);
 /* Does this choice of options fit an open index?  RX_E_CONFLICT. */
 int rx_options_agree(const struct rx_db *db, const struct rx_options *o);
 /* This boot of this machine; ROWEX_BOOT_ID overrides. */
-void rx_boot_id(uint8_t out[16]);
+int rx_boot_id(uint8_t out[16]); /* RX_E_OS: it is not to be had */
 /* A new file at NAME: built under another name, then linked (mode c) or renamed (n) there. */
 int rx_create(struct rx_db *db, const struct rx_options *o);
 /* What a creator who died has left behind.  Caller holds OPENING. */

@@ -27,23 +27,32 @@ static uint64_t rx_fnv(uint64_t h, const char *p, size_t n)
     return h;
 }
 
-void rx_boot_id(uint8_t out[16])
+#define RX_BOOT_FILE "/proc/sys/kernel/random/boot_id"
+/* Bytes, or -1: a made-up identity would take what a power cut left for the truth. */
+static ssize_t rx_boot_text(char *text, size_t size)
 {
-    char text[256] = "";
     const char *forced = getenv("ROWEX_BOOT_ID");
-    ssize_t n = 0;
-    if (forced && *forced) {
-        n = snprintf(text, sizeof text, "%s", forced);
-    } else {
-        int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
-        if (fd >= 0) {
-            n = read(fd, text, sizeof text - 1);
-            close(fd);
-        }
-    }
-    size_t have = n < 0 ? 0 : (size_t)n < sizeof text ? (size_t)n : sizeof text - 1;
+    if (forced && *forced)
+        return snprintf(text, size, "%s", forced);
+    int fd = rx_sys_openat(AT_FDCWD, RX_BOOT_FILE, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return -1;
+    ssize_t n = rx_sys_pread(fd, text, size, 0);
+    close(fd);
+    return n == 0 ? (errno = ENODATA, -1) : n;
+}
+
+int rx_boot_id(uint8_t out[16])
+{
+    char text[256];
+    ssize_t n = rx_boot_text(text, sizeof text);
+    if (n < 0)
+        return rx_fail(RX_E_OS, errno, "one boot of the machine cannot be told from another: " RX_BOOT_FILE
+                       " cannot be read; the environment variable ROWEX_BOOT_ID may name the boot");
+    size_t have = (size_t)n < sizeof text ? (size_t)n : sizeof text - 1;
     uint64_t id[2] = {rx_fnv(14695981039346656037ull, text, have), rx_fnv(88172645463325252ull, text, have)};
     memcpy(out, id, 16);
+    return RX_OK;
 }
 
 /* ---- filesystems --------------------------------------------------------------------- */

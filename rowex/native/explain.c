@@ -11,6 +11,7 @@
 #include <unistd.h>
 #include "attach.h"
 #include "checkpoint.h"
+#include "disk.h"
 #include "flush.h"
 #include "image.h"
 #include "segment.h"
@@ -21,10 +22,12 @@ static void rx_explain_why(struct rx_explained *x) { snprintf(x->why, sizeof x->
 
 /* ---- NAME and NAME-lock ------------------------------------------------------------------ */
 
-static void rx_explain_state(const struct rx_super *s, const struct stat *st, struct rx_explained *x)
+static int rx_explain_state(const struct rx_super *s, const struct stat *st, struct rx_explained *x)
 {
     uint8_t boot[16];
-    rx_boot_id(boot);
+    int rc = rx_boot_id(boot);
+    if (rc)
+        return rc;
     if (s->state == RX_STATE_CLEAN)
         x->state = 1;
     else if (memcmp(s->boot_id, boot, 16) != 0)
@@ -37,6 +40,7 @@ static void rx_explain_state(const struct rx_super *s, const struct stat *st, st
     x->keys = s->state == RX_STATE_CLEAN ? s->count : 0;
     x->position = s->state == RX_STATE_CLEAN ? rx_ticket_of(s->log_incarnation, s->log_position) : 0;
     memcpy(x->uuid, s->uuid, 16);
+    return RX_OK;
 }
 
 /* Who has the index open holds bytes of both files. */
@@ -46,11 +50,11 @@ static void rx_explain_lock(struct rx_db *db, int data_fd, const struct rx_super
     struct rx_lockhdr hdr;
     snprintf(name, sizeof name, "%.290s-lock", db->name);
     x->open_now = !rx_byte_free(data_fd, RX_LOCK_USERS);
-    int fd = openat(db->dir_fd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    int fd = rx_sys_openat(db->dir_fd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     if (fd < 0)
         return;
     x->open_now |= !rx_byte_free(fd, RX_LOCK_USERS);
-    if (pread(fd, &hdr, sizeof hdr, 0) == (ssize_t)sizeof hdr && memcmp(hdr.magic, RX_LOCK_MAGIC, 8) == 0 &&
+    if (rx_sys_pread(fd, &hdr, sizeof hdr, 0) == (ssize_t)sizeof hdr && memcmp(hdr.magic, RX_LOCK_MAGIC, 8) == 0 &&
         hdr.version == RX_LOCK_VERSION && hdr.ready == 1 && memcmp(hdr.uuid, s->uuid, 16) == 0 &&
         hdr.session == s->session && hdr.log_size && hdr.log_failed == 0) {
         x->ring = 1;
@@ -218,7 +222,7 @@ static int rx_explain_file(struct rx_db *db, int fd, struct rx_explained *x)
 {
     struct rx_super s = {0};
     struct stat st;
-    if (fstat(fd, &st) != 0 || pread(fd, &s, sizeof s, 0) < 0)
+    if (fstat(fd, &st) != 0 || rx_sys_pread(fd, &s, sizeof s, 0) < 0)
         return rx_os_error("read", db->path);
     x->file_bytes = (uint64_t)st.st_size;
     int rc = rx_super_check(&s, (uint64_t)st.st_size);
@@ -227,7 +231,8 @@ static int rx_explain_file(struct rx_db *db, int fd, struct rx_explained *x)
         return RX_OK;
     }
     memcpy(db->uuid, s.uuid, 16);
-    rx_explain_state(&s, &st, x);
+    if ((rc = rx_explain_state(&s, &st, x)) != RX_OK)
+        return rc;
     rx_explain_lock(db, fd, &s, x);
     if (rx_level_logged(s.durability))
         rc = rx_explain_sides(db, &s, x);
@@ -246,7 +251,7 @@ int rx_explain(const char *path, struct rx_explained *x)
     db->path = (char *)(uintptr_t)path;
     int rc = rx_target_folder(path, &db->dir_fd, &db->name), fd = -1;
     if (rc == RX_OK) {
-        fd = openat(db->dir_fd, db->name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
+        fd = rx_sys_openat(db->dir_fd, db->name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
         rc = fd < 0 ? rx_os_error("open", path) : rx_explain_file(db, fd, x);
         rx_close_fd(fd);
     }

@@ -393,7 +393,8 @@ int rx_attach(struct rx_db *db, int data_fd, const struct rx_options *o)
         return rc;
     rx_log_interval(db, o->flush_interval_ns);
     db->light = rx_membarrier_ready();
-    rx_boot_id(db->boot_id);
+    if (!db->memory && (rc = rx_boot_id(db->boot_id)) != RX_OK)
+        return rc;
     if (db->lock_fd < 0) /* a read-only medium */
         return super.state == RX_STATE_CLEAN ? rx_be_first(db, &super, &st)
                                              : rx_fail(RX_E_PERMISSION, 0, "%s was not closed cleanly, and the medium is read-only", db->path);

@@ -15,6 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 #include "attach.h"
+#include "disk.h"
 #include "flush.h"
 #include "recovery.h"
 #include "../gc/uid.h"
@@ -131,7 +132,7 @@ static int rx_db_place(struct rx_db *db, const char *path)
     *slash = 0;
     if (db->path == NULL || db->name == NULL)
         return rx_fail(RX_E_MEMORY, 0, "for a path");
-    db->dir_fd = open(*whole ? whole : "/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    db->dir_fd = rx_sys_openat(AT_FDCWD, *whole ? whole : "/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     return db->dir_fd < 0 ? rx_os_error("open the folder of", path) : RX_OK;
 }
 
@@ -208,10 +209,10 @@ static bool rx_lock_current(struct rx_db *db)
 static int rx_look_first(struct rx_db *db)
 {
     char magic[8];
-    int fd = openat(db->dir_fd, db->name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
+    int fd = rx_sys_openat(db->dir_fd, db->name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
     if (fd < 0)
         return RX_OK; /* whoever opens it in earnest says why */
-    bool foreign = pread(fd, magic, sizeof magic, 0) == (ssize_t)sizeof magic && memcmp(magic, RX_MAGIC, sizeof magic) != 0;
+    bool foreign = rx_sys_pread(fd, magic, sizeof magic, 0) == (ssize_t)sizeof magic && memcmp(magic, RX_MAGIC, sizeof magic) != 0;
     close(fd);
     return foreign ? rx_fail(RX_E_FORMAT, 0, "%s does not begin with Rowex's magic bytes", db->path) : RX_OK;
 }
