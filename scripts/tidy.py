@@ -45,6 +45,9 @@ FILE_CALLS = re.compile(
 )
 FILES = "backup.c building.c checkpoint.c create.c file.c manage.c open.c recovery.c segment.c".split()
 
+# Those that find and read files have their names there too, but stand anywhere.
+FILE_LOOKS = re.compile(r"(?<![\w.])(open|openat|pread|mkdirat)\(")
+
 # Memory of the process: only under the names of allocate.h.
 ALLOCATIONS = re.compile(r"(?<!\w)(malloc|calloc|realloc|strdup|strndup|asprintf|aligned_alloc|posix_memalign)\(")
 
@@ -81,6 +84,8 @@ def check_words(name: str, text: str) -> list[str]:
         found.append(f"{name}: {calls[0].group(2)}() belongs into file.c and its neighbours")
     if not calls and base in FILES:
         found.append(f"{name}: without calls on files, it need not be named in FILES")
+    if name.endswith(".c") and base != "disk.c" and (look := FILE_LOOKS.search(text)):
+        found.append(f"{name}: {look.group(1)}() has another name here (disk.h)")
     if base != "disk.c" and (bare := ALLOCATIONS.search(text)):
         found.append(f"{name}: {bare.group(1)}() is called rx_sys_{bare.group(1)}() here")
     return found

@@ -37,7 +37,7 @@ static int rx_building_create(struct rx_building *b)
     uint64_t random, room = RX_ROOM_MAX;
     rx_random_bytes(&random, sizeof random);
     snprintf(b->made, sizeof b->made, "%.200s-copy-%016llx", b->target.name, (unsigned long long)random);
-    int fd = openat(b->target.dir_fd, b->made, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, b->options.umask_mode);
+    int fd = rx_sys_openat(b->target.dir_fd, b->made, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, b->options.umask_mode);
     if (fd < 0)
         return rx_os_error("create", b->target.path);
     int rc = rx_filesystem_allowed(&b->target, fd);

@@ -105,7 +105,7 @@ static int rx_open_folder(const char *path, int *dir_fd, char **name)
     int rc = RX_OK;
     if (folder == NULL || *name == NULL)
         rc = rx_fail(RX_E_MEMORY, 0, "for a path");
-    else if ((*dir_fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0)
+    else if ((*dir_fd = rx_sys_openat(AT_FDCWD, folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0)
         rc = rx_os("open the folder", folder);
     free(folder);
     return rc;
