@@ -1,8 +1,10 @@
 """
-Runs one scenario of test_allocations.py in the test build: an operation whose n-th request for memory is
-refused, for every n until it succeeds without having met that.  Failure model: out of memory.
+Runs one scenario of test_allocations.py or test_made_faults.py in the test build: an operation whose n-th
+request for memory is refused, or n-th system call on a file fails, for every n until it succeeds without having
+met that.  Failure models: out of memory, `ioerror`.
 
-What must hold is in fault_world.py, and here: MemoryError or success, no descriptor and no lock stays.
+What must hold is in fault_world.py, and here: MemoryError or success where memory is short, no descriptor and no
+lock stays, what was to be made is there whole or not at all, and can be made once nothing fails any more.
 
     alloc_driver.py SCENARIO FOLDER PLAN...      as fault_driver.py
 """
@@ -22,6 +24,7 @@ from fault_driver import BASE, clean_file, logged_file, nothing, opened, written
 from fault_world import State, World
 from tools import make_value
 
+ITEMS = {b"%06d" % i: make_value(b"%06d" % i, i, 30) for i in range(2000)} | {b"z" * 9000: b"1"}
 LONG = b"p" * 70_000  # keys that differ late: a chain of nodes, and room for them that must grow
 
 
@@ -97,9 +100,8 @@ def builds(world: World) -> None:
     target = world.path.parent.parent / "built.rowex"
     with contextlib.suppress(FileNotFoundError):
         rowex.destroy(target)
-    items = {b"%06d" % i: make_value(b"%06d" % i, i, 30) for i in range(2000)} | {b"z" * 9000: b"1"}
-    assert rowex.build(target, sorted(items.items())) == len(items)
-    _same(target, items)
+    assert rowex.build(target, sorted(ITEMS.items())) == len(ITEMS)
+    _same(target, ITEMS)
 
 
 def salvages(world: World) -> None:
@@ -118,6 +120,59 @@ def in_memory(world: World) -> None:
         assert dict(index.items()) == BASE
 
 
+MADE = ("backup", "copied", "renamed", "built", "salvaged")
+
+
+def whole_or_absent(make: fault_driver.Part) -> fault_driver.Part:
+    """What is there of what *make* makes is whole, and in nobody's way."""
+
+    def after(world: World) -> None:
+        expected = [state for state in world.states if b"works again" not in state][-1]
+        targets = [world.path.parent.parent / f"{name}.rowex" for name in MADE]
+        for target in filter(Path.exists, targets):
+            with rowex.open(target, "w") as index:
+                index.check()
+                found = dict(index.items())
+            assert found == ITEMS if target.name == "built.rowex" else found == expected
+        with rowex.open(world.path, flush_interval=60) as world.index:
+            world.states.append(dict(world.index.items()))
+            if make is backs_up:
+                make(world)
+        if make is not backs_up:
+            make(world)
+        for target in filter(Path.exists, targets):
+            rowex.destroy(target)
+
+    return after
+
+
+def outgrows(world: World) -> None:
+    """Past the address range of the file's generation: a copy with a larger one is renamed over it."""
+    index = world.index
+    assert index is not None
+    for i in range(4):
+        world.put(b"outgrown %d" % i, make_value(b"outgrown %d" % i, i, 700_000), wait=False)
+    world.put(b"last", b"1")
+
+
+def crowds(world: World) -> None:
+    """More readers at once than the -lock file has blocks for."""
+    index = world.index
+    assert index is not None
+    with contextlib.ExitStack() as stack:
+        readers = [stack.enter_context(index.reader()) for _ in range(600)]
+        assert len({reader.uid for reader in readers}) == len(readers)
+        assert readers[-1].exists(b"000")
+        world.put(b"beside them", b"1")
+
+
+def small_file(path: Path) -> State:
+    """Closed, and with an address range that a few large values fill."""
+    with rowex.open(path, capacity=2 << 20, flush_interval=60) as index:
+        index.put_many(BASE.items())
+    return dict(BASE)
+
+
 def _same(path: Path, state: State) -> None:
     """It opens, and holds that."""
     with rowex.open(path, "w") as index:
@@ -134,7 +189,13 @@ EXTRA: dict[str, tuple[Callable[[Path], State], fault_driver.Part, fault_driver.
     "build": (logged_file, nothing, builds),
     "salvage": (logged_file, nothing, salvages),
     "memory": (logged_file, nothing, in_memory),
+    "growth beyond the capacity": (small_file, written, outgrows),
+    "more uids": (clean_file, written, crowds),
 }
+
+
+MAKING = {"backup": backs_up, "copy, rename, destroy": copies, "build": builds, "salvage": salvages}
+AFTER = {name: whole_or_absent(make) for name, make in MAKING.items()}
 
 
 def tracked(run_case: Callable[..., bool]) -> Callable[..., bool]:
@@ -162,5 +223,6 @@ def _descriptors() -> list[str]:
 if __name__ == "__main__":
     faulthandler.enable()
     fault_driver.SCENARIOS.update(EXTRA)
+    fault_driver.AFTER.update(AFTER)
     fault_driver.run_case = tracked(fault_driver.run_case)
     sys.exit(fault_driver.main())

@@ -237,6 +237,12 @@ SCENARIOS: dict[str, tuple[Callable[[Path], State], Part, Part]] = {
     "clean file without its log": (without_log, nothing, opens),
 }
 
+# What must hold of what else was to be made, once nothing fails any more.
+AFTER: dict[str, Part] = {}
+
+# Of memory and of threads.
+REQUESTS = {"malloc", "thread"}
+
 # The log does not even tell of these.
 INVISIBLE = {"short", str(4)}  # EINTR
 
@@ -260,15 +266,16 @@ def run_case(name: str, path: Path, state: State, plan: str) -> bool:
             raise AssertionError("a call that failed is no damage") from error
     call, n, what = plan.split(":")
     met = calls() >= int(n.rstrip("+"))
-    if call == "malloc":
+    if call in REQUESTS:
         arm("")  # reading takes memory too
     once = not n.endswith("+")
     rewritten = once and what == "5" and call in ("pwrite", "fdatasync") and name in REWRITTEN
     if failed is not None and (not met or what in INVISIBLE or rewritten):
         raise AssertionError("nothing was to be seen of this") from failed
-    if call == "malloc" and failed is not None and not isinstance(failed, MemoryError):
+    if call in REQUESTS and failed is not None and not isinstance(failed, MemoryError):
         raise AssertionError("it does not say that memory is short") from failed
     world.look(failed is None, not once)
+    AFTER.get(name, nothing)(world)
     return met
 
 

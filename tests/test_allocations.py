@@ -14,7 +14,7 @@ import pytest
 from test_log_faults import SCENARIOS as DISK_SCENARIOS
 from tools import TESTS, run_python
 
-ENOMEM = 12
+EAGAIN, ENOMEM = 11, 12
 SCENARIOS = [
     *DISK_SCENARIOS,
     "reads",
@@ -25,6 +25,8 @@ SCENARIOS = [
     "build",
     "salvage",
     "memory",
+    "growth beyond the capacity",
+    "more uids",
 ]
 
 
@@ -44,3 +46,12 @@ def test_memory_that_is_short_once_is_told_and_costs_one_call(scenario: str, fol
 def test_memory_that_stays_short_is_told_and_nothing_is_lost(scenario: str, folder: Path, variant: Path) -> None:
     """The same while all further requests are refused as well."""
     drive(scenario, folder, variant, f"malloc+:{ENOMEM}")
+
+
+@pytest.mark.parametrize("scenario", ["open", "first write after a clean open", "checkpoint", "copy and rename"])
+def test_thread_that_cannot_be_started_is_told_or_not_needed(scenario: str, folder: Path, variant: Path) -> None:
+    """MemoryError or success: an index never stays open without what writes its log."""
+    drive(scenario, folder, variant, f"thread:{EAGAIN}")
+    again = folder / "again"
+    again.mkdir()
+    drive(scenario, again, variant, f"thread+:{EAGAIN}")

@@ -151,7 +151,7 @@ void rx_gate_pulse_start(struct rx_gate_pulse *p, struct rx_thread *t, enum rx_g
     sigdelset(&all, SIGBUS);
     sigdelset(&all, SIGSEGV);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    p->running = pthread_create(&p->thread, NULL, rx_gate_beat, p) == 0;
+    p->running = rx_sys_thread(&p->thread, rx_gate_beat, p) == 0;
     pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 

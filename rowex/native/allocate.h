@@ -1,10 +1,11 @@
 /*
- * allocate.h -- memory of the process: the core asks for it under these names alone
- * (scripts/tidy.py), so that a build with ROWEX_FAULTS can have each request refused (disk.h:
- * the call "malloc"; "any" is none of these).  What they give is freed by free().
+ * allocate.h -- memory and threads of the process: the core asks for them under these names
+ * alone (scripts/tidy.py), so that a build with ROWEX_FAULTS can have each request refused
+ * (disk.h: the calls "malloc" and "thread"; "any" is none of these).  Memory is freed by free().
  */
 #ifndef ROWEX_ALLOCATE_H
 #define ROWEX_ALLOCATE_H
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -16,6 +17,7 @@ char *rx_sys_strdup(const char *text);
 char *rx_sys_strndup(const char *text, size_t most);
 /* Zeros in pages of their own, which munmap() gives back; MAP_FAILED. */
 void *rx_sys_pages(size_t size);
+int rx_sys_thread(pthread_t *thread, void *(*run)(void *), void *arg); /* 0, or an errno */
 #else
 #define rx_sys_malloc malloc
 #define rx_sys_calloc calloc
@@ -24,5 +26,6 @@ void *rx_sys_pages(size_t size);
 #define rx_sys_strndup strndup
 #define rx_sys_pages(size) \
     mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
+#define rx_sys_thread(thread, run, arg) pthread_create(thread, NULL, run, arg)
 #endif
 #endif

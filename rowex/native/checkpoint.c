@@ -272,7 +272,7 @@ void rx_checkpoint_if_due(struct rx_thread *t)
     sigdelset(&all, SIGSEGV);
     rx_store32(&l->checkpointing, 1);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    if (pthread_create(&l->checkpointer, NULL, rx_checkpointer, db) != 0)
+    if (rx_sys_thread(&l->checkpointer, rx_checkpointer, db) != 0)
         rx_store32(&l->checkpointing, 0);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
 }

@@ -58,7 +58,7 @@ uint64_t rx_fault_count(void) { return __atomic_load_n(&rx_plan_now()->seen, __A
 static int rx_fault(const char *call)
 {
     struct rx_plan *plan = rx_plan_now();
-    bool asks = strcmp(call, "malloc") == 0;
+    bool asks = strcmp(call, "malloc") == 0 || strcmp(call, "thread") == 0;
     if (!asks && strcmp(call, "openat") != 0 && strcmp(call, "pread") != 0 && strcmp(call, "mmap") != 0)
         RX_POINT();
     if (strcmp(plan->call, call) != 0 && (asks || strcmp(plan->call, "any") != 0))
@@ -240,16 +240,22 @@ int rx_sys_linkat(int from_dir, const char *from, int to_dir, const char *to, in
     return rc;
 }
 
-/* Within one folder. */
-int rx_sys_renameat(int from_dir, const char *from, int to_dir, const char *to)
+/* Recorded as within one folder.  By number: not every C library has a renameat2(). */
+int rx_sys_renameat2(int from_dir, const char *from, int to_dir, const char *to, unsigned flags)
 {
     char names[600];
     uint64_t inode = rx_inode_at(from_dir, from);
-    int rc = rx_fault("rename") ? -1 : renameat(from_dir, from, to_dir, to), n = snprintf(names, sizeof names, "%s/%s", from, to);
+    int rc = rx_fault(flags ? "renameat2" : "rename") ? -1 : (int)syscall(SYS_renameat2, from_dir, from, to_dir, to, flags);
+    int n = snprintf(names, sizeof names, "%s/%s", from, to);
     if (rc == 0 && rx_trace_open() >= 0)
         rx_record(RX_T_RENAMED, rx_inode(to_dir), inode, 0, names, (size_t)n);
     RX_POINT(); /* between a commit and what tells others of it */
     return rc;
+}
+
+int rx_sys_renameat(int from_dir, const char *from, int to_dir, const char *to)
+{
+    return rx_sys_renameat2(from_dir, from, to_dir, to, 0);
 }
 
 int rx_sys_unlinkat(int dir_fd, const char *name, int flags)
@@ -271,5 +277,11 @@ void *rx_sys_pages(size_t size)
 {
     int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
     return rx_fault("malloc") ? MAP_FAILED : mmap(NULL, size, PROT_READ | PROT_WRITE, flags, -1, 0);
+}
+
+int rx_sys_thread(pthread_t *thread, void *(*run)(void *), void *arg)
+{
+    int fault = rx_fault("thread");
+    return fault ? fault : pthread_create(thread, NULL, run, arg);
 }
 #endif

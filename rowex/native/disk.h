@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 #if defined(ROWEX_FAULTS) || defined(ROWEX_CRASHPOINTS)
 #include <stdint.h>
@@ -26,10 +27,11 @@ void *rx_sys_mmap(void *at, size_t size, int prot, int flags, int fd, off_t from
 int rx_sys_mkdirat(int dir_fd, const char *name, mode_t mode);
 int rx_sys_linkat(int from_dir, const char *from, int to_dir, const char *to, int flags);
 int rx_sys_renameat(int from_dir, const char *from, int to_dir, const char *to);
+int rx_sys_renameat2(int from_dir, const char *from, int to_dir, const char *to, unsigned flags);
 int rx_sys_unlinkat(int dir_fd, const char *name, int flags);
 /*
  * "CALL:N:WHAT" fails the N-th CALL from now on, "CALL:N+:WHAT" all from the N-th on; CALL
- * "any" is each of them; "malloc" a request for memory, which is none of them (allocate.h);
+ * "any" is each of them; "malloc" and "thread" are requests that are none of them (allocate.h);
  * WHAT is an errno, or "short": half of a pwrite.  "" none.  Until it is called, ROWEX_FAULT
  * in the environment says it.
  */
@@ -49,6 +51,7 @@ uint64_t rx_fault_count(void); /* such calls since then */
 #define rx_sys_mkdirat mkdirat
 #define rx_sys_linkat linkat
 #define rx_sys_renameat renameat
+#define rx_sys_renameat2(from_dir, from, to_dir, to, flags) ((int)syscall(SYS_renameat2, from_dir, from, to_dir, to, flags))
 #define rx_sys_unlinkat unlinkat
 #endif
 #endif

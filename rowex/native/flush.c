@@ -422,9 +422,10 @@ int rx_log_watch(struct rx_db *db)
     sigdelset(&all, SIGBUS);
     sigdelset(&all, SIGSEGV);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    l->running = pthread_create(&l->flusher, NULL, rx_flusher, db) == 0;
+    int failed = rx_sys_thread(&l->flusher, rx_flusher, db);
+    l->running = failed == 0;
     pthread_sigmask(SIG_SETMASK, &before, NULL);
-    return l->running ? RX_OK : rx_fail(RX_E_MEMORY, errno, "for the thread that writes the log of %s", db->path);
+    return l->running ? RX_OK : rx_fail(RX_E_MEMORY, failed, "for the thread that writes the log of %s", db->path);
 }
 
 static void rx_flusher_stop(struct rx_db *db)

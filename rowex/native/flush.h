@@ -77,7 +77,7 @@ static inline void rx_log_notice(struct rx_db *db)
 uint64_t rx_log_point(const struct rx_db *db, struct rx_log_at *at);
 /* A handle of this process asks for it; under the turn of openers. */
 void rx_log_interval(struct rx_db *db, int64_t interval_ns);
-/* Starts this process's flusher. */
+/* Starts this process's flusher: without it nothing would become durable that nobody waits for. */
 int rx_log_watch(struct rx_db *db);
 
 #endif

@@ -258,7 +258,7 @@ int rx_destroy(const char *path)
 
 int rx_rename_new(int from_dir, const char *from, int to_dir, const char *to)
 {
-    if (syscall(SYS_renameat2, from_dir, from, to_dir, to, 1u /* RENAME_NOREPLACE */) == 0)
+    if (rx_sys_renameat2(from_dir, from, to_dir, to, 1u /* RENAME_NOREPLACE */) == 0)
         return RX_OK;
     if (errno != ENOSYS && errno != EINVAL)
         return rx_os("rename to", to);

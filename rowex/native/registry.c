@@ -165,7 +165,6 @@ static void rx_register(struct rx_db *db)
     db->handles = 1;
     db->next = rx_registry;
     rx_registry = db;
-    (void)rx_log_watch(db); /* without the thread, whoever waits writes the log */
 }
 
 /* ---- opening by path --------------------------------------------------------------------- */
@@ -275,6 +274,8 @@ static int rx_open_once(const struct rx_options *o, bool *created, struct rx_db 
         rc = rx_lock_current(db) ? rx_open_locked(db, o, created) : RX_I_RESTART;
         rx_opening_unlock(db->lock_fd);
     }
+    if (rc == RX_OK)
+        rc = rx_log_watch(db);
     if (rc) {
         rx_db_discard(db);
         return rc;

@@ -115,7 +115,7 @@ int rx_watch_open(rx_index *h, rx_watch **out)
     sigdelset(&all, SIGBUS);
     sigdelset(&all, SIGSEGV);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    int failed = pthread_create(&w->thread, NULL, rx_watcher, w);
+    int failed = rx_sys_thread(&w->thread, rx_watcher, w);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (failed) {
         close(w->fd);
