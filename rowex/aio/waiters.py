@@ -52,7 +52,8 @@ class Waiters:
 
         Raises:
             ClosedError: The index is closed.
-            OSError: There is no descriptor, or no thread.
+            OSError: There is no descriptor.
+            MemoryError: There is no memory, or no thread.
         """
         out = ffi.new("rx_watch **")
         code = lib.rx_watch_open(handle, out)

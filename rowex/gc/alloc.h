@@ -60,10 +60,6 @@ int rx_grow(struct rx_thread *t);
 /* Room ahead of the break, where little is left; never an error. */
 void rx_grow_ahead(struct rx_thread *t);
 
-/* Frees every limbo block whose stamp every reader has passed. */
-void rx_limbo_collect(struct rx_db *db, struct rx_map *map, struct rx_arena *arena);
-/* Closes the open block so that its entries can be reused (used by stats, tests, rx_grow). */
-int rx_limbo_close(struct rx_thread *t);
 /* Used by rx_commit()'s finish: entry i of the block that `packed` (limbo_tail) names. */
 void rx_limbo_enter(struct rx_map *map, uint64_t packed, unsigned i, rx_off cell);
 

@@ -72,7 +72,7 @@ static inline bool rx_limbo_holds(const struct rx_arena *a)
 }
 /* Closes the open block in place. */
 void rx_limbo_shut(struct rx_db *db, struct rx_map *map, struct rx_arena *a);
-/* rx_limbo_collect() that tells how many bytes it freed. */
+/* Frees every block whose stamp every reader has passed; how many bytes. */
 uint64_t rx_limbo_sweep(struct rx_db *db, struct rx_map *map, struct rx_arena *a);
 /* Frees everything, alone with the file. */
 void rx_limbo_drain(struct rx_map *map, struct rx_arena *a);

@@ -109,13 +109,6 @@ void rx_limbo_shut(struct rx_db *db, struct rx_map *map, struct rx_arena *a)
     rx_store(&a->limbo_tail, tail | RX_LIMBO_CLOSED); /* commit */
 }
 
-int rx_limbo_close(struct rx_thread *t)
-{
-    if (t->arena && rx_load(&t->arena->generation) == t->map->generation)
-        rx_limbo_shut(t->db, t->map, t->arena);
-    return RX_OK;
-}
-
 /*
  * reserved[RX_RSV_LIMBO] becomes the open block.
  * Commit    the old tail's next (or limbo_tail, when there was no block).
@@ -250,11 +243,6 @@ uint64_t rx_limbo_sweep(struct rx_db *db, struct rx_map *map, struct rx_arena *a
         rx_fetch_add(&db->hdr->reclaimed_cells, cells);
     }
     return bytes;
-}
-
-void rx_limbo_collect(struct rx_db *db, struct rx_map *map, struct rx_arena *arena)
-{
-    (void)rx_limbo_sweep(db, map, arena);
 }
 
 void rx_limbo_drain(struct rx_map *map, struct rx_arena *a)
