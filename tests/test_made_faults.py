@@ -16,7 +16,7 @@ import pytest
 from test_allocations import drive
 from test_log_faults import EIO, ENOSPC
 
-EINVAL = 22
+EINVAL, EOPNOTSUPP = 22, 95
 MAKING = ["backup", "copy, rename, destroy", "build", "salvage"]
 LONG = [pytest.param("growth beyond the capacity", marks=pytest.mark.long)]
 GROWING = ["growth beyond the capacity", "more uids"]
@@ -43,5 +43,11 @@ def test_disk_without_room_leaves_nothing_half_made(scenario: str, folder: Path,
 
 @pytest.mark.parametrize("scenario", ["copy, rename, destroy", "build"])
 def test_filesystem_that_cannot_rename_without_replacing_is_served(scenario: str, folder: Path, variant: Path) -> None:
-    """A link and a removal stand in for it; they may fail as well."""
+    """A link and a removal stand in for it."""
     drive(scenario, folder, variant, f"renameat2+:{EINVAL}")
+
+
+@pytest.mark.parametrize("scenario", ["create", "growth", *GROWING, "checkpoint", "backup"])
+def test_filesystem_without_fallocate_is_served(scenario: str, folder: Path, variant: Path) -> None:
+    """Zeros are written in its stead, from the first or from the n-th time on."""
+    drive(scenario, folder, variant, f"fallocate+:{EOPNOTSUPP}")

@@ -1,0 +1,184 @@
+"""
+Limits of tables, paths and sizes, and of what a process may have: each is an error that says which.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import resource
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import rowex
+from rowex.aio.waiters import Waiters
+from tools import Child, as_somebody_else, refusal, run_python
+
+Start = Callable[..., Child]
+UIDS = 4096
+
+
+# ---- tables ----------------------------------------------------------------------------
+
+
+def test_table_of_uids_that_is_full_is_an_error_until_one_is_closed(path: Path) -> None:
+    """Whoever has a uid already works on; a closed reader's is free for the next."""
+    with rowex.open(path, flush_interval=60) as index, contextlib.ExitStack() as stack:
+        index[b"k"] = b"1"
+
+        def crowd() -> None:
+            for _ in range(UIDS):
+                stack.enter_context(index.reader())
+
+        with pytest.raises(rowex.RowexError, match=f"{UIDS} threads, readers and writers"):
+            crowd()
+        assert index[b"k"] == b"1"
+        index[b"k"] = b"2"
+        stack.close()
+        with index.reader() as reader:
+            assert reader[b"k"] == b"2"
+
+
+# ---- paths -----------------------------------------------------------------------------
+
+
+def test_path_that_leads_nowhere_is_an_error_that_says_why(folder: Path) -> None:
+    """Too long, round in a circle, through a file: an OSError with its number, and no file is made."""
+    (folder / "file").write_bytes(b"")
+    (folder / "round").symlink_to("about")
+    (folder / "about").symlink_to("round")
+    (folder / "far").symlink_to("far away/further/index")
+    before = sorted(folder.iterdir())
+    expected = {
+        folder / ("n" * 5000): errno.ENAMETOOLONG,
+        folder / "round": errno.ELOOP,
+        folder / "file" / "index": errno.ENOTDIR,
+        folder / "far": errno.ENOENT,
+    }
+    for path, number in expected.items():
+        error = refusal(lambda path=path: rowex.open(path), OSError)
+        assert (error.errno, path) == (number, path)  # type: ignore[attr-defined]
+    assert sorted(folder.iterdir()) == before
+
+
+# ---- sizes -----------------------------------------------------------------------------
+
+
+def test_sizes_that_no_file_can_have_are_conflicts(path: Path) -> None:
+    """Nothing is made of a size limit below the smallest file, or of an address range beyond all."""
+    with pytest.raises(ValueError, match="the smallest file has"):
+        rowex.open(path, max_size=1000)
+    with pytest.raises(ValueError, match="too large"):
+        rowex.open(path, capacity=1 << 62)
+    assert not path.exists()
+
+
+def test_initial_size_is_at_least_the_smallest_and_at_most_the_limit(folder: Path) -> None:
+    """A file is neither smaller than its parts nor larger than it may become."""
+    with rowex.open(folder / "small", initial_size=1):
+        assert 1 < (folder / "small").stat().st_size < 1 << 20
+    with rowex.open(folder / "limited", initial_size=8 << 20, max_size=3 << 20) as index:
+        index[b"k"] = b"1"
+        assert (folder / "limited").stat().st_size <= 3 << 20
+
+
+# ---- what the process may have -----------------------------------------------------------
+
+
+def test_file_that_is_open_read_only_here_is_not_opened_for_writing_too(path: Path, child: Start) -> None:
+    """One mapping serves all handles of a process: the second is told, and the first goes on."""
+    with rowex.open(path) as index:
+        index[b"k"] = b"1"
+    path.chmod(0o444)
+    path.with_name(path.name + "-lock").touch()
+    for name in path.parent.iterdir():
+        if name != path and name.is_file():
+            name.chmod(0o666)
+    path.parent.chmod(0o777)
+
+    def use(pipe: Any) -> None:
+        as_somebody_else()
+        with rowex.open(path, "r") as index:
+            error = refusal(lambda: rowex.open(path, "w"), rowex.RowexError)
+            pipe.send((str(error), index[b"k"]))
+
+    text, value = child(use).recv()
+    assert "open read-only" in text
+    assert value == b"1"
+
+
+def test_watch_without_a_descriptor_or_thread_is_an_error(path: Path, child: Start) -> None:
+    """A loop that cannot wait for the log is told, and the index works on."""
+
+    def use(pipe: Any) -> None:
+        as_somebody_else()
+        with rowex.memory() as index:
+            handle = index._live_handle()
+            soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+            refusal(lambda: Waiters(handle), OSError)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            before = os.listdir("/proc/self/fd")
+            resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+            refusal(lambda: Waiters(handle), MemoryError)
+            assert os.listdir("/proc/self/fd") == before
+            index[b"k"] = b"1"
+            pipe.send(index[b"k"])
+
+    assert child(use).recv() == b"1"
+
+
+# ---- kernels without membarrier() ----------------------------------------------------------
+
+MIXED = """
+import os, sys, rowex
+from tools import Child, refusal
+
+path, rounds = sys.argv[1], 300
+STABLE = [b"stable %03d" % i for i in range(100)]
+
+def change(index, name):
+    for n in range(rounds):
+        for i in range(10):
+            index.put(name + b" %d" % i, b"%d" % n * 50)
+        index.remove(name + b" %d" % (n % 10))
+        assert all(index.get_many(STABLE)), "a stable key was missed"
+
+def without(pipe):
+    os.environ["ROWEX_NO_MEMBARRIER"] = "1"
+    with rowex.open(path) as index:
+        pipe.send("open")
+        pipe.recv()
+        change(index, b"without")
+        pipe.send(str(refusal(index.compact, rowex.RowexError)))
+        pipe.recv()
+        index.compact()  # now nobody relies on others' barriers
+        change(index, b"alone")
+        index.check()
+        pipe.send(len(index))
+
+other = Child(without)
+assert other.recv() == "open"
+with rowex.open(path) as index:
+    index.put_many([(key, key) for key in STABLE])
+    other.send("go")
+    change(index, b"with")
+    print(other.recv())
+    index.compact()
+    index.check()
+    assert len(index) == 100 + 9 + 9
+other.send("alone")
+assert other.recv() == 100 + 9 + 9 + 9
+other.finish()
+"""
+
+
+def test_process_without_membarrier_works_beside_one_that_has_it(path: Path) -> None:
+    """It fences its own reads and leaves to the other what takes everybody's barrier; alone it does all."""
+    done = run_python("-c", MIXED, str(path))
+    assert done.returncode == 0, done.stderr
+    assert "membarrier" in done.stdout
