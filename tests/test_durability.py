@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import random
 import shutil
 import subprocess
@@ -250,6 +251,33 @@ def test_recovery_repeats_until_it_succeeds(path: Path, folder: Path, child: Sta
         assert_same(index, keys)
     names = {entry.name for entry in off.parent.iterdir()}
     assert names <= {off.name + side for side in ("", "-lock", "-log", "-checkpoint")}
+
+
+def test_all_who_open_at_once_after_a_power_cut_get_in(path: Path, folder: Path, child: Start) -> None:
+    """One recovers the file, the others wait for it: nobody meets what it has only half set up."""
+    keys = {b"%03d" % i: b"v" * i for i in range(300)}
+    with rowex.open(path) as index:
+        index.put_many(keys.items())
+        index.flush()
+        off = without_power(path, folder / "off")
+
+    def open_it(pipe: Any, again: Path) -> None:
+        os.environ["ROWEX_BOOT_ID"] = "the boot after the cut"
+        pipe.send("ready")
+        pipe.recv()
+        with rowex.open(again) as index:
+            pipe.send(len(index))
+
+    for number in range(10):
+        again = Path(shutil.copytree(off.parent, folder / f"again {number}")) / off.name
+        openers = [child(open_it, again) for _ in range(4)]
+        for process in openers:
+            process.recv()
+        for process in openers:
+            process.send("go")
+        assert [process.recv() for process in openers] == [len(keys)] * len(openers)
+        for process in openers:
+            process.finish()
 
 
 def test_torn_tail_is_cut_and_never_returns(path: Path, folder: Path, rng: random.Random) -> None:

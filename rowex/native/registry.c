@@ -272,11 +272,14 @@ static int rx_open_once(const struct rx_options *o, bool *created, struct rx_db 
         rc = rx_opening_lock(db->lock_fd, db->path);
     if (rc == RX_OK) {
         rc = rx_lock_current(db) ? rx_open_locked(db, o, created) : RX_I_RESTART;
-        rx_opening_unlock(db->lock_fd);
+        if (rc == RX_OK)
+            rx_opening_unlock(db->lock_fd);
     }
     if (rc == RX_OK)
         rc = rx_log_watch(db);
     if (rc) {
+        /* OPENING goes with the description: let go before it, the users' bytes that a first opener holds
+         * (also one that has recovered the file) would make the next one join a NAME-lock that nobody set up. */
         rx_db_discard(db);
         return rc;
     }
@@ -308,10 +311,10 @@ static int rx_memory_attach(struct rx_db *db, const struct rx_options *o, struct
         rx_held_close(fd);
     } else {
         rc = rx_opening_lock(db->lock_fd, "memory");
-        if (rc == RX_OK) {
+        if (rc == RX_OK)
             rc = rx_attach(db, fd, o);
+        if (rc == RX_OK) /* else with the description, as in rx_open_once() */
             rx_opening_unlock(db->lock_fd);
-        }
     }
     if (rc) {
         rx_db_discard(db);
