@@ -25,7 +25,7 @@ import rowex
 from conftest import cannot_run
 from power import other_boot, recovered, segments, without_power
 from rowex.durable import log_status
-from tools import TIME_SCALE, Child, assert_same, clean_environment, eventually, make_value
+from tools import TIME_SCALE, Child, assert_same, clean_environment, eventually, leftovers, make_value
 
 Start = Callable[..., Child]
 
@@ -278,6 +278,33 @@ def test_all_who_open_at_once_after_a_power_cut_get_in(path: Path, folder: Path,
         assert [process.recv() for process in openers] == [len(keys)] * len(openers)
         for process in openers:
             process.finish()
+
+
+def test_copy_that_a_power_cut_interrupts_is_removed(
+    path: Path, folder: Path, child: Start, rng: random.Random
+) -> None:
+    """Whoever recovers the file takes away what was half copied: nobody else would."""
+
+    def keep_compacting(pipe: Any) -> None:
+        with rowex.open(path) as index:
+            index.put_many([(b"%05d" % i, make_value(b"%05d" % i, i, 400)) for i in range(5000)])
+            index.flush()
+            pipe.send("ready")
+            while True:
+                index.compact()
+
+    process = child(keep_compacting)
+    process.recv()
+    for _ in range(300):
+        process.pipe.poll(rng.random() * 0.01)
+        process.stop()
+        if leftovers(path):
+            break
+        process.go_on()
+    off = without_power(path, folder / "off")
+    assert any("-copy-" in name for name in leftovers(off)), "in 300 stops none was within a copy"
+    assert len(recovered(off)) == 5000
+    assert leftovers(off) == set()
 
 
 def test_torn_tail_is_cut_and_never_returns(path: Path, folder: Path, rng: random.Random) -> None:

@@ -256,6 +256,7 @@ static int rx_recover_first(struct rx_db *db, const struct rx_super *super)
     struct rx_recovered told;
     if (db->readonly)
         return rx_fail(RX_E_PERMISSION, 0, "%s was open when the machine stopped, and must once be opened for writing", db->path);
+    rx_remove_leftovers(db); /* what recovery makes is clean, so nobody would look for them later; and it needs room */
     int rc = rx_recover(db, super, &told);
     if (rc)
         return rc;
