@@ -28,7 +28,7 @@ from .roles import World
 
 LENGTH_S = 5.0
 STUCK_S = 60 * TIME_SCALE
-DISK_MIB = 96
+DISK_MIB = 160
 SIZES = [(0, 8, 24, 100, 900, 3000), (0, 40, 700, 9000, 30_000), (24, 3000, 24, 150_000)]
 
 
@@ -106,8 +106,10 @@ class Disk:
             os.posix_fallocate(ballast.fileno(), 0, max(1, free.f_bavail * free.f_frsize - left))
 
     def empty(self) -> None:
-        """Give it all back."""
+        """Give it all back, and what is left of backups whose makers were killed."""
         self.ballast.unlink(missing_ok=True)
+        for entry in self.folder.glob("backup*"):
+            shutil.rmtree(entry)
 
     def remove(self) -> None:
         """Nothing is left."""
@@ -327,7 +329,7 @@ class Round:
 
     def finish(self) -> None:
         """All end, by themselves or killed; then all is looked at."""
-        self.disk.empty()
+        self.disk.ballast.unlink(missing_ok=True)
         killed = self.rng.random() < 0.5
         if killed:
             self.kill_all()
@@ -341,6 +343,7 @@ class Round:
                 time.sleep(0.005)
             for actor in self.actors:
                 actor.child.finish()
+        self.disk.empty()
         self.alone(settled, self.world, killed, limit_s=120)
         assert leftovers(self.disk.path) == set(), f"left over: {leftovers(self.disk.path)}"
 
