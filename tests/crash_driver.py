@@ -25,9 +25,9 @@ import random
 import shutil
 import signal
 import sys
-import threading
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,9 @@ from typing import Any
 import rowex
 import rowex._native
 from crash_busy import Busy, beside, explain, outlive, without_busy
+from crash_points import ROOM, Plan, Target, choose
 from crash_scenarios import SCENARIOS, Scenario, State, Step
+from crash_steps import outcomes, perform, touched
 from power import other_boot, without_power
 from tools import TIME_SCALE, assert_same, counted, die_with_parent, leftovers, make_value, read_value
 
@@ -46,84 +48,10 @@ _core = ctypes.CDLL(rowex._native.__file__)
 _core.rx_crash_arm.argtypes = [ctypes.c_uint64]
 _core.rx_crash_arm.restype = None
 _core.rx_crash_count.restype = ctypes.c_uint64
-_core.rx_crash_tell.argtypes = [ctypes.c_void_p]
-_core.rx_crash_tell.restype = None
-# Where the core lies, so that lines are told by their place in the file.
-_BASE = ctypes.cast(_core.rx_crash_count, ctypes.c_void_p).value or 0
-
-
-# ---- steps and the states that they may leave ---------------------------------------
-
-
-def perform(index: Any, step: Step) -> Any:
-    """Do one step; answers the index to go on with."""
-    name, *args = step
-    match name:
-        case "remove":
-            index.remove(args[0])
-        case "cas":
-            assert index.compare_and_set(*args)
-        case "open" | "create":
-            return rowex.open(args[0])
-        case "durable":
-            index.put(*args, durable=True)
-        case "reader":
-            with index.reader() as reader:
-                reader.get(args[0])
-        case "writer":
-            with index.writer() as writer:
-                writer.put(*args)
-        case "thread":
-            thread = threading.Thread(target=index.put, args=args)
-            thread.start()
-            thread.join()
-        case "batch":
-            with index.batch() as batch:
-                for key, value in args[0]:
-                    batch.remove(key) if value is None else batch.put(key, value)
-        case _:
-            getattr(index, name)(*args)
-    return index
-
-
-def outcomes(state: State, step: Step) -> list[State]:
-    """The states that the step goes through, the one before it first and the one after it last."""
-    name, *args = step
-    match name:
-        case "put" | "insert" | "setdefault" | "durable" | "writer" | "thread":
-            return [state, {**state, args[0]: args[1]}]
-        case "remove" | "pop":
-            return [state, without(state, args[0])]
-        case "popitem":
-            return [state, *(without(state, key) for key in state)]
-        case "cas":
-            return [state, without(state, args[0]) if args[2] is None else {**state, args[0]: args[2]}]
-        case "batch":
-            changed = {**state, **dict(args[0])}
-            return [state, {key: value for key, value in changed.items() if value is not None}]
-        case "put_many":
-            return [{**state, **dict(args[0][:i])} for i in range(len(args[0]) + 1)]
-        case "remove_many":
-            return [without(state, *args[0][:i]) for i in range(len(args[0]) + 1)]
-        case _:
-            return [state]
-
-
-def without(state: State, *gone: bytes) -> State:
-    """The state less some keys."""
-    return {key: value for key, value in state.items() if key not in gone}
-
-
-def touched(steps: list[Step]) -> list[bytes]:
-    """The keys that the steps are about."""
-    found: dict[bytes, None] = {}
-    for _, *args in steps:
-        for arg in args:
-            for item in arg if isinstance(arg, list) else [arg]:
-                key = item[0] if isinstance(item, tuple) else item
-                if isinstance(key, bytes) and arg is args[0]:
-                    found[key] = None
-    return list(found)[:6]
+_core.rx_crash_only.argtypes = [ctypes.c_int64]
+_core.rx_crash_only.restype = None
+_core.rx_crash_trail.argtypes = [ctypes.c_void_p, ctypes.c_uint64]
+_core.rx_crash_trail.restype = None
 
 
 # ---- one death ---------------------------------------------------------------------------
@@ -138,11 +66,12 @@ class Run:
         self.path = folder / "index.rowex"
         self.image = folder.parent / f"{folder.name}.image"
         self.creating = ("create",) in scenario.steps
-        # Shared with the children: steps done, points counted, pid of a grandchild, where it died.
-        self.buffer = mmap.mmap(-1, 32)
-        self.shared = memoryview(self.buffer).cast("Q")
-        _core.rx_crash_tell(ctypes.addressof(ctypes.c_uint64.from_buffer(self.buffer, 24)))
-        self.places: set[int] = set()
+        # Shared with the children: steps done, pid of a grandchild, points counted; the places of these.
+        buffer = mmap.mmap(-1, 24 + 4 * ROOM)
+        self.shared = memoryview(buffer)[:24].cast("Q")
+        self.trail = memoryview(buffer)[24:].cast("i")
+        _core.rx_crash_trail(ctypes.addressof(ctypes.c_uint64.from_buffer(buffer, 16)), ROOM)
+        self.deaths_at: Counter[int] = Counter()
         # With others at work the log is written too; alone, every store is the victim's own.
         self.durability = "process" if variant == "alone" and not scenario.logged else "batch"
         if not self.creating:
@@ -174,8 +103,14 @@ class Run:
                 os._exit(1)
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
-    def die_in(self, steps: list[Step], n: int) -> int:
-        """A child does the prelude, then the steps, and dies at its n-th point from there."""
+    def passed(self) -> list[int]:
+        """The places of the points of the last run, in order."""
+        count = int(self.shared[2])
+        assert count <= ROOM, f"{count} points, their places have room for {ROOM}"
+        return self.trail[:count].tolist()
+
+    def die_in(self, steps: list[Step], at: Target) -> int:
+        """A child does the prelude, then the steps, and dies at a point from there on."""
         opens = steps[0][0] in ("open", "create")
         steps = [(step[0], self.path) if step[0] in ("open", "create") else step for step in steps]
 
@@ -185,50 +120,50 @@ class Run:
                 for step in self.scenario.prelude:
                     index = perform(index, step)
             if self.variant == "grandchild":
-                self.shared[2] = outlive()
-            _core.rx_crash_arm(n)
+                self.shared[1] = outlive()
+            _core.rx_crash_only(at.place)
+            _core.rx_crash_arm(at.number)
             for number, step in enumerate(steps):
                 index = perform(index, step)
                 self.shared[0] = number + 1
-            self.shared[1] = _core.rx_crash_count()
             os._exit(0)  # not a close
 
-        self.shared[0] = self.shared[1] = self.shared[3] = 0
+        self.shared[0] = self.shared[2] = 0
         status = self.fork(body)
-        if self.shared[3]:
-            self.places.add(self.shared[3] - _BASE)
         assert status in (0, -signal.SIGKILL), f"the child ended with {status}"
+        if status:
+            self.deaths_at[self.trail[at.number - 1]] += 1
         return status
 
-    def one(self, n: int, victim_n: int = 0) -> bool:
-        """Die at point *n*; True when the operation was over before it."""
+    def one(self, at: Target, victim_at: Target, look: int) -> bool:
+        """Die, and look around in one of several ways; True when the operation was over before that point."""
         self.reset()
         busy = Busy(self.path, touched(self.scenario.steps)) if self.variant == "busy" else None
         holder = rowex.open(self.path) if self.variant in ("held", "grandchild") else None
         try:
-            over, possible = self.deaths(n, victim_n)
+            over, possible = self.deaths(at, victim_at)
             if busy:
                 busy.end()
-            self.inspect(holder, possible, n)
+            self.inspect(holder, possible, look)
         finally:
             os.environ.pop("ROWEX_BOOT_ID", None)
             if busy:
                 busy.cleanup()
-            if self.shared[2]:
-                os.kill(self.shared[2], signal.SIGKILL)
-                self.shared[2] = 0
+            if self.shared[1]:
+                os.kill(self.shared[1], signal.SIGKILL)
+                self.shared[1] = 0
         return over
 
-    def deaths(self, n: int, victim_n: int) -> tuple[bool, list[State]]:
+    def deaths(self, at: Target, victim_at: Target) -> tuple[bool, list[State]]:
         """The victim's, if there is one, and then the child's; whether that survived, what may be seen."""
         possible = [dict(self.scenario.base)]
-        if self.scenario.victim and victim_n:
-            self.die_in(self.scenario.victim, victim_n)
+        if self.scenario.victim and victim_at.number:
+            self.die_in(self.scenario.victim, victim_at)
             possible = self.seen(possible, self.scenario.prelude, len(self.scenario.prelude))
             possible = self.seen(possible, self.scenario.victim, int(self.shared[0]))
         if self.scenario.other_boot:
             os.environ["ROWEX_BOOT_ID"] = "another"
-        over = self.die_in(self.scenario.steps, n) == 0
+        over = self.die_in(self.scenario.steps, at) == 0
         if self.scenario.steps[0][0] not in ("open", "create"):
             possible = self.seen(possible, self.scenario.prelude, len(self.scenario.prelude))
         return over, self.seen(possible, self.scenario.steps, int(self.shared[0]))
@@ -249,28 +184,28 @@ class Run:
 
     # ---- what the others find -------------------------------------------------------
 
-    def inspect(self, holder: Any, possible: list[State], n: int) -> None:
-        """Everything that must hold after a death."""
+    def inspect(self, holder: Any, possible: list[State], look: int) -> None:
+        """Everything that must hold after a death; *look* says what is done first, and what only now and then."""
         started = time.monotonic()
         index = holder if holder is not None else rowex.open(self.path)
-        if n % 2:
+        if look % 2:
             state = self.recognise(index, possible)
             self.write(index, state)
         else:
             self.write_unseen(index, possible)
             state = self.recognise(index, [self.written(s) for s in possible])
-        if n % 3 == 0:
+        if look % 3 == 0:
             index.check()
         assert time.monotonic() - started < 20 * TIME_SCALE
-        state = {**(self.written(state) if n % 2 else state), **self.worked(index)}
-        if self.durability == "batch" and n % 4 == 1:
+        state = {**(self.written(state) if look % 2 else state), **self.worked(index)}
+        if self.durability == "batch" and look % 4 == 1:
             self.lose_power(index, state)
         index.close()
         assert leftovers(self.path) == set()
-        if n % 5 == 0:
+        if look % 5 == 0:
             self.fork(self.leave_unclean)
         with rowex.open(self.path) as again:
-            if n % 5 == 0:
+            if look % 5 == 0:
                 told = again.stats()
                 assert told.scans == 1
                 lost = told.unused_bytes + told.retired_bytes  # the end of an extent may be too small for a cell
@@ -347,16 +282,19 @@ class Run:
 # ---- all deaths ------------------------------------------------------------------------------
 
 
-def points(total: int, wanted: int, rng: random.Random) -> list[int]:
-    """Points to die at: all, or so many, spread evenly from a random start."""
-    if wanted == 0 or total <= wanted:
-        return list(range(1, total + 1))
-    stride = total / wanted
-    offset = rng.random() * stride
-    return sorted({min(total, int(offset + i * stride) + 1) for i in range(wanted)})
+def victims(run: Run, plan: Plan, rng: random.Random) -> list[Target]:
+    """Where the victim dies; a scenario without one has one death that does not come."""
+    if not run.scenario.victim:
+        return [Target(0)]
+    run.reset()
+    holder = rowex.open(run.path) if not run.scenario.other_boot else None
+    run.die_in(run.scenario.victim, Target(0))
+    if holder is not None:
+        holder.close()
+    return choose(run.passed(), Plan(plan.wanted and max(4, plan.wanted // 4), 0, plan.places), Counter(), rng)
 
 
-def run_scenario(name: str, variant: str, folder: str, wanted: int, seed: str, small: int = 0) -> dict[str, Any]:
+def run_scenario(name: str, variant: str, folder: str, seed: str, plan: dict[str, int]) -> dict[str, Any]:
     """
     Die at many points of a scenario.
 
@@ -364,48 +302,41 @@ def run_scenario(name: str, variant: str, folder: str, wanted: int, seed: str, s
         name: Of the scenario.
         variant: "held", "busy", "alone" or "grandchild".
         folder: An empty one.
-        wanted: How many deaths to try, 0 for every one.
-        seed: Chooses them.
-        small: Where there are so many points or fewer, every one all the same.
+        seed: Chooses points.
+        plan: How many, the fields of a Plan.
 
     Returns:
         Numbers of points (a victim's times those after it), of deaths that were tried and that
         came (an operation may be over before, when a flusher or a worker took a part of its
-        work), and the places in the core where they were.
+        work), the places in the core that were passed, and the deaths at each.
     """
     scenario = SCENARIOS[name]
     rng = random.Random(f"{seed} {name} {variant}")
     run = Run(scenario, variant, Path(folder))
-    victims = [0]
-    if scenario.victim:
-        run.reset()
-        holder = rowex.open(run.path) if not scenario.other_boot else None
-        run.die_in(scenario.victim, 0)
-        total = int(run.shared[1])
-        if holder is not None:
-            holder.close()
-        victims = points(total, wanted and max(4, wanted // 4), rng)
+    whole = Plan(**plan)
+    first = victims(run, whole, rng)
+    each = whole.share(len(first)) if scenario.victim else whole
     told: dict[str, Any] = {"points": 0, "tried": 0, "deaths": 0}
-    share = wanted and max(1, wanted // len(victims))
-    for victim_n in victims:
+    passed: set[int] = set()
+    for victim_at in first:
         # A count first; after a victim the operation has the reaping to do as well.
-        assert run.one(0, victim_n), "the operation did not survive unarmed"
-        total = int(run.shared[1])
-        told["points"] += total
-        chosen = points(total, share if scenario.victim or total > small else 0, rng)
+        assert run.one(Target(0), victim_at, 0), "the operation did not survive unarmed"
+        trail = run.passed()
+        passed.update(trail)
+        told["points"] += len(trail)
+        chosen = choose(trail, each, run.deaths_at, rng)
         if variant == "busy":  # it need not be as long next time: others wait for the same nodes
-            chosen = sorted({1, *chosen})
-        for n in chosen:
+            chosen = [Target(1), *chosen]
+        for at in chosen:
             told["tried"] += 1
+            look = told["tried"] if at.place else at.number
             try:
-                told["deaths"] += not run.one(n, victim_n)
+                told["deaths"] += not run.one(at, victim_at, look)
             except BaseException as error:
-                victim = f", after a victim that died at its point {victim_n}" if victim_n else ""
-                place = f"{run.shared[3] - _BASE:#x} from rx_crash_count"
-                where = f"{name!r}, {variant}: died at point {n} of {total}{victim}, {place}"
+                victim = f", after a victim that died at {victim_at}" if victim_at.number else ""
+                where = f"{name!r}, {variant}: died at {at} of {len(trail)}{victim}, look {look}"
                 raise AssertionError(where) from error
-    told["places"] = sorted(run.places)
-    return told
+    return {**told, "passed": sorted(passed), "places": sorted(run.deaths_at.items())}
 
 
 def answer(request: dict[str, Any]) -> None:

@@ -8,69 +8,20 @@ inserts, counts that are off by one, creation, lock words of the dead, leaked sp
 
 from __future__ import annotations
 
-import json
-import os
-import select
-import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from conftest import SEED
+from crash_client import Driver
 from crash_scenarios import SCENARIOS, variants
-from tools import TESTS, clean_environment
 
 CASES = [(name, how) for name, scenario in SCENARIOS.items() for how in variants(scenario)]
-# Alone, and with few points, at every point; else a sample.
+# Alone, and with few points, at every point; else a sample, of as many places as it can be.
 WANTED = {"alone": 16, "held": 12, "busy": 6, "grandchild": 16}
 SMALL = {"alone": 64}
 GRANDCHILD = ("insert into Node4", "grow 4 to 16", "split a path", "remove and merge a path", "compact")
-
-
-class Driver:
-    """crash_driver.py, in the test build; started anew when it hung."""
-
-    def __init__(self, build: Path) -> None:
-        self.build = build
-        self.process: subprocess.Popen[str] | None = None
-
-    def start(self) -> subprocess.Popen[str]:
-        """The process that answers."""
-        if self.process is None:
-            self.process = subprocess.Popen(
-                [sys.executable, "-X", "faulthandler", str(TESTS / "crash_driver.py")],
-                env=clean_environment(self.build),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-                start_new_session=True,
-            )
-        return self.process
-
-    def stop(self) -> None:
-        """End it and all that it forked."""
-        if self.process is not None:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.communicate()
-            self.process = None
-
-    def ask(self, timeout_s: float, **request: Any) -> dict[str, Any]:
-        """Have it run a scenario."""
-        process = self.start()
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write(json.dumps(request) + "\n")
-        process.stdin.flush()
-        ready = select.select([process.stdout], [], [], timeout_s)[0]
-        line = process.stdout.readline() if ready else ""
-        if not line:
-            self.stop()
-            return {"failed": "the driver is gone" if ready else f"no answer within {timeout_s} s"}
-        return dict(json.loads(line))
 
 
 @pytest.fixture(scope="module")
@@ -90,9 +41,8 @@ def die(driver: Driver, folder: Path, long_run: bool) -> Callable[[str, str], No
         work.mkdir()
         wanted, timeout_s = (0, 3000) if long_run else (WANTED[variant], 60)
         small = SMALL.get(variant, 0)
-        reply = driver.ask(
-            timeout_s, name=name, variant=variant, folder=str(work), wanted=wanted, seed=str(SEED), small=small
-        )
+        plan = {"wanted": wanted, "small": small}
+        reply = driver.ask(timeout_s, name=name, variant=variant, folder=str(work), seed=str(SEED), plan=plan)
         assert "failed" not in reply, f"ROWEX_SEED={SEED}\n{reply['failed']}"
         assert reply["deaths"] > 0
         print(f"{reply['points']} points, {reply['deaths']} deaths at {len(reply['places'])} places")

@@ -59,8 +59,6 @@ static int rx_fault(const char *call)
 {
     struct rx_plan *plan = rx_plan_now();
     bool asks = strcmp(call, "malloc") == 0 || strcmp(call, "thread") == 0;
-    if (!asks && strcmp(call, "openat") != 0 && strcmp(call, "pread") != 0 && strcmp(call, "mmap") != 0)
-        RX_POINT();
     if (strcmp(plan->call, call) != 0 && (asks || strcmp(plan->call, "any") != 0))
         return 0;
     uint64_t now = __atomic_add_fetch(&plan->seen, 1, __ATOMIC_RELAXED);
@@ -70,6 +68,14 @@ static int rx_fault(const char *call)
         return strcmp(call, "pwrite") == 0 ? RX_SHORT : 0;
     return errno = plan->what;
 }
+
+/* Of a call that changes something: a crash point of the function that makes it. */
+static int rx_fault_of(const void *caller, const char *call)
+{
+    RX_POINT_OF(caller);
+    return rx_fault(call);
+}
+#define RX_FAULT(call) rx_fault_of(__builtin_return_address(0), call)
 
 /* ---- recording -------------------------------------------------------------------------- */
 
@@ -148,11 +154,9 @@ static void rx_take_time(void)
         nanosleep(&(struct timespec){us / 1000000, us % 1000000 * 1000}, NULL);
 }
 
-static int rx_sync_recorded(int fd, const char *call, int (*sync)(int))
+static int rx_sync_recorded(int fd, int (*sync)(int))
 {
     static uint64_t calls;
-    if (rx_fault(call))
-        return -1;
     if (rx_trace_open() < 0)
         return sync(fd);
     uint64_t id = (uint64_t)getpid() << 32 | __atomic_add_fetch(&calls, 1, __ATOMIC_RELAXED);
@@ -178,7 +182,7 @@ int rx_sys_openat(int dir_fd, const char *name, int flags, ...)
         mode = va_arg(args, mode_t);
         va_end(args);
     }
-    if (rx_fault("open"))
+    if (RX_FAULT("open"))
         return -1;
     int fd = openat(dir_fd, name, flags, mode);
     if (fd >= 0 && (flags & O_CREAT) && rx_trace_open() >= 0)
@@ -190,7 +194,7 @@ ssize_t rx_sys_pread(int fd, void *to, size_t size, off_t at) { return rx_fault(
 
 ssize_t rx_sys_pwrite(int fd, const void *from, size_t size, off_t at)
 {
-    int fault = rx_fault("pwrite");
+    int fault = RX_FAULT("pwrite");
     if (fault && fault != RX_SHORT)
         return -1;
     ssize_t done = pwrite(fd, from, fault && size > 1 ? size / 2 : size, at);
@@ -201,7 +205,7 @@ ssize_t rx_sys_pwrite(int fd, const void *from, size_t size, off_t at)
 
 int rx_sys_fallocate(int fd, int mode, off_t from, off_t size)
 {
-    int rc = rx_fault("fallocate") ? -1 : fallocate(fd, mode, from, size);
+    int rc = RX_FAULT("fallocate") ? -1 : fallocate(fd, mode, from, size);
     if (rc == 0 && rx_trace_open() >= 0)
         rx_record(RX_T_EXTEND, rx_inode(fd), (uint64_t)(from + size), 0, NULL, 0);
     return rc;
@@ -209,15 +213,15 @@ int rx_sys_fallocate(int fd, int mode, off_t from, off_t size)
 
 int rx_sys_ftruncate(int fd, off_t size)
 {
-    int rc = rx_fault("ftruncate") ? -1 : ftruncate(fd, size);
+    int rc = RX_FAULT("ftruncate") ? -1 : ftruncate(fd, size);
     if (rc == 0 && rx_trace_open() >= 0)
         rx_record(RX_T_CUT, rx_inode(fd), (uint64_t)size, 0, NULL, 0);
     return rc;
 }
 
-int rx_sys_fsync(int fd) { return rx_sync_recorded(fd, "fsync", fsync); }
-int rx_sys_fdatasync(int fd) { return rx_sync_recorded(fd, "fdatasync", fdatasync); }
-int rx_sys_msync(void *base, size_t size, int flags) { return rx_fault("msync") ? -1 : msync(base, size, flags); }
+int rx_sys_fsync(int fd) { return RX_FAULT("fsync") ? -1 : rx_sync_recorded(fd, fsync); }
+int rx_sys_fdatasync(int fd) { return RX_FAULT("fdatasync") ? -1 : rx_sync_recorded(fd, fdatasync); }
+int rx_sys_msync(void *base, size_t size, int flags) { return RX_FAULT("msync") ? -1 : msync(base, size, flags); }
 
 void *rx_sys_mmap(void *at, size_t size, int prot, int flags, int fd, off_t from)
 {
@@ -226,7 +230,7 @@ void *rx_sys_mmap(void *at, size_t size, int prot, int flags, int fd, off_t from
 
 int rx_sys_mkdirat(int dir_fd, const char *name, mode_t mode)
 {
-    int rc = rx_fault("mkdir") ? -1 : mkdirat(dir_fd, name, mode);
+    int rc = RX_FAULT("mkdir") ? -1 : mkdirat(dir_fd, name, mode);
     if (rc == 0 && rx_trace_open() >= 0)
         rx_record_made(dir_fd, name);
     return rc;
@@ -234,7 +238,7 @@ int rx_sys_mkdirat(int dir_fd, const char *name, mode_t mode)
 
 int rx_sys_linkat(int from_dir, const char *from, int to_dir, const char *to, int flags)
 {
-    int rc = rx_fault("link") ? -1 : linkat(from_dir, from, to_dir, to, flags);
+    int rc = RX_FAULT("link") ? -1 : linkat(from_dir, from, to_dir, to, flags);
     if (rc == 0 && rx_trace_open() >= 0)
         rx_record_made(to_dir, to);
     return rc;
@@ -245,7 +249,7 @@ int rx_sys_renameat2(int from_dir, const char *from, int to_dir, const char *to,
 {
     char names[600];
     uint64_t inode = rx_inode_at(from_dir, from);
-    int rc = rx_fault(flags ? "renameat2" : "rename") ? -1 : (int)syscall(SYS_renameat2, from_dir, from, to_dir, to, flags);
+    int rc = RX_FAULT(flags ? "renameat2" : "rename") ? -1 : (int)syscall(SYS_renameat2, from_dir, from, to_dir, to, flags);
     int n = snprintf(names, sizeof names, "%s/%s", from, to);
     if (rc == 0 && rx_trace_open() >= 0)
         rx_record(RX_T_RENAMED, rx_inode(to_dir), inode, 0, names, (size_t)n);
@@ -261,7 +265,7 @@ int rx_sys_renameat(int from_dir, const char *from, int to_dir, const char *to)
 int rx_sys_unlinkat(int dir_fd, const char *name, int flags)
 {
     uint64_t inode = rx_inode_at(dir_fd, name);
-    int rc = rx_fault("unlink") ? -1 : unlinkat(dir_fd, name, flags);
+    int rc = RX_FAULT("unlink") ? -1 : unlinkat(dir_fd, name, flags);
     if (rc == 0 && rx_trace_open() >= 0)
         rx_record(RX_T_REMOVED, rx_inode(dir_fd), inode, 0, name, strlen(name));
     return rc;

@@ -140,35 +140,46 @@ void rx_store_fence(void)
 #include <unistd.h>
 #include "crash.h"
 
-static uint64_t rx_points;     /* stores since rx_crash_arm() */
-static uint64_t rx_die_at;     /* 0: never */
+static uint64_t rx_own_points;
+static uint64_t *rx_points = &rx_own_points; /* since rx_crash_arm() */
+static uint64_t rx_die_at;                   /* 0: never */
 static int rx_counting;
-static uint64_t rx_stops;      /* from there on so often stand still instead */
-static uint64_t *rx_died_at;   /* where to tell the line that it died before */
+static uint64_t rx_stops; /* from there on so often stand still instead */
+static int64_t rx_only;   /* a place, 0: any */
+static int32_t *rx_trail;
+static uint64_t rx_trail_room;
 
-void rx_crashpoint(void)
+void rx_crashpoint_of(const void *from)
 {
-    if (!rx_counting)
+    int64_t place = (int64_t)((uintptr_t)from - (uintptr_t)&rx_crash_count);
+    if (!rx_counting || (rx_only && rx_only != place))
         return;
-    uint64_t n = __atomic_add_fetch(&rx_points, 1, __ATOMIC_RELAXED);
+    uint64_t n = __atomic_add_fetch(rx_points, 1, __ATOMIC_RELAXED);
+    if (n <= rx_trail_room)
+        rx_trail[n - 1] = (int32_t)place;
     if (rx_die_at && n >= rx_die_at && n - rx_die_at < rx_stops)
         kill(getpid(), SIGSTOP);
     else if (rx_die_at && n == rx_die_at) {
-        if (rx_died_at)
-            *rx_died_at = (uint64_t)(uintptr_t)__builtin_return_address(0);
         kill(getpid(), SIGKILL);
         for (;;)
             pause();
     }
 }
+void rx_crashpoint(void) { rx_crashpoint_of(__builtin_return_address(0)); }
 void rx_crash_stop(uint64_t n, uint64_t times)
 {
-    __atomic_store_n(&rx_points, 0, __ATOMIC_RELAXED);
+    __atomic_store_n(rx_points, 0, __ATOMIC_RELAXED);
     rx_die_at = n;
     rx_stops = times;
     rx_counting = 1;
 }
 void rx_crash_arm(uint64_t n) { rx_crash_stop(n, 0); }
-void rx_crash_tell(uint64_t *where) { rx_died_at = where; }
-uint64_t rx_crash_count(void) { return __atomic_load_n(&rx_points, __ATOMIC_RELAXED); }
+void rx_crash_only(int64_t place) { rx_only = place; }
+void rx_crash_trail(uint64_t *to, uint64_t room)
+{
+    rx_points = to;
+    rx_trail = (int32_t *)(void *)(to + 1);
+    rx_trail_room = room;
+}
+uint64_t rx_crash_count(void) { return __atomic_load_n(rx_points, __ATOMIC_RELAXED); }
 #endif

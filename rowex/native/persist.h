@@ -42,11 +42,14 @@ void rx_schedule_wait(void);
 #endif
 
 #ifdef ROWEX_CRASHPOINTS
-/* Called before every store to shared memory; dies at the chosen one. */
+/* Called before every store to shared memory; dies at the chosen one.  Its place in the core is where it is called from. */
 void rx_crashpoint(void);
+void rx_crashpoint_of(const void *place); /* the same, for who stores on behalf of that place (disk.c) */
 #define RX_POINT() (RX_STEP(), rx_crashpoint())
+#define RX_POINT_OF(place) (RX_STEP(), rx_crashpoint_of(place))
 #else
 #define RX_POINT() RX_STEP()
+#define RX_POINT_OF(place) ((void)(place), RX_STEP())
 #endif
 /* After it; a traced build writes down what was stored (trace.h). */
 #ifdef ROWEX_TRACE
