@@ -228,3 +228,24 @@ def test_disk_filled_by_others_refuses_puts_and_keeps_the_log_whole(tiny_disk: C
         assert len(index) == counted(index) >= kept - 150
         (disk / "ballast").unlink()
         index.put(b"room again", bytes(100_000), durable=True)
+
+
+def test_space_of_a_dead_process_is_taken_before_the_answer_is_full(path: Path, child: Start) -> None:
+    """Below max_size, too: who is dead is only known to who looks."""
+
+    def fill_and_empty(pipe: Any) -> None:
+        with rowex.open(path) as index:
+            for i in range(7):
+                index[b"%d" % i] = bytes(60_000)
+            for i in range(7):
+                del index[b"%d" % i]
+            pipe.send("emptied")
+            pipe.recv()
+
+    with rowex.open(path, durability="process", initial_size=256 << 10, max_size=640 << 10) as index:
+        other = child(fill_and_empty)
+        other.recv()
+        other.kill()
+        for i in range(4):
+            index[b"%d" % i] = bytes(50_000)
+        assert index.stats().takeovers == 1

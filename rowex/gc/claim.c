@@ -302,6 +302,15 @@ static int rx_squeeze_once(struct rx_thread *t, uint64_t need)
     return room ? RX_OK : pinned ? RX_I_GROW : RX_E_FULL;
 }
 
+/* Or were: who may not call the system cannot tell the dead. */
+static bool rx_others_are_here(const struct rx_db *db)
+{
+    for (uint32_t i = 0; db->lock_fd >= 0 && i < RX_PROCESSES; i++)
+        if (i != db->process && rx_load(&db->processes[i].token))
+            return true;
+    return false;
+}
+
 /*
  * The time is our own, not t->deadline_ns: a caller that comes again and again with short
  * ones would never see a stopped reader evicted.  Ctrl-C is heard.
@@ -313,6 +322,8 @@ static int rx_squeeze(struct rx_thread *t, uint64_t need)
     int64_t until = rx_now_ns() + RX_SQUEEZE_NS;
     for (;;) {
         int rc = rx_squeeze_once(t, need);
+        if (t->deadline_ns == 0 && rc == RX_E_FULL && rx_others_are_here(t->db))
+            return rx_fail(RX_WOULD_WAIT, 0, "for what a dead process may have left");
         if (rc != RX_I_GROW)
             return rc;
         if (t->deadline_ns == 0)
