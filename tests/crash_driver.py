@@ -15,11 +15,9 @@ Requests come on stdin and answers go to stdout, as JSON, one a line.
 
 from __future__ import annotations
 
-import ctypes
 import faulthandler
 import gc
 import json
-import mmap
 import os
 import random
 import shutil
@@ -28,31 +26,22 @@ import sys
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import rowex
 import rowex._native
+from crash_actor import NEVER, Actor, fork, status_of
 from crash_busy import Busy, beside, explain, outlive, without_busy
-from crash_points import ROOM, Plan, Target, choose
-from crash_scenarios import SCENARIOS, Scenario, State, Step
-from crash_steps import outcomes, perform, touched
+from crash_points import Plan, Target, choose, number_in
+from crash_scenario import Scenario, State, Step
+from crash_scenarios import SCENARIOS
+from crash_steps import elsewhere, last_of, opens_itself, outcomes, touched
 from power import other_boot, without_power
-from tools import TIME_SCALE, assert_same, counted, die_with_parent, leftovers, make_value, read_value
+from tools import TIME_SCALE, assert_same, counted, leftovers, make_value, read_value
 
 WITHIN_S = 1.0 * TIME_SCALE
 WITHOUT_LOCK = shutil.ignore_patterns("*-lock")  # large, sparse, and made anew
-
-_core = ctypes.CDLL(rowex._native.__file__)
-_core.rx_crash_arm.argtypes = [ctypes.c_uint64]
-_core.rx_crash_arm.restype = None
-_core.rx_crash_count.restype = ctypes.c_uint64
-_core.rx_crash_only.argtypes = [ctypes.c_int64]
-_core.rx_crash_only.restype = None
-_core.rx_crash_trail.argtypes = [ctypes.c_void_p, ctypes.c_uint64]
-_core.rx_crash_trail.restype = None
-
 
 # ---- one death ---------------------------------------------------------------------------
 
@@ -66,14 +55,12 @@ class Run:
         self.path = folder / "index.rowex"
         self.image = folder.parent / f"{folder.name}.image"
         self.creating = ("create",) in scenario.steps
-        # Shared with the children: steps done, pid of a grandchild, points counted; the places of these.
-        buffer = mmap.mmap(-1, 24 + 4 * ROOM)
-        self.shared = memoryview(buffer)[:24].cast("Q")
-        self.trail = memoryview(buffer)[24:].cast("i")
-        _core.rx_crash_trail(ctypes.addressof(ctypes.c_uint64.from_buffer(buffer, 16)), ROOM)
+        self.dying, self.other = Actor(), Actor()
+        self.tell_child = folder.parent / "child"  # the pid of one that lives on
         self.deaths_at: Counter[int] = Counter()
         # With others at work the log is written too; alone, every store is the victim's own.
         self.durability = "process" if variant == "alone" and not scenario.logged else "batch"
+        os.environ.update(scenario.environment)
         if not self.creating:
             with rowex.open(self.path, durability=self.durability, **scenario.options) as index:
                 index.put_many(list(scenario.base.items()))
@@ -86,56 +73,31 @@ class Run:
             self.path.parent.mkdir()
         else:
             shutil.copytree(self.image, self.path.parent)
+        shutil.rmtree(elsewhere(self.path).parent, ignore_errors=True)
+        elsewhere(self.path).parent.mkdir()
 
-    def fork(self, body: Callable[[], None]) -> int:
-        """Run *body* in a child and wait; the exit status, negative for a signal."""
-        parent = os.getpid()
-        sys.stdout.flush()
-        pid = os.fork()
-        if pid == 0:
-            try:
-                die_with_parent(parent)
-                body()
-                os._exit(0)
-            except BaseException:
-                traceback.print_exc()
-                sys.stderr.flush()
-                os._exit(1)
-        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    def start(self, actor: Actor, steps: list[Step], dies: Target = NEVER, stands: int = 0) -> None:
+        """Have it do the prelude and the steps."""
 
-    def passed(self) -> list[int]:
-        """The places of the points of the last run, in order."""
-        count = int(self.shared[2])
-        assert count <= ROOM, f"{count} points, their places have room for {ROOM}"
-        return self.trail[:count].tolist()
-
-    def die_in(self, steps: list[Step], at: Target) -> int:
-        """A child does the prelude, then the steps, and dies at a point from there on."""
-        opens = steps[0][0] in ("open", "create")
-        steps = [(step[0], self.path) if step[0] in ("open", "create") else step for step in steps]
-
-        def body() -> None:
-            index = None if opens else rowex.open(self.path)
-            if not opens:
-                for step in self.scenario.prelude:
-                    index = perform(index, step)
+        def last() -> None:
             if self.variant == "grandchild":
-                self.shared[1] = outlive()
-            _core.rx_crash_only(at.place)
-            _core.rx_crash_arm(at.number)
-            for number, step in enumerate(steps):
-                index = perform(index, step)
-                self.shared[0] = number + 1
-            os._exit(0)  # not a close
+                self.tell_child.write_bytes(str(outlive()).encode())
 
-        self.shared[0] = self.shared[2] = 0
-        status = self.fork(body)
-        assert status in (0, -signal.SIGKILL), f"the child ended with {status}"
-        if status:
-            self.deaths_at[self.trail[at.number - 1]] += 1
-        return status
+        actor.start(self.path, self.scenario.prelude, steps, dies=dies, stands=stands, last=last)
 
-    def one(self, at: Target, victim_at: Target, look: int) -> bool:
+    def die(self, steps: list[Step], at: Target) -> bool:
+        """A child does the steps, and dies; whether it did not."""
+        self.start(self.dying, steps, at)
+        return self.dead()
+
+    def dead(self) -> bool:
+        """Wait for the end of the one that dies; whether it survived."""
+        over = self.dying.end() == 0
+        if not over:
+            self.deaths_at[self.dying.died_at()] += 1
+        return over
+
+    def one(self, at: Target, victim_at: int, look: int) -> bool:
         """Die, and look around in one of several ways; True when the operation was over before that point."""
         self.reset()
         busy = Busy(self.path, touched(self.scenario.steps)) if self.variant == "busy" else None
@@ -149,24 +111,60 @@ class Run:
             os.environ.pop("ROWEX_BOOT_ID", None)
             if busy:
                 busy.cleanup()
-            if self.shared[1]:
-                os.kill(self.shared[1], signal.SIGKILL)
-                self.shared[1] = 0
+            self.dying.cleanup()
+            self.other.cleanup()
+            if self.variant == "grandchild" and self.tell_child.exists():
+                os.kill(int(self.tell_child.read_bytes()), signal.SIGKILL)
+                self.tell_child.unlink()
         return over
 
-    def deaths(self, at: Target, victim_at: Target) -> tuple[bool, list[State]]:
-        """The victim's, if there is one, and then the child's; whether that survived, what may be seen."""
-        possible = [dict(self.scenario.base)]
-        if self.scenario.victim and victim_at.number:
-            self.die_in(self.scenario.victim, victim_at)
-            possible = self.seen(possible, self.scenario.prelude, len(self.scenario.prelude))
-            possible = self.seen(possible, self.scenario.victim, int(self.shared[0]))
-        if self.scenario.other_boot:
-            os.environ["ROWEX_BOOT_ID"] = "another"
-        over = self.die_in(self.scenario.steps, at) == 0
-        if self.scenario.steps[0][0] not in ("open", "create"):
-            possible = self.seen(possible, self.scenario.prelude, len(self.scenario.prelude))
-        return over, self.seen(possible, self.scenario.steps, int(self.shared[0]))
+    def deaths(self, at: Target, victim_at: int) -> tuple[bool, list[State]]:
+        """The child's, after another's or with another in between; whether it survived, what may be seen."""
+        scenario = self.scenario
+        start = [dict(scenario.base)]
+        if scenario.victim or not opens_itself(scenario.steps):
+            start = self.seen(start, scenario.prelude, len(scenario.prelude))
+        if scenario.role == "dies":
+            if victim_at:
+                self.start(self.other, scenario.victim, Target(victim_at))
+                if self.other.end():
+                    self.deaths_at[self.other.died_at()] += 1
+                start = self.seen(start, scenario.victim, self.other.done)
+            if scenario.other_boot:
+                os.environ["ROWEX_BOOT_ID"] = "another"
+            over = self.die(scenario.steps, at)
+            if scenario.victim and not opens_itself(scenario.steps):
+                start = self.seen(start, scenario.prelude, len(scenario.prelude))
+            return over, self.seen(start, scenario.steps, self.dying.done)
+        over = self.beside(at, victim_at) if scenario.role == "stands" else self.between(at, victim_at)
+        whole, done = self.other.done, self.dying.done
+        first = self.seen(self.seen(start, scenario.victim, whole), scenario.steps, done)
+        return over, first + self.seen(self.seen(start, scenario.steps, done), scenario.victim, whole)
+
+    def beside(self, at: Target, stands: int) -> bool:
+        """The other stands still at a point, until the one that dies has ended or has waited for a while."""
+        self.start(self.other, self.scenario.victim, stands=stands)
+        stopped = stands > 0 and self.other.stands_still()
+        self.start(self.dying, self.scenario.steps, at)
+        self.dying.ended(self.scenario.patience_s if stopped else 0)
+        if stopped:
+            self.other.go_on()
+        over = self.dead()
+        assert self.other.end() == 0
+        return over
+
+    def between(self, at: Target, victim_at: int) -> bool:
+        """The one that dies stands still once, and the other does all it can meanwhile, or dies, too."""
+        falls = self.scenario.role == "falls"
+        self.start(self.dying, self.scenario.steps, at, 1 if falls else victim_at)
+        stopped = victim_at > 0 and self.dying.stands_still()
+        self.start(self.other, self.scenario.victim, Target(victim_at) if falls else NEVER)
+        self.other.ended(self.scenario.patience_s if stopped else 0)
+        if stopped:
+            self.dying.go_on()
+        over = self.dead()
+        assert self.other.end() == 0 or falls
+        return over
 
     def seen(self, states: list[State], steps: list[Step], acknowledged: int) -> list[State]:
         """after(), from any of several states."""
@@ -176,16 +174,38 @@ class Run:
         """The states that may be seen when so many steps returned and the next may have begun."""
         states = [state]
         for step in steps[:acknowledged]:
-            last = [outcomes(s, step) for s in states]
-            states = [s for o in last for s in (o[1:] if step[0] == "popitem" else o[-1:])]
+            states = [s for each in states for s in last_of(each, step)]
         if acknowledged < len(steps):
             states = [s for start in states for s in outcomes(start, steps[acknowledged])]
         return states
 
     # ---- what the others find -------------------------------------------------------
 
+    def inspect_copy(self) -> None:
+        """A copy is there, and of one moment, or it is not there."""
+        other = elsewhere(self.path)
+        if not other.exists():
+            return
+        if not self.path.exists():  # it was on its way back
+            rowex.rename(other, self.path)
+            return
+        start = self.along([dict(self.scenario.base)], self.scenario.prelude)
+        for steps in (self.scenario.victim, self.scenario.steps, self.scenario.victim):
+            start += self.along(start, steps)
+        built = [
+            dict(step[1][:i]) for step in self.scenario.steps if step[0] == "build" for i in range(len(step[1]) + 1)
+        ]
+        with rowex.open(other) as copy:
+            copy.check()
+            assert without_busy(dict(copy.scan())) in [*start, *built]
+
+    def along(self, states: list[State], steps: list[Step]) -> list[State]:
+        """All states on the way."""
+        return [state for done in range(len(steps) + 1) for state in self.seen(states, steps, done)]
+
     def inspect(self, holder: Any, possible: list[State], look: int) -> None:
         """Everything that must hold after a death; *look* says what is done first, and what only now and then."""
+        self.inspect_copy()
         started = time.monotonic()
         index = holder if holder is not None else rowex.open(self.path)
         if look % 2:
@@ -203,7 +223,7 @@ class Run:
         index.close()
         assert leftovers(self.path) == set()
         if look % 5 == 0:
-            self.fork(self.leave_unclean)
+            assert status_of(fork(self.leave_unclean)) == 0
         with rowex.open(self.path) as again:
             if look % 5 == 0:
                 told = again.stats()
@@ -282,16 +302,20 @@ class Run:
 # ---- all deaths ------------------------------------------------------------------------------
 
 
-def victims(run: Run, plan: Plan, rng: random.Random) -> list[Target]:
-    """Where the victim dies; a scenario without one has one death that does not come."""
-    if not run.scenario.victim:
-        return [Target(0)]
+def victims(run: Run, plan: Plan, rng: random.Random) -> list[int]:
+    """Where the other dies, or one of the two stands still; without another there is one such run."""
+    scenario = run.scenario
+    if not scenario.victim:
+        return [0]
     run.reset()
-    holder = rowex.open(run.path) if not run.scenario.other_boot else None
-    run.die_in(run.scenario.victim, Target(0))
+    holder = rowex.open(run.path) if not scenario.other_boot else None
+    run.start(run.other, scenario.steps if scenario.role == "comes" else scenario.victim)
+    assert run.other.end() == 0
     if holder is not None:
         holder.close()
-    return choose(run.passed(), Plan(plan.wanted and max(4, plan.wanted // 4), 0, plan.places), Counter(), rng)
+    trail = run.other.passed()
+    part = Plan(plan.wanted and max(4, plan.wanted // 4), 0, plan.places)
+    return [number_in(trail, target) for target in choose(trail, part, Counter(), rng)]
 
 
 def run_scenario(name: str, variant: str, folder: str, seed: str, plan: dict[str, int]) -> dict[str, Any]:
@@ -321,7 +345,7 @@ def run_scenario(name: str, variant: str, folder: str, seed: str, plan: dict[str
     for victim_at in first:
         # A count first; after a victim the operation has the reaping to do as well.
         assert run.one(Target(0), victim_at, 0), "the operation did not survive unarmed"
-        trail = run.passed()
+        trail = run.dying.passed()
         passed.update(trail)
         told["points"] += len(trail)
         chosen = choose(trail, each, run.deaths_at, rng)
@@ -333,7 +357,7 @@ def run_scenario(name: str, variant: str, folder: str, seed: str, plan: dict[str
             try:
                 told["deaths"] += not run.one(at, victim_at, look)
             except BaseException as error:
-                victim = f", after a victim that died at {victim_at}" if victim_at.number else ""
+                victim = f", another {scenario.role} at its point {victim_at}" if victim_at else ""
                 where = f"{name!r}, {variant}: died at {at} of {len(trail)}{victim}, look {look}"
                 raise AssertionError(where) from error
     return {**told, "passed": sorted(passed), "places": sorted(run.deaths_at.items())}

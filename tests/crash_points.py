@@ -65,6 +65,12 @@ def choose(trail: Sequence[int], plan: Plan, seen: Counter[int], rng: random.Ran
     return chosen[: plan.wanted]
 
 
+def number_in(trail: Sequence[int], target: Target) -> int:
+    """The number of a target among all points."""
+    passages = [number for number, place in enumerate(trail, 1) if target.place in (0, place)]
+    return passages[target.number - 1]
+
+
 def _ends_and_some(count: int, each: int, most: int, rng: random.Random) -> list[int]:
     """Of 1 to *count*: the first *each*, the last, as many at random; not more than *most*, the first before all."""
     ends = [*range(1, min(each, count) + 1), *range(max(count - each, each) + 1, count + 1)]

@@ -1,49 +1,15 @@
 """
-The scenarios of test_crashpoints.py: what the file holds, and the steps in which a process dies.
-
-Plain data, so that both the test, which names them, and the driver, which runs them, can read it.
+The scenarios of test_crashpoints.py: each operation on the tree, its memory, its log, its file.  Those of
+two processes at once: crash_pairs.py; of whole files, refusals and full disks: crash_files.py.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
-
+from crash_files import FILES
+from crash_pairs import PAIRS
+from crash_scenario import MARK, Scenario, filled, keys, put
 from tools import make_value
 
-State = dict[bytes, bytes]
-Step = tuple[Any, ...]
-
-
-def keys(prefix: bytes, count: int, start: int = 0) -> list[bytes]:
-    """Keys that are children of one node."""
-    return [prefix + bytes([i]) for i in range(start, start + count)]
-
-
-def filled(names: list[bytes], size: int = 24) -> State:
-    """A state with these keys."""
-    return {name: make_value(name, 0, size) for name in names}
-
-
-@dataclass(frozen=True)
-class Scenario:
-    """What the file holds, what the child did before, and the steps in which it dies."""
-
-    base: State
-    steps: list[Step]
-    prelude: list[Step] = field(default_factory=list)
-    options: dict[str, int] = field(default_factory=dict)
-    victim: list[Step] = field(default_factory=list)  # dies first; the child has to reap it
-    logged: bool = False  # it is about the log: there is one, also when nobody else is there
-    other_boot: bool = False  # the machine was switched off before the steps; nobody else is there
-
-
-def put(key: bytes, number: int = 1, size: int = 24) -> Step:
-    """The step that stores write *number* of a key."""
-    return ("put", key, make_value(key, number, size))
-
-
-MARK = [put(b"mark")]  # the session's first write, so that the scenario is about something else
 DEEP = b"d" * 300
 CHAIN = b"c" * 66000
 LONG = b"long/way/to/go/"
@@ -52,6 +18,8 @@ PATH = [b"pathological-aaaa1", b"pathological-aaaa2"]
 FILL = filled([b"fill%06d" % i for i in range(2500)], 200)
 
 SCENARIOS: dict[str, Scenario] = {
+    **FILES,
+    **PAIRS,
     "insert into an empty index": Scenario({}, [put(b"only")], MARK),
     "insert the empty key": Scenario({}, [put(b"")], MARK),
     "insert into Node4": Scenario(filled(N4[:2]), [put(N4[2])], MARK),
@@ -141,7 +109,7 @@ SCENARIOS: dict[str, Scenario] = {
     "uid returned by a writer": Scenario(
         filled(N4), [("writer", *put(N4[0])[1:]), ("writer", *put(b"n\x07")[1:])], MARK
     ),
-    "uid returned by a thread": Scenario(filled(N4), [("thread", *put(N4[0])[1:]), put(N4[1])], MARK),
+    "uid returned by a thread": Scenario(filled(N4), [("aside", put(N4[0])), put(N4[1])], MARK),
     "first write after a clean open": Scenario(filled(N4), [put(N4[0]), put(b"other")]),
     "clean close": Scenario(filled(N4), [("close",)], [*MARK, put(N4[0])]),
     "clean close after only reading": Scenario(filled(N4), [("close",)], [("get", N4[0])]),
@@ -218,12 +186,3 @@ SCENARIOS: dict[str, Scenario] = {
     ),
     "reap a compacter": Scenario(filled(N48), [put(N48[0], 2)], MARK, victim=[("compact",)]),
 }
-
-
-def variants(scenario: Scenario) -> tuple[str, ...]:
-    """Who else has the file open: a process that looks on, one that works on the same nodes, nobody."""
-    if scenario.other_boot:
-        return ("alone",)
-    if scenario.steps[0][0] in ("open", "create"):
-        return ("held", "alone")
-    return ("held", "busy", "alone")

@@ -5,48 +5,152 @@ Steps of the scenarios of test_crashpoints.py: doing them, and the states that t
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import rowex
-from crash_scenarios import State, Step
+from crash_scenario import State, Step
+from rowex._native import ffi, lib
+from rowex.columns import Packed
+from tools import eventually
+
+OPENS = ("open", "create", "copy", "salvage", "build", "destroy", "away", "back")  # no index is open before
 
 
-def perform(index: Any, step: Step) -> Any:
+def opens_itself(steps: list[Step]) -> bool:
+    """Whether the first step is about the file, not about an open index."""
+    first = next(step for step in steps if step[0] != "fault")
+    return (first[1][0] if first[0] in ("refused", "either") else first[0]) in OPENS
+
+
+def elsewhere(path: Path) -> Path:
+    """Where copies go."""
+    return path.parent.with_name(f"{path.parent.name}.other") / "copy.rowex"
+
+
+def perform(index: Any, step: Step, path: Path) -> Any:
     """Do one step; answers the index to go on with."""
     name, *args = step
-    match name:
-        case "remove":
-            index.remove(args[0])
-        case "cas":
-            assert index.compare_and_set(*args)
-        case "open" | "create":
-            return rowex.open(args[0])
-        case "durable":
-            index.put(*args, durable=True)
-        case "reader":
-            with index.reader() as reader:
-                reader.get(args[0])
-        case "writer":
-            with index.writer() as writer:
-                writer.put(*args)
-        case "thread":
-            thread = threading.Thread(target=index.put, args=args)
-            thread.start()
-            thread.join()
-        case "batch":
-            with index.batch() as batch:
-                for key, value in args[0]:
-                    batch.remove(key) if value is None else batch.put(key, value)
-        case _:
-            getattr(index, name)(*args)
+    if name in _CALLS:
+        _CALLS[name](index, *args)
+    elif name in _FILES:
+        _FILES[name](path, *args)
+    elif name in OPENS:
+        return rowex.open(path)
+    elif name == "backup":
+        index.backup(elsewhere(path))
+    elif name == "aside":
+        thread = threading.Thread(target=perform, args=(index, args[0], path))
+        thread.start()
+        thread.join()
+    elif name in ("refused", "either"):
+        try:
+            perform(index, args[0], path)
+        except (rowex.RowexError, OSError):
+            return index
+        assert name == "either", f"{args[0]} was not refused"
+    else:
+        getattr(index, name)(*args)
     return index
+
+
+def _cas(index: Any, key: bytes, expected: bytes | None, new: bytes | None) -> None:
+    assert index.compare_and_set(key, expected, new)
+
+
+def _batch(index: Any, items: list[tuple[bytes, bytes | None]]) -> None:
+    with index.batch() as batch:
+        for key, value in items:
+            batch.remove(key) if value is None else batch.put(key, value)
+
+
+def _reader(index: Any, key: bytes) -> None:
+    with index.reader() as reader:
+        reader.get(key)
+
+
+def _writer(index: Any, key: bytes, value: bytes) -> None:
+    with index.writer() as writer:
+        writer.put(key, value)
+
+
+def _readers(index: Any, count: int) -> None:
+    """So many at once: the table of uids grows."""
+    with ExitStack() as stack:
+        for _ in range(count):
+            stack.enter_context(index.reader()).exists(b"nobody")
+
+
+def _writers(index: Any, items: list[tuple[bytes, bytes]]) -> None:
+    """One for each, all at once: so many arenas."""
+    with ExitStack() as stack:
+        for key, value in items:
+            stack.enter_context(index.writer()).put(key, value)
+
+
+def _look(index: Any) -> None:
+    """Every kind of reading."""
+    some = next(iter(index.keys()), b"nobody")
+    index.exists(some)
+    index.get(some)
+    index.get_many([some, b"nobody"])
+    index.get_many(Packed.of([some, b"nobody"]))
+    list(index.scan())
+    index.first(), index.last(), index.floor(some), index.ceiling(some)
+    index.stats()
+    index.info()
+    lib.rx_inspect(index._live_handle(), 4096, ffi.new("struct rx_node_info *"))
+
+
+def _watch(index: Any) -> None:
+    """What rowex.aio waits with."""
+    out = ffi.new("rx_watch **")
+    assert lib.rx_watch_open(index._live_handle(), out) == lib.RX_OK
+    lib.rx_watch_close(out[0])
+
+
+def _read_only(path: Path) -> None:
+    with rowex.open(path, "r") as index:
+        index.check()
+
+
+def _salvage(path: Path) -> None:
+    rowex.salvage(path, elsewhere(path))
+
+
+_CALLS: dict[str, Callable[..., Any]] = {
+    "remove": lambda index, key: index.remove(key),
+    "cas": _cas,
+    "durable": lambda index, *args: index.put(*args, durable=True),
+    "reader": _reader,
+    "writer": _writer,
+    "readers": _readers,
+    "writers": _writers,
+    "batch": _batch,
+    "look": _look,
+    "watch": _watch,
+}
+_FILES: dict[str, Callable[..., Any]] = {
+    "copy": lambda path: rowex.copy(path, elsewhere(path)),
+    "salvage": _salvage,
+    "build": lambda path, items: rowex.build(elsewhere(path), items),
+    "destroy": rowex.destroy,
+    "read only": _read_only,
+    "await checkpoint": lambda path: eventually(Path(f"{path}-checkpoint").exists),
+    "away": lambda path: rowex.rename(path, elsewhere(path)),
+    "back": lambda path: rowex.rename(elsewhere(path), path),
+}
 
 
 def outcomes(state: State, step: Step) -> list[State]:
     """The states that the step goes through, the one before it first and the one after it last."""
     name, *args = step
     match name:
-        case "put" | "insert" | "setdefault" | "durable" | "writer" | "thread":
+        case "aside":
+            return outcomes(state, args[0])
+        case "put" | "insert" | "setdefault" | "durable" | "writer":
             return [state, {**state, args[0]: args[1]}]
         case "remove" | "pop":
             return [state, without(state, args[0])]
@@ -54,6 +158,14 @@ def outcomes(state: State, step: Step) -> list[State]:
             return [state, *(without(state, key) for key in state)]
         case "cas":
             return [state, without(state, args[0]) if args[2] is None else {**state, args[0]: args[2]}]
+        case "destroy":
+            return [state, {}]
+        case "refused":
+            return [state]
+        case "either":
+            return outcomes(state, args[0])
+        case "writers":
+            return [{**state, **dict(args[0][:i])} for i in range(len(args[0]) + 1)]
         case "batch":
             changed = {**state, **dict(args[0])}
             return [state, {key: value for key, value in changed.items() if value is not None}]
@@ -68,6 +180,12 @@ def outcomes(state: State, step: Step) -> list[State]:
 def without(state: State, *gone: bytes) -> State:
     """The state less some keys."""
     return {key: value for key, value in state.items() if key not in gone}
+
+
+def last_of(state: State, step: Step) -> list[State]:
+    """The states that it may leave when it has returned."""
+    every = outcomes(state, step)
+    return every[1:] if step[0] == "popitem" else every if step[0] == "either" else every[-1:]
 
 
 def touched(steps: list[Step]) -> list[bytes]:

@@ -15,11 +15,14 @@ import pytest
 
 from conftest import SEED
 from crash_client import Driver
-from crash_scenarios import SCENARIOS, variants
+from crash_scenario import variants
+from crash_scenarios import SCENARIOS
 
-CASES = [(name, how) for name, scenario in SCENARIOS.items() for how in variants(scenario)]
+# Where one stands still for seconds: scripts/crashpoints.
+CASES = [(name, how) for name, each in SCENARIOS.items() for how in variants(each) if each.patience_s < 1]
 # Alone, and with few points, at every point; else a sample, of as many places as it can be.
 WANTED = {"alone": 16, "held": 12, "busy": 6, "grandchild": 16}
+WANTED_OF_TWO = 4
 SMALL = {"alone": 64}
 GRANDCHILD = ("insert into Node4", "grow 4 to 16", "split a path", "remove and merge a path", "compact")
 
@@ -40,6 +43,8 @@ def die(driver: Driver, folder: Path, long_run: bool) -> Callable[[str, str], No
         work = folder / "work"
         work.mkdir()
         wanted, timeout_s = (0, 3000) if long_run else (WANTED[variant], 60)
+        if wanted and SCENARIOS[name].role != "dies":
+            wanted = WANTED_OF_TWO
         small = SMALL.get(variant, 0)
         plan = {"wanted": wanted, "small": small}
         reply = driver.ask(timeout_s, name=name, variant=variant, folder=str(work), seed=str(SEED), plan=plan)

@@ -6,6 +6,8 @@
 void rx_crash_arm(uint64_t n);     /* count from now on; die (SIGKILL) before the n-th, 0: only count */
 void rx_crash_stop(uint64_t n, uint64_t times); /* the same, but stand still (SIGSTOP) there, and at those after it */
 uint64_t rx_crash_count(void);     /* points since rx_crash_arm() */
+/* From the next arming on, besides: stand still once, at the n-th of all points; 0: never. */
+void rx_crash_halt(uint64_t n);
 /*
  * From the next arming on only points of this place count, 0: all.  A place is where the core
  * calls, in bytes from rx_crash_count().

@@ -145,14 +145,19 @@ static uint64_t *rx_points = &rx_own_points; /* since rx_crash_arm() */
 static uint64_t rx_die_at;                   /* 0: never */
 static int rx_counting;
 static uint64_t rx_stops; /* from there on so often stand still instead */
-static int64_t rx_only;   /* a place, 0: any */
+static uint64_t rx_passed, rx_halt_at; /* of any place */
+static int64_t rx_only;                /* a place, 0: any */
 static int32_t *rx_trail;
 static uint64_t rx_trail_room;
 
 void rx_crashpoint_of(const void *from)
 {
     int64_t place = (int64_t)((uintptr_t)from - (uintptr_t)&rx_crash_count);
-    if (!rx_counting || (rx_only && rx_only != place))
+    if (!rx_counting)
+        return;
+    if (__atomic_add_fetch(&rx_passed, 1, __ATOMIC_RELAXED) == rx_halt_at)
+        kill(getpid(), SIGSTOP);
+    if (rx_only && rx_only != place)
         return;
     uint64_t n = __atomic_add_fetch(rx_points, 1, __ATOMIC_RELAXED);
     if (n <= rx_trail_room)
@@ -165,15 +170,17 @@ void rx_crashpoint_of(const void *from)
             pause();
     }
 }
-void rx_crashpoint(void) { rx_crashpoint_of(__builtin_return_address(0)); }
+__attribute__((noinline)) void rx_crashpoint(void) { rx_crashpoint_of(__builtin_return_address(0)); }
 void rx_crash_stop(uint64_t n, uint64_t times)
 {
     __atomic_store_n(rx_points, 0, __ATOMIC_RELAXED);
+    rx_passed = 0;
     rx_die_at = n;
     rx_stops = times;
     rx_counting = 1;
 }
 void rx_crash_arm(uint64_t n) { rx_crash_stop(n, 0); }
+void rx_crash_halt(uint64_t n) { rx_halt_at = n; }
 void rx_crash_only(int64_t place) { rx_only = place; }
 void rx_crash_trail(uint64_t *to, uint64_t room)
 {
