@@ -228,8 +228,9 @@ static int rx_unlink_made(const struct rx_exclusive *x, const uint8_t uuid[16])
 }
 
 /*
- * The data file goes first: sidecars without it mean nothing (R6), while a data file that
- * lost its log could not be recovered.  NAME-lock, whose locks keep others out, goes last.
+ * What the dead left goes first: nobody needs it, and without the data file nobody knows whose it
+ * is.  Then the data file: sidecars without it mean nothing (R6), while a data file that lost its
+ * log could not be recovered.  NAME-lock, whose locks keep others out, goes last.
  */
 int rx_destroy(const char *path)
 {
@@ -239,9 +240,9 @@ int rx_destroy(const char *path)
     if (rc)
         return rc;
     bool known = rx_sys_pread(x.data_fd, uuid, sizeof uuid, offsetof(struct rx_super, uuid)) == (ssize_t)sizeof uuid;
-    rc = rx_sys_unlinkat(x.dir_fd, x.name, 0) == 0 ? RX_OK : rx_os("remove", path);
-    if (rc == RX_OK && known)
-        rc = rx_unlink_made(&x, uuid);
+    rc = known ? rx_unlink_made(&x, uuid) : RX_OK;
+    if (rc == RX_OK)
+        rc = rx_sys_unlinkat(x.dir_fd, x.name, 0) == 0 ? RX_OK : rx_os("remove", path);
     if (rc == RX_OK)
         rc = rx_unlink_side(&x, "-checkpoint");
     if (rc == RX_OK)
