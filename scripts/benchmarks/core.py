@@ -31,6 +31,9 @@ LABELS = {
     "compacted_lookup_hit_ns": ("after compact: lookup, random, present", "ns"),
     "compacted_scan_ns": ("after compact: full scan, an item", "ns"),
     "compacted_disk_bytes_per_key": ("after compact: disk blocks, a key", "bytes"),
+    "build_sorted_ns": ("build of sorted integers, synced, a key", "ns"),
+    "built_disk_bytes_per_key": ("after build: disk blocks, a key", "bytes"),
+    "put_sorted_ns": ("put of sorted integers into an empty index, a key", "ns"),
     "put_many_32_ns": ("put_many of 32 new keys, a key", "ns"),
     "replace_many_32_ns": ("put_many of 32 present keys, a key", "ns"),
     "remove_ns": ("remove", "ns"),
@@ -89,6 +92,8 @@ def measure(count: int, folder: Path) -> dict[str, float]:
     program, path = compile_native(folder), folder / "core.rowex"
     figures = run(program, "measure", path, str(count))
     figures["open_clean_ms"] = statistics.median(run(program, "open", path)["open_ms"] for _ in range(OPENS))
+    remove(path)
+    figures |= run(program, "sorted", path, str(count))
     remove(path)
     killed = min(count, KILLED_KEYS)
     times = []

@@ -5,6 +5,7 @@
  *     native measure FILE COUNT    fills a new file, measures, closes; one JSON object
  *     native die FILE COUNT        fills a new file and kills itself with SIGKILL
  *     native open FILE             opens and gets the first key; one JSON object
+ *     native sorted FILE COUNT     builds an index of sorted integers; puts them into an empty one
  *
  * Keys are the first COUNT outputs of one generator, which never gives one twice, so that
  * every command knows them; absent keys come after those.  They are laid out in the order
@@ -280,6 +281,53 @@ static void measure(const char *path, size_t n)
     free(misses);
 }
 
+static int ascending(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return (x > y) - (x < y);
+}
+
+static double build(const struct rx_options *o, const struct rx_column *column, size_t n)
+{
+    rx_building *b;
+    size_t done;
+    double start = now_ns();
+    must(rx_building_open(o, &b), "building");
+    must(rx_building_add(b, column, column, 0, n, &done), "building");
+    must(rx_building_finish(b), "building");
+    double spent = now_ns() - start;
+    rx_building_close(b);
+    must_be(done == n, "the builder stopped early");
+    return spent;
+}
+
+static double put_column(rx_index *h, const struct rx_column *column, size_t n)
+{
+    size_t done;
+    double start = now_ns();
+    must(rx_put_columns(h, NULL, column, column, 0, n, 0, 1, WAIT_NS, &done, NULL), "put_columns");
+    return now_ns() - start;
+}
+
+/* Integers in key order: built at once (synced, that is), and put into an index that is there. */
+static void measure_sorted(const char *path, size_t n)
+{
+    uint64_t state = SEED, *keys = make_keys(&state, n);
+    struct rx_options o = {.path = path, .mode = 'n', .durability = 1, .checksum = -1, .max_size = UINT64_MAX,
+                           .fences = -1, .umask_mode = 0666};
+    struct rx_column column = {.form = RX_F_UNSIGNED, .plain = 1, .width = 8, .data = keys};
+    qsort(keys, n, sizeof *keys, ascending);
+    printf("{\"sorted_keys\": %zu", n);
+    figure("build_sorted_ns", build(&o, &column, n) / (double)n);
+    figure("built_disk_bytes_per_key", disk_bytes(path) / (double)n);
+    rx_index *h = open_index(path, 'n');
+    figure("put_sorted_ns", put_column(h, &column, n) / (double)n);
+    must_be(scan_all(h, n) > 0, "the clock stands still");
+    close_index(h);
+    printf("}\n");
+    free(keys);
+}
+
 static void die(const char *path, size_t n)
 {
     uint64_t state = SEED, *keys = make_keys(&state, n);
@@ -304,12 +352,14 @@ int main(int argc, char **argv)
 {
     if (argc == 4 && strcmp(argv[1], "measure") == 0 && atoll(argv[3]) > 0)
         measure(argv[2], strtoull(argv[3], NULL, 10));
+    else if (argc == 4 && strcmp(argv[1], "sorted") == 0)
+        measure_sorted(argv[2], strtoull(argv[3], NULL, 10));
     else if (argc == 4 && strcmp(argv[1], "die") == 0)
         die(argv[2], strtoull(argv[3], NULL, 10));
     else if (argc == 3 && strcmp(argv[1], "open") == 0)
         open_and_get(argv[2]);
     else {
-        fprintf(stderr, "usage: native measure FILE COUNT | die FILE COUNT | open FILE\n");
+        fprintf(stderr, "usage: native measure FILE COUNT | sorted FILE COUNT | die FILE COUNT | open FILE\n");
         return 2;
     }
     return 0;

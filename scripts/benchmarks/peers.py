@@ -10,9 +10,11 @@ survive the death of the process, gdbm perhaps not.
 from __future__ import annotations
 
 import itertools
+import shutil
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,10 @@ class Store:
     range_of: Callable[[bytes, int], object] | None = None  # so many items from a key on
     prefix_of: Callable[[bytes], object] | None = None  # all items whose keys begin so
     loaded: Callable[[], object] = tuple  # called once between put_many and the rest
+    append: Callable[[Pairs], object] | None = None  # pairs in key order, all behind what is there; None: put_many
+    compact: Callable[[], object] | None = None  # gives back what is not used
+    put_columns: Callable[[Any, Any], object] | None = None  # arrays: of numbers as keys, of bytes
+    get_columns: Callable[[Any, int], object] | None = None  # an array of numbers; bytes of each value
     shared: bool = False  # several processes may have it open
     threads: bool = True  # several threads may use this handle
     key: Callable[[bytes], Any] | None = None  # what stands for the workload's key
@@ -63,9 +69,14 @@ def rowex_store(folder: Path, durability: str, keys: str = "bytes", key: Callabl
     import rowex
 
     index: Any = rowex.open(folder / "index.rowex", durability=durability, keys=keys)
+    whole = keys == "int"
     by_prefix = None if keys == "int" else (lambda prefix: list(index.scan(prefix=prefix)))
     return Store(
         prefix_of=by_prefix,
+        append=index.load,
+        compact=index.compact,
+        put_columns=index.load if whole else None,
+        get_columns=(lambda numbers, size: index.get_many(numbers, dtype=f"S{size}")) if whole else None,
         shared=True,
         key=key,
         put=index.put,
@@ -79,11 +90,23 @@ def rowex_store(folder: Path, durability: str, keys: str = "bytes", key: Callabl
     )
 
 
-def open_lmdb(folder: Path) -> Store:
-    """A transaction a call, as its documentation has it."""
+def build_rowex(folder: Path, pairs: Pairs, durability: str = "process", keys: str = "bytes") -> None:
+    """The one call for it; it syncs the file, which its peers do not."""
+    import rowex
+
+    rowex.build(folder / "index.rowex", pairs, codecs=(keys, "bytes"), durability=durability)
+
+
+def lmdb_env(folder: Path) -> Any:
+    """Without syncs, and with a writable map."""
     import lmdb
 
-    env = lmdb.open(str(folder / "lmdb"), map_size=1 << 34, sync=False, metasync=False, writemap=True)
+    return lmdb.open(str(folder / "lmdb"), map_size=1 << 34, sync=False, metasync=False, writemap=True)
+
+
+def open_lmdb(folder: Path) -> Store:
+    """A transaction a call, as its documentation has it."""
+    env = lmdb_env(folder)
 
     def put(key: bytes, value: bytes) -> None:
         with env.begin(write=True) as transaction:
@@ -92,6 +115,17 @@ def open_lmdb(folder: Path) -> Store:
     def put_many(pairs: Pairs) -> None:
         with env.begin(write=True) as transaction, transaction.cursor() as cursor:
             cursor.putmulti(pairs)
+
+    def append(pairs: Pairs) -> None:
+        with env.begin(write=True) as transaction, transaction.cursor() as cursor:
+            cursor.putmulti(pairs, append=True)
+
+    def compact() -> None:
+        """Its way to a smaller file: a copy, which takes the other's place."""
+        (folder / "smaller").mkdir()
+        env.copy(str(folder / "smaller"), compact=True)
+        shutil.rmtree(folder / "lmdb")
+        (folder / "smaller").rename(folder / "lmdb")
 
     def get(key: bytes) -> object:
         with env.begin() as transaction:
@@ -119,14 +153,23 @@ def open_lmdb(folder: Path) -> Store:
             cursor.set_range(prefix)
             return list(itertools.takewhile(lambda item: item[0].startswith(prefix), cursor))
 
-    return Store(put_many, get, env.close, put, delete, get_many, scan, range_of, prefix_of, shared=True)
+    return Store(
+        put_many, get, env.close, put, delete, get_many, scan, range_of, prefix_of, append=append, compact=compact,
+        shared=True,
+    )  # fmt: skip
+
+
+def build_lmdb(folder: Path, pairs: Pairs) -> None:
+    """One transaction, each key behind the last."""
+    store = open_lmdb(folder)
+    if store.append:
+        store.append(pairs)
+    store.close()
 
 
 def open_lmdb_held(folder: Path) -> Store:
     """Reads in one transaction that is never given back: the fastest, but it sees no news and pins garbage."""
-    import lmdb
-
-    env = lmdb.open(str(folder / "lmdb"), map_size=1 << 34, sync=False, metasync=False, writemap=True)
+    env = lmdb_env(folder)
 
     def put_many(pairs: Pairs) -> None:
         with env.begin(write=True) as transaction, transaction.cursor() as cursor:
@@ -180,6 +223,7 @@ def open_sqlite(folder: Path) -> Store:
         ).fetchall(),
         shared=True,
         threads=False,
+        compact=lambda: base.execute("VACUUM") and base.execute("PRAGMA wal_checkpoint(TRUNCATE)"),
         delete=lambda key: base.execute("DELETE FROM t WHERE k = ?", (key,)),
         close=base.close,
     )
@@ -203,6 +247,7 @@ def open_plyvel(folder: Path) -> Store:
         scan=base.iterator,
         range_of=lambda key, count: list(itertools.islice(base.iterator(start=key), count)),
         prefix_of=lambda prefix: list(base.iterator(prefix=prefix)),
+        compact=base.compact_range,
         delete=base.delete,
         close=base.close,
     )
@@ -227,9 +272,25 @@ def open_rocksdict(folder: Path) -> Store:
         get_many=lambda keys: base.get([*keys]),
         scan=base.items,
         range_of=lambda key, count: list(itertools.islice(base.items(from_key=key), count)),
+        compact=lambda: base.compact_range(None, None),
         delete=base.delete,
         close=base.close,
     )
+
+
+def build_rocksdict(folder: Path, pairs: Pairs) -> None:
+    """A file of sorted items that is taken in as it is, as its documentation advises."""
+    import rocksdict
+
+    options = rocksdict.Options(raw_mode=True)
+    writer = rocksdict.SstFileWriter(options)
+    writer.open(str(folder / "sorted.sst"))
+    for key, value in pairs:
+        writer[key] = value
+    writer.finish()
+    base = rocksdict.Rdict(str(folder / "rocksdict"), options)
+    base.ingest_external_file([str(folder / "sorted.sst")])
+    base.close()
 
 
 def open_gdbm(folder: Path) -> Store:
@@ -253,6 +314,7 @@ def open_gdbm(folder: Path) -> Store:
         put_many=put_many,
         get=base.get,
         scan=scan,
+        compact=base.reorganize,
         delete=base.__delitem__,
         close=base.close,
     )
@@ -311,6 +373,7 @@ def open_berkeley(folder: Path) -> Store:
         get=base.get,
         scan=scan,
         range_of=range_of,
+        compact=lambda: base.compact(flags=bdb.DB_FREE_SPACE),
         delete=base.delete,
         close=base.close,
         threads=False,
@@ -368,4 +431,14 @@ PEERS: dict[str, Callable[[Path], Store]] = {
     "berkeleydb": open_berkeley,
     "dict": open_dict,
     "SortedDict": open_sorted,
+}
+
+# A new store of pairs in key order, where there is a better way than opening one and put_many.
+BUILDERS: dict[str, Callable[[Path, Pairs], object]] = {
+    "rowex": build_rowex,
+    "rowex batch": partial(build_rowex, durability="batch"),
+    "rowex str": partial(build_rowex, keys="str"),
+    "rowex int": partial(build_rowex, keys="int"),
+    "lmdb": build_lmdb,
+    "rocksdict": build_rocksdict,
 }

@@ -5,12 +5,14 @@ What is printed: the machine, and tables that are Markdown and readable as they 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import platform
 import statistics
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from .core import LABELS
 from .rounds import Times
@@ -18,7 +20,8 @@ from .rows import ROWS
 
 IN_MEMORY = ("dict", "SortedDict")
 MILLISECONDS = ("open", "stall get", "stall put")
-PACKAGES = ("rowex", "lmdb", "plyvel", "rocksdict", "diskcache", "sortedcontainers", "berkeleydb")
+PACKAGES = ("rowex", "lmdb", "plyvel", "rocksdict", "diskcache", "sortedcontainers", "berkeleydb", "numpy")
+INSTRUCTIONS = Path(__file__).with_name("instructions.json")
 
 
 def machine(folder: Path) -> dict[str, str]:
@@ -105,6 +108,8 @@ def spread_table(times: Times) -> str:
     """How far the rounds lie apart: the largest less the smallest, in percent of the median."""
     lines = [["spread, %", *times]]
     for row, label in ROWS.items():
+        if not any(row in rows for rows in times.values()):
+            continue
         cells = [label]
         for rows in times.values():
             found = rows.get(row)
@@ -123,29 +128,66 @@ def native_table(figures: dict[str, float]) -> str:
     return table(lines)
 
 
-def document(path: Path, machine: dict[str, str], figures: dict[str, float] | None, tables: dict[str, Times]) -> None:
+def instructions_table() -> str:
+    """What scripts/instructions counted, as committed."""
+    lines = [["core alone, an operation", "instructions", "last-level misses, simulated"]]
+    for loop, figures in json.loads(INSTRUCTIONS.read_text(encoding="ascii")).items():
+        lines.append([loop, number(figures["instructions"]), number(figures["misses"])])
+    return table(lines)
+
+
+def durable_table(figures: dict[str, Any]) -> str:
+    """What scripts/bench-durable measured: a durable put, alone and in a crowd."""
+    lines = [["durable put", "one thread, us", "a crowd, puts a second"]]
+    for name, times in figures["alone_us"].items():
+        crowd = figures["crowd_per_s"].get(name)
+        lines.append([name, number(statistics.median(times)), f"{statistics.median(crowd):,.0f}" if crowd else ""])
+    return table(lines)
+
+
+def document(
+    path: Path,
+    machine: dict[str, str],
+    tables: dict[str, Times],
+    targets: str,
+    native: dict[str, float] | None,
+    durable: dict[str, Any] | None,
+) -> None:
     """
     Write docs/benchmarks.md.
 
     Args:
         path: Of the document.
         machine: Of machine().
-        figures: Of the native part, if it was run.
         tables: Of rounds.measure(), by title.
+        targets: Of targets_table().
+        native: Of the native part, if it was run.
+        durable: What scripts/bench-durable --json wrote, if it was run.
     """
     out = [
         "# Benchmarks",
-        "Made by `scripts/bench --document`, from one run of `scripts/bench`; losses are in it. Durability has its own:"
-        " `scripts/bench-durable`, whose figures are in the README.",
+        "Made by `scripts/bench --document`, from one run of `scripts/bench`; losses are in it. Durable puts are"
+        " measured by `scripts/bench-durable`.",
         "\n".join(f"- {key}: {value}" for key, value in machine.items()),
         "Nanoseconds, medians of the rounds, unless a row says otherwise. `rowex` has no log, like its peers, none of"
         " which syncs here; `rowex batch` is the default, with one. The last column is the best peer that keeps a file:"
         " its figure in Rowex's of the same run, above 1 where Rowex is ahead. Longest waits are single worst cases,"
-        " with the scheduler's whims. `lmdb held` reads in one transaction that is never given back: it sees no news.",
+        " with the scheduler's whims. `lmdb held` reads in one transaction that is never given back: it sees no news."
+        " A load at once is the peer's own best way: `rowex.build`, which alone of all syncs what it made; lmdb's"
+        " append; where there is none, put_many.",
         "![ratios to the best peer](benchmarks.svg)",
+        "## What it set out to reach",
+        "Ratios are how many times as fast as the peer named, in the same run; of lmdb's two ways the faster counts.",
+        targets,
     ]
     for title, times in tables.items():
         out += [f"## {title}", python_table(times), "How far the rounds lie apart:", spread_table(times)]
-    if figures:
-        out += ["## The core from C", native_table(figures)]
+    if native:
+        out += ["## The core from C", native_table(native)]
+    out += [
+        "Counted by callgrind (`scripts/instructions`), which no load of the machine changes:",
+        instructions_table(),
+    ]
+    if durable:
+        out += ["## Durable puts", durable_table(durable)]
     path.write_text("\n\n".join(out) + "\n", encoding="utf-8")

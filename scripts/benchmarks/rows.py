@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from . import crowd
-from .peers import Store
+from .peers import BUILDERS, PEERS, Store
 from .workloads import YCSB, Data, requests
 
 T = TypeVar("T")
@@ -31,18 +31,25 @@ ROWS = {
     "get made": "get, keys made for each call",
     "get miss": "get, random, absent",
     "get_many": "get_many of 100, a key",
+    "get_many 1000": "get_many of 1000, a key",
+    "get_columns": "get_many of an array, on one core, a key",
     "scan": "full scan, an item",
     "range": "range of 100, a range",
     "prefix": "items with a prefix, an item",
     "put": "put, a new key",
-    "put_many": "put_many of 1000 in random order, a key",
-    "load sorted": "put_many of 1000 in key order, a key",
+    "put_many": "load in random order, put_many of 1000, a key",
+    "load sorted": "load in key order, put_many of 1000, a key",
+    "bulk sorted": "load in key order at once, a key",
+    "append": "load in key order behind what is there, a key",
+    "put_columns": "load of sorted arrays, on one core, a key",
     "delete": "delete, a key",
     "open": "open to the first get",
     "disk": "disk blocks, bytes a key",
+    "compacted": "disk blocks after compacting, bytes a key",
     "memory": "peak memory, mapped pages included, bytes a key",
-    "threads get_many": "get_many of 100 by two threads, a key",
+    "threads get_many": "get_many of 1000 by two threads, a key",
     "processes get": "get, random, by two processes, a key",
+    "processes put": "put over what is there, random, by two processes, a key",
     "beside get": "get, random, while another process puts",
     "beside put": "put, while another process gets",
     "stall get": "longest get while another process loads",
@@ -120,19 +127,20 @@ def memory(what: str) -> int:
 class Unit:
     """One peer, one workload: the data as the peer wants it, and what is measured."""
 
-    def __init__(self, open_: Callable[[Path], Store], folder: Path, data: Data, budget_s: float) -> None:
+    def __init__(self, name: str, folder: Path, data: Data, budget_s: float) -> None:
         """
         Prepare.
 
         Args:
-            open_: Opens the peer's store in a folder, made if missing.
+            name: Of the peer.
             folder: Empty, for its files.
             data: Keys and values.
             budget_s: Seconds for each row but the loads.
         """
-        self.open, self.folder, self.data, self.budget = open_, folder, data, budget_s
+        self.open, self.build = PEERS[name], BUILDERS.get(name)
+        self.folder, self.data, self.budget = folder, data, budget_s
         self.row: dict[str, float] = {}
-        probe = open_(self._room("probe"))
+        probe = self.open(self._room("probe"))
         self.key: Callable[[bytes], Any] = probe.key or bytes
         probe.close()
 
@@ -160,17 +168,25 @@ class Unit:
             self.row["memory"] = max(0, memory("VmHWM") - before) / len(self.data.keys)
         finally:
             store.close()
-        self._sorted()
+        if store.put:
+            self._sorted()
+            self._columns()
         if disk_bytes(main):
             self._reopened(main)
         if store.shared:
             self.row |= crowd.processes(self.open, main, self._keys(self.data.probes), self.budget)
             self.row |= crowd.growth(self.open, self._room("growth"), self._pairs(self.data.keys), self.budget)
+        if store.compact:
+            self._compacted(main)
         return self.row
 
     def _load(self, store: Store, main: Path) -> None:
-        pairs = self._pairs(self.data.keys)
-        self.row["put_many"] = timed(batches(store.put_many, pairs, 1000), float("inf"))[0]
+        keys = self.data.keys  # pairs are made batch by batch: the peak of memory is to be the peer's
+        pieces = (
+            (len(part), partial(store.put_many, self._pairs(part)))
+            for part in (keys[at : at + 1000] for at in range(0, len(keys), 1000))
+        )
+        self.row["put_many"] = timed(pieces, float("inf"))[0]
         if size := disk_bytes(main):
             self.row["disk"] = size / len(self.data.keys)
         store.loaded()
@@ -182,11 +198,46 @@ class Unit:
             raise AssertionError("an absent key was found")
 
     def _sorted(self) -> None:
-        room = self._room("sorted")
-        store = self.open(room)
+        """In key order: in batches, in two halves; at once; the second half behind the first."""
         pairs = self._pairs(sorted(self.data.keys))
-        self.row["load sorted"] = timed(batches(store.put_many, pairs, 1000), float("inf"))[0]
+        half = len(pairs) // 2
+        store = self.open(self._room("sorted"))
+        first, second = (timed(batches(store.put_many, part, 1000), float("inf"))[0] * len(part)
+                         for part in (pairs[:half], pairs[half:]))  # fmt: skip
+        self.row["load sorted"] = self.row["bulk sorted"] = (first + second) / len(pairs)
+        self.row["append"] = second / (len(pairs) - half)
         store.close()
+        if self.build:
+            build, room = self.build, self._room("bulk")
+            self.row["bulk sorted"] = timed([(len(pairs), lambda: build(room, pairs))], float("inf"))[0]
+        if store.append:
+            store = self.open(self._room("append"))
+            store.put_many(pairs[:half])
+            self.row["append"] = timed([(len(pairs) - half, partial(store.append or tuple, pairs[half:]))], 1)[0]
+            store.close()
+
+    def _columns(self) -> None:
+        """Sorted numbers and their values as arrays: into an empty store, and back in random order."""
+        store, cores = self.open(self._room("columns")), os.sched_getaffinity(0)
+        if store.put_columns and store.get_columns:
+            import numpy
+
+            os.sched_setaffinity(0, {min(cores)})  # or it would use all
+            numbers = numpy.array(self._keys(sorted(self.data.keys)))
+            values = numpy.frombuffer(b"".join(map(self.data.value_of, sorted(self.data.keys))), f"V{self.data.value}")
+            self.row["put_columns"] = timed([(len(numbers), partial(store.put_columns, numbers, values))], 1)[0]
+            wanted = numpy.array(self._keys(self.data.probes))
+            self.row["get_columns"] = timed([(len(wanted), partial(store.get_columns, wanted, self.data.value))], 1)[0]
+            os.sched_setaffinity(0, cores)
+        store.close()
+
+    def _compacted(self, main: Path) -> None:
+        store = self.open(main)
+        if store.compact and store.scan:
+            count = sum(1 for _ in store.scan())
+            store.compact()
+            store.close()
+            self.row["compacted"] = disk_bytes(main) / count
 
     def _made(self, store: Store) -> None:
         """Keys that nobody has hashed or touched before: cut out of one buffer for each call."""
@@ -203,13 +254,14 @@ class Unit:
 
     def _reads(self, store: Store) -> None:
         probes, misses = self._keys(self.data.probes), self._keys(self.data.misses)
-        hot, count = [probes[len(probes) // 2]] * len(probes), len(probes)
+        hot, count = [probes[len(probes) // 2]] * len(probes), len(self.data.keys)
         self.row["get hot"] = timed(each(store.get, hot), self.budget)[0]
         self.row["get hit"] = timed(each(store.get, probes), self.budget)[0]
         self.row["get miss"] = timed(each(store.get, misses), self.budget)[0]
         self._made(store)
         if store.get_many:
             self.row["get_many"] = timed(batches(store.get_many, probes, 100), self.budget)[0]
+            self.row["get_many 1000"] = timed(batches(store.get_many, probes, 1000), self.budget)[0]
             if store.threads:
                 self.row["threads get_many"] = crowd.threads(store.get_many, probes, self.budget)
         if store.scan:
@@ -274,7 +326,7 @@ class Unit:
         self.row["open"] = sorted(times)[2]
 
 
-def one_unit(open_: Callable[[Path], Store], folder: Path, data: Data, budget_s: float) -> dict[str, float]:
+def one_unit(name: str, folder: Path, data: Data, budget_s: float) -> dict[str, float]:
     """
     All rows of one peer over one workload, in a child process, so that memory is its own.
 
@@ -288,7 +340,7 @@ def one_unit(open_: Callable[[Path], Store], folder: Path, data: Data, budget_s:
         gc.disable()
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # VmHWM begins here
         try:
-            return Unit(open_, folder, data, budget_s).run()
+            return Unit(name, folder, data, budget_s).run()
         except ImportError as error:
             return {"left out": str(error)}
 

@@ -5,15 +5,16 @@ What is stored: keys of four shapes, values of two sizes; and what YCSB asks for
 from __future__ import annotations
 
 import random
-from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import accumulate, islice
+from functools import cache
+from itertools import islice
 
 SHAPES = ("random8", "dense8", "mail", "url")
 NAMES = "anna ben carla david elif farid greta hugo ines jan kofi lena mara nils olga pablo rosa sven tara uwe".split()
 HOSTS = "example.com mail.example.org post.example.net uni.example.edu work.example.io".split()
 PARTS = "articles images static users products reviews archive download search category tag page api v1 v2".split()
+ASKED = 1_000_000  # look-ups are timed for a second or so
 ZIPF = 0.99  # YCSB's constant
 
 
@@ -24,7 +25,7 @@ class Data:
     shape: str
     value: int  # bytes
     keys: list[bytes]
-    probes: list[bytes]  # the keys in another order
+    probes: list[bytes]  # as many of the keys as are asked for, in another order
     misses: list[bytes]
     fresh: list[bytes]  # to be put one by one
     prefixes: list[bytes]  # of some dozens of keys each, where the shape has such
@@ -45,7 +46,7 @@ def _mail(dice: random.Random) -> bytes:
 
 def _url(dice: random.Random) -> bytes:
     path = "/".join(dice.choice(PARTS) for _ in range(dice.randint(1, 7)))
-    return f"https://{dice.choice(HOSTS)}/{path}/{dice.randrange(10_000_000):x}"[:120].encode()
+    return f"https://www.{dice.choice(HOSTS)}/{path}/{dice.randrange(10_000_000):07x}"[:120].encode()
 
 
 def _distinct(make: Callable[[], bytes]) -> Iterator[bytes]:
@@ -68,8 +69,8 @@ def make_data(shape: str, value: int, count: int, seed: int) -> Data:
         seed: For all choices.
     """
     dice = random.Random(seed)
-    fresh = min(count // 2, 500_000)
-    total, makers = 2 * count + fresh, {"mail": _mail, "url": _url}
+    fresh, asked = min(count // 2, 500_000), min(count, ASKED)
+    total, makers = count + asked + fresh, {"mail": _mail, "url": _url}
     if shape == "dense8":
         every = [number.to_bytes(8, "big") for number in range(total)]
         dice.shuffle(rest := every[count:])
@@ -78,13 +79,22 @@ def make_data(shape: str, value: int, count: int, seed: int) -> Data:
         every = list(islice(_distinct(lambda: dice.randbytes(8)), total))
     else:
         every = list(islice(_distinct(lambda: makers[shape](dice)), total))
-    keys, misses = every[:count], every[count : 2 * count]
+    keys, misses = every[:count], every[count : count + asked]
     cut = {"random8": 2, "dense8": 7}.get(shape)
     some = dice.sample(keys, min(count, 2000))
     prefixes = [
         key[:cut] if cut else key[: key.rindex(b"/" if shape == "url" else b".", 0, len(key) - 8) + 1] for key in some
     ]
-    return Data(shape, value, keys, dice.sample(keys, count), misses, every[2 * count :], prefixes)
+    return Data(shape, value, keys, dice.sample(keys, asked), misses, every[count + asked :], prefixes)
+
+
+@cache
+def zeta(count: int) -> float:
+    """The sum of 1/rank**ZIPF over all ranks: a thousand as they are, the rest by Euler and Maclaurin's formula."""
+    few = min(count, 1000)
+    head = sum(1 / rank**ZIPF for rank in range(1, few + 1))
+    tail = (count ** (1 - ZIPF) - few ** (1 - ZIPF)) / (1 - ZIPF)
+    return head + tail + (count**-ZIPF - few**-ZIPF) / 2 + ZIPF * (few ** (-ZIPF - 1) - count ** (-ZIPF - 1)) / 12
 
 
 def zipfian(count: int, draws: int, dice: random.Random) -> list[int]:
@@ -93,10 +103,17 @@ def zipfian(count: int, draws: int, dice: random.Random) -> list[int]:
 
     Source: Gray et al., "Quickly generating billion-record synthetic databases", SIGMOD 1994, as YCSB uses it.
     """
-    weights = list(accumulate(1 / rank**ZIPF for rank in range(1, count + 1)))
-    scatter = list(range(count))
-    dice.shuffle(scatter)
-    return [scatter[bisect_left(weights, dice.random() * weights[-1])] for _ in range(draws)]
+    whole, power = zeta(count), 1 / (1 - ZIPF)
+    eta = (1 - (2 / count) ** (1 - ZIPF)) / (1 - zeta(2) / whole)
+    out = []
+    for _ in range(draws):
+        share = dice.random()
+        if share * whole < 1 + 0.5**ZIPF:
+            rank = int(share * whole >= 1)
+        else:
+            rank = min(count - 1, int(count * (eta * share - eta + 1) ** power))
+        out.append(rank * 0x9E3779B97F4A7C15 % (1 << 64) % count)  # scattered
+    return out
 
 
 YCSB = {
