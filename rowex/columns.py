@@ -19,7 +19,7 @@ from __future__ import annotations
 import sys
 from array import array
 from collections.abc import Callable, Iterable, Iterator
-from itertools import accumulate, chain, pairwise
+from itertools import accumulate, pairwise
 from typing import Any, NoReturn, overload
 
 from rowex._native import ffi, lib
@@ -81,7 +81,7 @@ class Packed:
             A copy of them, packed.
         """
         rows = list(items)
-        return cls(b"".join(rows), array("q", chain((0,), accumulate(map(len, rows)))))
+        return cls(b"".join(rows), array("q", list(accumulate(map(len, rows), initial=0))))
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -232,7 +232,12 @@ def input_column(data: Any, what: str, codec: int, encode: Callable[[Any], bytes
     if not is_column(data):
         rows = list(data)
         plain = codec == BYTES and set(map(type, rows)) <= {bytes}
-        data = Packed.of(rows if plain else map(encode, rows))
+        if not plain:
+            rows = list(map(encode, rows))
+        if len(widths := set(map(len, rows))) == 1 and (width := widths.pop()):
+            pointer = ffi.from_buffer(b"".join(rows))
+            return Column(len(rows), FIXED, width, pointer, pointer)
+        data = Packed.of(rows)
     elif codec not in (BYTES, INT):
         _refuse(what, "only an index of bytes or int takes them; `raw` is the index of bytes below")
     elif isinstance(data, Packed) and codec == INT:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rowex._native import ffi, lib
 from rowex._slow_args import Wait
 from rowex.arrays import columns_of, put_items
-from rowex.codecs import Codec, key_codec, value_codec
+from rowex.codecs import BYTES, Codec, key_codec, value_codec
 from rowex.columns import Column
 from rowex.errors import raise_result
 from rowex.options import as_path, core_options
@@ -24,7 +24,8 @@ __all__ = ["build", "load_into"]
 
 Progress = Callable[[int], object]
 CHUNK_ITEMS = 65536  # some milliseconds of building
-PAIRS = 4096  # objects that are in the cache when they are looked at again
+PUT_PAIRS = 4096  # at once, and durable together where the handle waits for that
+BUILD_PAIRS = 512  # objects that are in the cache when they are looked at again
 OK, MISMATCH = int(lib.RX_OK), int(lib.RX_MISMATCH)
 
 
@@ -139,7 +140,7 @@ class _Building:
 
     def add_pairs(self, key: Codec[Any], value: Codec[Any], pairs: Iterator[Any]) -> Iterator[Any] | None:
         """Add pairs, up to the first that is out of order; the rest, or None."""
-        while chunk := list(islice(pairs, PAIRS)):
+        while chunk := list(islice(pairs, BUILD_PAIRS)):
             keys, contents = [name for name, _ in chunk], [content for _, content in chunk]
             with columns_of(key, value, keys, contents) as (key_column, value_column):
                 done = self.add(key_column, value_column)
@@ -177,8 +178,10 @@ def _put_columns(calls: Calls, keys: Column, values: Column, start: int, progres
 def _put_pairs(
     calls: Calls, key: Codec[Any], value: Codec[Any], pairs: Iterable[Any], count: int, progress: Progress | None
 ) -> int:
-    ticket, rest = 0, iter(pairs)
-    while chunk := [(key.encode(name), value.encode(content)) for name, content in islice(rest, PAIRS)]:
+    ticket, rest, plain = 0, iter(pairs), key is BYTES and value is BYTES
+    while chunk := list(islice(rest, PUT_PAIRS)):
+        if not plain:
+            chunk = [(key.encode(name), value.encode(content)) for name, content in chunk]
         ticket = calls.put_many(chunk)
         count += len(chunk)
         if progress is not None:
