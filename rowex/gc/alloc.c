@@ -190,9 +190,13 @@ static int rx_take_bump(struct rx_map *map, struct rx_arena *a, unsigned i, uint
     return RX_OK;
 }
 
+/* No list has just that size, or it is a large one: a larger cell is split; of the small ones the next does not fit. */
 static __attribute__((noinline)) int rx_take_other(struct rx_map *map, struct rx_arena *a, unsigned i, uint64_t size)
 {
-    for (unsigned c = rx_class_of(size); (c = rx_class_from(a, c)) < RX_CLASSES; c++) {
+    unsigned c = rx_class_of(size);
+    if (c + 2 <= RX_SMALL_CLASSES)
+        c += 2;
+    for (; (c = rx_class_from(a, c)) < RX_CLASSES; c++) {
         int rc = rx_take_from(map, a, i, c, size);
         if (rc != RX_I_GROW)
             return rc;
