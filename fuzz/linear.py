@@ -4,8 +4,9 @@ Records what threads of several processes do to a few keys, and asks whether it 
 
     fuzz/linear.py [--seed N] [--count ROUNDS] [--duration SECONDS] [--first ROUND]
 
-A round: processes with two threads each put, insert, remove, compare, take, read, scan and apply batches,
-on keys that share nodes; now and then one compacts the file or is killed.  Every call is noted in shared
+A round: processes with two threads each put, insert, remove, compare, take, read, scan, load and apply batches,
+on keys that share nodes; now and then one compacts the file, is killed, or is stopped for some milliseconds
+wherever it is, so that what it reads is replaced, freed and used again meanwhile.  Every call is noted in shared
 memory before it is made and after it returned, by the one monotonic clock.  The checker (tests/linear_history.py)
 then looks for an order that explains all results, promise P1.  What a scan yields of a key, and that it
 yields nothing, are reads of that key at some instant of the scan: that is P2, whose order and bounds the
@@ -32,10 +33,16 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
-from linear_client import (
+from linear_client import Client
+from linear_round import (
     CALLED,
+    CALLING,
+    CHURNED,
+    CLIENTS,
     EXPECTED,
+    FAILED,
     FIRST,
+    GO,
     KEY,
     KEYS,
     KIND,
@@ -44,33 +51,56 @@ from linear_client import (
     PROCESSES,
     PUT_MANY,
     READ_MANY,
+    READY,
     RESULT,
     RETURNED,
     SLOT,
+    STOPPED,
     THREADS,
     VALUE,
-    Client,
+    WORDS,
     Round,
     make,
     number_of,
 )
 
 import rowex
+import rowex.arrays
 from linear_history import BATCH, GET, NEVER, PUT, Op, TooHardError, overlap, violation
 from tools import die_with_parent
 
-WAIT_S = 60
+WAIT_S = 30
+AIM_S = 0.002
+STOP_S, HELD_S, CHURNS = 0.06, 0.01, 4  # somebody is stopped until the others have freed so many times, or for so long
+PER_FILE = 5  # rounds
 LEAST_OVERLAP = 0.01
+LIMIT = 10_000  # states: some seconds
+
+
+class Tally:
+    """What a run has done."""
+
+    def __init__(self) -> None:
+        self.rounds = self.operations = self.overlapping = self.killed = self.stopped = self.hard = self.batches = 0
+
+    def __str__(self) -> str:
+        share = self.overlapping / max(1, self.operations)
+        return (
+            f"{self.rounds} rounds: {self.operations} operations, {self.batches} of them batches; {share:.1%} ran "
+            f"while another changed their key; {self.killed} processes killed, {self.stopped} stopped for a while; "
+            f"{self.hard} undecided"
+        )
 
 
 def work(whole: Round, process: int) -> None:
     """A process: its threads begin together with everybody's."""
+    rowex.arrays.SHARE_ITEMS = rowex.arrays.GET_ITEMS = 4  # several threads for as few keys as there are
     index = rowex.open(whole.path)
     clients = [Client(whole, index, process * THREADS + i) for i in range(THREADS)]
     index.get(b"")
     threads = [threading.Thread(target=client.run) for client in clients]
-    whole.control[3 + process] = 1
-    while not whole.control[0]:
+    whole.control[READY + process] = 1
+    while not whole.control[GO]:
         time.sleep(0)
     for thread in threads:
         thread.start()
@@ -85,7 +115,7 @@ def work(whole: Round, process: int) -> None:
 def history(whole: Round) -> list[Op]:
     """The operations of the records."""
     ops = []
-    for client in range(PROCESSES * THREADS):
+    for client in range(CLIENTS):
         for i in range(OPERATIONS):
             at = whole.at(client, i)
             record = list(whole.words[at : at + SLOT])
@@ -115,20 +145,39 @@ def final_reads(whole: Round, index: Any) -> list[Op]:
     state = dict(index.scan())
     returned = time.monotonic_ns()
     assert len(index) == len(state), f"len {len(index)}, scan {len(state)}"
-    assert set(state) <= {*whole.keys, *whole.stable}, "keys that nobody wrote"
-    assert all(key in state for key in whole.stable), "a stable key is lost"
+    assert set(state) <= {*whole.keys, *whole.stable, *whole.own}, "keys that nobody wrote"
+    assert all(state.get(key) == whole.fixed for key in whole.stable), "a stable key is lost"
     return [
         Op(GET, called, returned, key, result=number_of(state.get(name)), client=99)
         for key, name in enumerate(whole.keys)
     ]
 
 
+def create(whole: Round, rng: random.Random) -> None:
+    """
+    A new file: logged or not, large or so small that it is copied all the time, empty or built.
+
+    Most are not logged: where there is a log, cells wait for it before they are used again.
+    """
+    durability = rng.choice(["process", "process", "process", "batch"])
+    small = {"capacity": 1 << 20} if rng.random() < 0.5 else {}
+    if rng.random() < 0.5:
+        rowex.open(whole.path, durability=durability, initial_size=1 << 20 if small else None, **small).close()
+        return
+    items = {key: make(i + 1) for i, key in enumerate([*whole.keys, *whole.stable])}
+    order = sorted(items)
+    if rng.random() < 0.3:
+        rng.shuffle(order)
+    rowex.build(whole.path, [(key, items[key]) for key in order], durability=durability, **small)
+    with rowex.open(whole.path) as index:
+        assert list(index.scan()) == sorted(items.items()), "not what was built"
+
+
 def begin(whole: Round, index: Any) -> dict[int, int]:
     """Only the round's own keys, the stable ones among them; what the others are."""
-    wanted = {*whole.keys, *whole.stable}
+    wanted = set() if whole.style == WORDS else {*whole.keys}  # words are all of one size
     index.remove_many([key for key in index if key not in wanted])
-    for key in whole.stable:
-        index.put(key, make(7))
+    index.put_many([(key, whole.fixed) for key in whole.stable])
     return {i: number_of(index.get(key)) for i, key in enumerate(whole.keys)}
 
 
@@ -141,43 +190,71 @@ def spawn(whole: Round, process: int) -> int:
         try:
             die_with_parent(parent)
             work(whole, process)
-            status = int(whole.control[2])
+            status = int(whole.control[FAILED])
         except BaseException:
             traceback.print_exc()
             sys.stderr.flush()
-            whole.control[2] = 1
+            whole.control[FAILED] = 1
         finally:
             os._exit(status)
     return pid
 
 
-def play(whole: Round) -> int:
-    """The processes do their work; how many were killed in it."""
-    pids = [spawn(whole, process) for process in range(PROCESSES)]
+def play(whole: Round, tally: Tally) -> None:
+    """The processes do their work, some of them stopped now and then, some killed."""
+    running = {spawn(whole, process): process for process in range(PROCESSES)}
     deadline = time.monotonic() + WAIT_S
-    while sum(whole.control[3 : 3 + PROCESSES]) < PROCESSES:
-        assert not whole.control[2], "a process failed before it began"
-        assert time.monotonic() < deadline, "the processes do not begin"
+    while sum(whole.control[READY : READY + PROCESSES]) < PROCESSES:
+        assert not whole.control[FAILED] or kill_all(running), "a process failed before it began"
+        assert time.monotonic() < deadline or kill_all(running), "the processes do not begin"
         time.sleep(0.0002)
-    whole.control[0] = 1
-    killed = 0
-    if whole.kills:
-        for pid in pids[: whole.rng.randrange(1, PROCESSES)]:
+    whole.control[GO] = 1
+    victims = list(running)[: whole.rng.randrange(1, PROCESSES)] if whole.kills else []
+    while running:
+        assert time.monotonic() < deadline or kill_all(running), "the processes do not end"
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        if pid:
+            del running[pid]
+            assert os.waitstatus_to_exitcode(status) in (0, -signal.SIGKILL) or kill_all(running), "a process failed"
+            continue
+        if victims:
             time.sleep(whole.rng.random() * 0.004)
-            os.kill(pid, signal.SIGKILL)
-            killed += 1
-    while pids:
-        assert time.monotonic() < deadline or kill_all(pids), "the processes do not end"
-        done, status = os.waitpid(-1, os.WNOHANG)
-        if done:
-            pids.remove(done)
-            assert os.waitstatus_to_exitcode(status) in (0, -signal.SIGKILL) or kill_all(pids), "a process failed"
-        else:
-            time.sleep(0.0005)
-    return killed
+            if (victim := victims.pop()) in running:
+                os.kill(victim, signal.SIGKILL)
+                tally.killed += 1
+        if whole.stops and len(running) > 1:
+            stop(whole, aim(whole, running))
+            tally.stopped += 1
+        time.sleep(0.0005)
 
 
-def kill_all(pids: list[int]) -> bool:
+def aim(whole: Round, running: dict[int, int]) -> int:
+    """Whom to stop: often one that is in a call which takes long."""
+    kind = whole.rng.choice([None, READ_MANY, READ_MANY, BATCH])
+    deadline = time.monotonic() + AIM_S
+    while kind is not None and time.monotonic() < deadline:
+        for pid, process in running.items():
+            first = CALLING + process * THREADS
+            if kind + 1 in whole.control[first : first + THREADS]:
+                return pid
+    return whole.rng.choice(list(running))
+
+
+def stop(whole: Round, pid: int) -> None:
+    """Until others have freed what it may be reading, and used it again; too short for an eviction."""
+    os.kill(pid, signal.SIGSTOP)
+    whole.control[CHURNED] = 0
+    whole.control[STOPPED] = 1
+    began, churned = time.monotonic(), 0
+    # None at all: they wait for what it holds.
+    while churned < CHURNS and time.monotonic() < began + (STOP_S if churned else HELD_S):
+        time.sleep(0.0001)
+        churned = whole.control[CHURNED]
+    whole.control[STOPPED] = 0
+    os.kill(pid, signal.SIGCONT)
+
+
+def kill_all(pids: dict[int, int]) -> bool:
     """Leave nothing behind; False."""
     for pid in pids:
         os.kill(pid, signal.SIGKILL)
@@ -186,39 +263,17 @@ def kill_all(pids: list[int]) -> bool:
     return False
 
 
-def options_of(rng: random.Random) -> dict[str, Any]:
-    """Of a new file: logged or not, large or so small that it is copied all the time."""
-    durability = rng.choice(["process", "batch"])
-    if rng.random() < 0.5:
-        return {"durability": durability}
-    return {"durability": durability, "initial_size": 1 << 20, "capacity": 1 << 20}
-
-
-class Tally:
-    """What a run has done."""
-
-    def __init__(self) -> None:
-        self.rounds = self.operations = self.overlapping = self.killed = self.hard = self.batches = 0
-
-    def __str__(self) -> str:
-        share = self.overlapping / max(1, self.operations)
-        return (
-            f"{self.rounds} rounds: {self.operations} operations, {self.batches} of them batches; {share:.1%} ran "
-            f"while another changed their key; {self.killed} processes killed; {self.hard} undecided"
-        )
-
-
 def one_round(folder: Path, seed: str, number: int, tally: Tally) -> str | None:
     """The violation that a round shows, or None."""
-    # A file serves for ten rounds, so that cells are freed and used again.
-    first = number - number % 10
+    # A file serves for some rounds, so that it is closed and opened, after deaths too, and what is free comes back.
+    first = number - number % PER_FILE
     path = folder / f"index{first}.rowex"
     whole = Round(path, seed, number)
     if not path.exists():
-        rowex.open(path, **options_of(random.Random(f"{seed} {first} file"))).close()
+        create(whole, random.Random(f"{seed} {first} file"))
     with rowex.open(path) as index:
         initial = begin(whole, index)
-    tally.killed += play(whole)
+    play(whole, tally)
     ops = history(whole)
     with rowex.open(path) as index:
         ops += final_reads(whole, index)
@@ -228,7 +283,7 @@ def one_round(folder: Path, seed: str, number: int, tally: Tally) -> str | None:
     tally.batches += sum(op.kind == BATCH for op in ops)
     tally.overlapping += overlap(ops)
     try:
-        return violation(ops, initial, KEYS)
+        return violation(ops, initial, KEYS, LIMIT)
     except TooHardError:
         tally.hard += 1
         return None
@@ -244,11 +299,12 @@ def run(options: argparse.Namespace, folder: Path) -> int:
         except (AssertionError, rowex.RowexError, OSError, MemoryError) as error:
             wrong = f"{type(error).__name__}: {error}"
         if wrong:
-            print(f"round {number}: {wrong}\nseed {options.seed}: --seed {options.seed} --first {number - number % 10}")
+            again = f"--seed {options.seed} --first {number - number % PER_FILE}"
+            print(f"round {number}: {wrong}\nseed {options.seed}: {again}")
             print(tally)
             return 1
         number += 1
-        if number % 10 == 0:
+        if number % PER_FILE == 0:
             for left in folder.iterdir():
                 shutil.rmtree(left) if left.is_dir() else left.unlink()
     print(tally, f"(seed {options.seed}, the next round is {number})")

@@ -4,74 +4,45 @@ One thread of fuzz/linear.py: what it does to the index, and how it is noted.
 
 from __future__ import annotations
 
-import mmap
 import random
-import struct
 import sys
 import time
 import traceback
-from pathlib import Path
 from typing import Any
+
+from linear_round import (
+    CALLED,
+    CALLING,
+    CHURNED,
+    EQUAL,
+    EXPECTED,
+    FAILED,
+    FILLING,
+    FIRST,
+    KEY,
+    KEYS,
+    KIND,
+    LARGE,
+    MASK,
+    OPERATIONS,
+    PUT_MANY,
+    READ_MANY,
+    RESULT,
+    RETURNED,
+    STOPPED,
+    STYLE,
+    VALUE,
+    WORDS,
+    Round,
+    make,
+    number_of,
+)
 
 import rowex
 from linear_history import BATCH, CAS, GET, INSERT, POP, PUT, REMOVE
+from rowex.columns import Packed
 
-PROCESSES, THREADS, OPERATIONS = 3, 2, 50
-KEYS = 6
-SLOT = 16  # words of a record: called, returned, kind, key, value, expected, result, keys, values...
-CALLED, RETURNED, KIND, KEY, VALUE, EXPECTED, RESULT, MASK, FIRST = range(9)
-READ_MANY, PUT_MANY = 20, 21  # records that stand for several operations
-
-LONG = b"p" * 300
-UNIVERSES: list[tuple[list[bytes], list[bytes]]] = [  # keys, and stable ones beside them
-    ([b"", b"a", b"ab", b"abc", b"abcd", b"abd"], [b"abcde", b"b"]),
-    ([b"n\x00", b"n\x01", b"n\x02", b"n\x03", b"n\x04", b"n\x05"], [b"n\x06" + b"deep" * 3]),
-    ([b"n%c" % i for i in range(6)], [b"n%c" % i for i in range(100, 112)]),
-    ([b"n%c" % i for i in range(6)], [b"n%c" % i for i in range(100, 144)]),
-    ([b"path/to/a", b"path/to/b", b"path/x", b"pa", b"path/to/c/d", b"p"], [b"path/to/the/stable/one"]),
-    ([b"\x00", b"\x00\x00", b"\x00\x01", b"k\x00", b"k\x00\x00", b"k"], [b"k\x00\x00\x00", b"\x00\x00\x00"]),
-    ([LONG + b"1", LONG + b"2", LONG[:150] + b"x", LONG[:40], LONG[:290] + b"y", b"q"], [LONG + b"12"]),
-]
-
-
-def make(number: int) -> bytes:
-    """The value of a number, of a size that follows from it."""
-    size = 1500 if number % 61 == 0 else number % 7 * 11
-    return struct.pack("<Q", number) + bytes([number & 255]) * size
-
-
-def number_of(value: bytes | None) -> int:
-    """The number of a value, 0 for none; a value that is not whole is a failure."""
-    if value is None:
-        return 0
-    number = int(struct.unpack_from("<Q", value)[0])
-    assert value == make(number), f"a torn value: {value[:40]!r}"
-    return number
-
-
-class Round:
-    """What all processes of a round know."""
-
-    def __init__(self, path: Path, seed: str, number: int) -> None:
-        self.path, self.seed, self.number = path, seed, number
-        rng = random.Random(f"{seed} {number}")
-        self.keys, self.stable = UNIVERSES[rng.randrange(len(UNIVERSES))]
-        self.batches = rng.random() < 0.7
-        self.kills = rng.random() < 0.4
-        self.hot = rng.choice([1, 2, KEYS])  # so many keys get all the point operations
-        self.rng = rng
-        clients = PROCESSES * THREADS
-        self.bytes = mmap.mmap(-1, clients * OPERATIONS * SLOT * 8)
-        self.words = memoryview(self.bytes).cast("Q")
-        # go, unused, failed, and who is ready
-        self.control = memoryview(mmap.mmap(-1, 8 * (3 + PROCESSES))).cast("Q")
-
-    def at(self, client: int, i: int) -> int:
-        """Where a record begins."""
-        return (client * OPERATIONS + i) * SLOT
-
-
-# ---- a client --------------------------------------------------------------------------------
+CHURN = 130  # changes: more than wait together for the readers, so the cells of the first come back
 
 
 class Client:
@@ -81,6 +52,7 @@ class Client:
         self.round, self.index, self.client = whole, index, client
         self.rng = random.Random(f"{whole.seed} {whole.number} {client}")
         self.value = (whole.number << 24 | client << 12) + 1
+        self.known = {*whole.keys, *whole.stable, *whole.own}
 
     def run(self) -> None:
         """All operations, or the failure told."""
@@ -89,55 +61,89 @@ class Client:
                 if self.rng.random() < 0.01:
                     self.index.compact()
                 self.one(self.round.at(self.client, i))
+                if self.rng.random() < self.round.churn or self.round.control[STOPPED]:
+                    self.churn()
         except BaseException:
             traceback.print_exc()
             sys.stderr.flush()
-            self.round.control[2] = 1
+            self.round.control[FAILED] = 1
 
-    def fresh(self) -> int:
+    def fresh(self, style: int | None = None) -> int:
         """A number that nobody else uses."""
         self.value += 1
-        return self.value
+        return self.value | (self.round.style if style is None else style) << STYLE
 
     def one(self, at: int) -> None:
         """One operation, noted before and after."""
         dice = self.rng.random()
         key = self.rng.randrange(self.round.hot)
-        if self.round.batches and self.rng.random() < 0.15:
+        if self.round.control[STOPPED] and self.rng.random() < 0.5:
+            result = self.put(at, self.rng.randrange(KEYS))
+        elif self.round.style == LARGE and self.rng.random() < 0.4:
+            result = self.get_many(at)
+        elif self.round.batches and self.rng.random() < 0.15:
             result = self.batch(at)
-        elif dice < 0.34:
+        elif dice < 0.32:
             self.note(at, GET, key)
             result = number_of(self.index.get(self.round.keys[key]))
-        elif dice < 0.40:
-            value = self.fresh()
-            self.note(at, PUT, key, value)
-            self.index.put(self.round.keys[key], make(value))
-            result = 0
-        elif dice < 0.46:
+        elif dice < 0.38:
+            result = self.put(at, key)
+        elif dice < 0.44:
             result = self.insert(at, key)
-        elif dice < 0.52:
+        elif dice < 0.50:
             self.note(at, REMOVE, key)
             result = int(self.index.discard(self.round.keys[key]))
-        elif dice < 0.74:
+        elif dice < 0.72:
             result = self.compare(at, key)
-        elif dice < 0.78:
+        elif dice < 0.76:
             self.note(at, POP, key)
             found = self.index.pop(self.round.keys[key], b"")
             result = number_of(found or None)
-        elif dice < 0.86:
+        elif dice < 0.83:
             result = self.put_many(at)
-        elif dice < 0.93:
+        elif dice < 0.90:
             result = self.get_many(at)
+        elif dice < 0.93:
+            result = self.edge(at)
         else:
             result = self.scan(at)
         self.round.words[at + RESULT] = result
         self.round.words[at + RETURNED] = time.monotonic_ns()
+        self.round.control[CALLING + self.client] = 0
 
     def note(self, at: int, kind: int, key: int = 0, value: int = 0, expected: int = 0) -> None:
         """It is about to be called."""
         words = self.round.words
         words[at + KIND], words[at + KEY], words[at + VALUE], words[at + EXPECTED] = kind, key, value, expected
         words[at + CALLED] = time.monotonic_ns()
+        self.round.control[CALLING + self.client] = kind + 1
+
+    # ---- beside the history --------------------------------------------------------------------
+
+    def churn(self) -> None:
+        """
+        Frees cells, so that they are used again, and splits and merges a path above a stable key.
+
+        The key is ours alone, so we know what is there.  A stable one is looked at on the way.
+        """
+        own, large = self.round.own[self.client], self.round.style == LARGE
+        values = [make(self.fresh(EQUAL))] * CHURN + [make(self.fresh(FILLING))] * 3 * large
+        self.index.put_many([(own, value) for value in values])
+        assert self.index.get(own) == values[-1], f"{own!r} is not as it was put"
+        stable = self.rng.choice(self.round.stable)
+        assert self.index.get(stable) == self.round.fixed, f"the stable {stable!r} is missed"
+        if self.rng.random() < 0.7:
+            assert self.index.discard(own), f"{own!r} was put, and is not there"
+            assert not self.index.exists(own), f"{own!r} was removed, and is there"
+        self.round.control[CHURNED] += 1  # one may be lost: it is no count, only a sign of progress
+
+    # ---- changes -------------------------------------------------------------------------------
+
+    def put(self, at: int, key: int) -> int:
+        value = self.fresh()
+        self.note(at, PUT, key, value)
+        self.index.put(self.round.keys[key], make(value))
+        return 0
 
     def insert(self, at: int, key: int) -> int:
         value = self.fresh()
@@ -156,10 +162,10 @@ class Client:
         old, new = make(seen) if seen else None, make(value) if value else None
         return int(self.index.compare_and_set(self.round.keys[key], old, new))
 
-    def choose(self, at: int) -> list[tuple[int, int]]:
+    def choose(self, at: int, *, removing: bool) -> list[tuple[int, int]]:
         """Some keys and what they shall be, noted."""
         chosen = self.rng.sample(range(KEYS), self.rng.randrange(2, KEYS))
-        changes = [(key, 0 if self.rng.random() < 0.3 else self.fresh()) for key in chosen]
+        changes = [(key, 0 if removing and self.rng.random() < 0.3 else self.fresh()) for key in chosen]
         mask = 0
         for key, value in changes:
             mask |= 1 << key
@@ -168,7 +174,7 @@ class Client:
         return changes
 
     def batch(self, at: int) -> int:
-        changes = self.choose(at)
+        changes = self.choose(at, removing=True)
         self.note(at, BATCH)
         with self.index.batch() as batch:
             for key, value in changes:
@@ -179,12 +185,29 @@ class Client:
         return 0
 
     def put_many(self, at: int) -> int:
-        changes = [(key, value or self.fresh()) for key, value in self.choose(at)]
-        for key, value in changes:
-            self.round.words[at + FIRST + key] = value
+        """By all the ways of many keys; each is a change of its own."""
+        removing = self.rng.random() < 0.2
+        changes = self.choose(at, removing=False)
+        if removing:
+            for key, _ in changes:
+                self.round.words[at + FIRST + key] = 0
         self.note(at, PUT_MANY)
-        self.index.put_many([(self.round.keys[key], make(value)) for key, value in changes])
+        names, values = [self.round.keys[key] for key, _ in changes], [make(value) for _, value in changes]
+        if removing:
+            self.index.remove_many(names)
+        else:
+            way = self.rng.randrange(4)
+            if way == 0:
+                self.index.put_many(zip(names, values, strict=True))
+            elif way == 1:
+                self.index.put_many(Packed.of(names), Packed.of(values))
+            elif way == 2:
+                self.index.load(zip(names, values, strict=True))
+            else:
+                self.index.load(names, values)
         return 0
+
+    # ---- reads ---------------------------------------------------------------------------------
 
     def read(self, at: int, found: dict[int, int]) -> int:
         """What was read, as a mask and values."""
@@ -196,27 +219,105 @@ class Client:
         return 0
 
     def get_many(self, at: int) -> int:
-        self.note(at, READ_MANY)
-        found = self.index.get_many([*self.round.keys, *self.round.stable])
-        assert None not in found[KEYS:], "get_many missed a stable key"
-        return self.read(at, dict(enumerate(map(number_of, found[:KEYS]))))
+        """
+        By all the ways of many keys, among them several threads that fill one array.
 
-    def scan(self, at: int) -> int:
-        """Order, bounds and stable keys are checked here; the rest is told as reads."""
-        every = [None, *self.round.keys, *self.round.stable]
-        start, stop, reverse = self.rng.choice(every), self.rng.choice(every), self.rng.random() < 0.4
+        Each key several times, so that the leaves are held for long; the last of each counts.
+        """
+        times = 5 if self.round.style == LARGE else 1
+        wanted = [*self.round.keys * times, *self.round.stable]
+        way = self.rng.randrange(3)
+        self.note(at, READ_MANY)
+        if way == 0 and self.round.style == WORDS:
+            values, there = self.index.get_many(wanted, dtype="u8")
+            got = [value.tobytes() if is_there else None for value, is_there in zip(values, there, strict=True)]
+        elif way == 1:
+            packed, there = self.index.get_many(wanted, dtype=Packed)
+            got = [value if is_there else None for value, is_there in zip(packed, there, strict=True)]
+        else:
+            got = self.index.get_many(wanted)
+        last = KEYS * times
+        assert all(value == self.round.fixed for value in got[last:]), f"get_many missed a stable key: {got[last:]}"
+        number_of(got[0])
+        return self.read(at, dict(enumerate(map(number_of, got[last - KEYS : last]))))
+
+    def edge(self, at: int) -> int:
+        """The next key in either direction: what lies between is absent at some instant."""
+        bound, down = self.rng.choice([*self.round.keys, *self.round.stable]), self.rng.random() < 0.5
+        if self.rng.random() < 0.2:
+            bound = None
+        self.note(at, READ_MANY)
+        if bound is None:
+            found = self.index.last() if down else self.index.first()
+        else:
+            found = self.index.floor(bound) if down else self.index.ceiling(bound)
+        assert found is not None or bound is not None, "a stable key is missed at an edge"
+        name, value = found or (None, None)
+        assert name is None or name in self.known, f"nobody wrote {name!r}"
+
+        def passed(key: bytes) -> bool:
+            behind = bound is None or (key <= bound if down else key >= bound)
+            return behind and (name is None or (key > name if down else key < name))
+
+        missed = [key for key in self.round.stable if passed(key)]
+        assert not missed, f"an edge at {bound!r} missed the stable {missed}: {name!r}"
+        reads = {i: 0 for i, key in enumerate(self.round.keys) if passed(key)}
+        number = number_of(value)
+        if name in self.round.keys:
+            reads[self.round.keys.index(name)] = number
+        return self.read(at, reads)
+
+    def bounds(self) -> tuple[bytes | None, bytes | None]:
+        """Of a scan: keys, what keys begin with, twice the same, and none."""
+        names = [*self.round.keys, *self.round.stable]
+        beginnings = [name[: self.rng.randrange(len(name) + 1)] for name in names]
+        start, stop = self.rng.choice([None, *names]), self.rng.choice([None, *names, *beginnings])
         if self.rng.random() < 0.3:
             stop = start if self.rng.random() < 0.3 else None
+        return start, stop
+
+    def scan(self, at: int) -> int:
+        """
+        Order, bounds and stable keys are checked here; the rest is told as reads.
+
+        Some are held open: the scan goes on where it was while its own thread changes the tree.
+        """
+        (start, stop), reverse = self.bounds(), self.rng.random() < 0.4
+        prefix = stop if start is None and stop and self.rng.random() < 0.5 else None
+        limit = self.rng.randrange(1, 8) if self.rng.random() < 0.2 else None
+        own, held = self.round.own[self.client], self.rng.random() < 0.3
+        if held:
+            self.index.put(own, make(self.fresh(EQUAL)))
         self.note(at, READ_MANY)
-        got = list(self.index.scan(start, stop, reverse=reverse))
+        got = []
+        if prefix is None:
+            items = self.index.scan(start, stop, reverse=reverse, limit=limit)
+        else:
+            items = self.index.scan(prefix=prefix, reverse=reverse, limit=limit)
+        for item in items:
+            got.append(item)
+            if held and len(got) % 4 == 1:
+                self.churn_own(own)
         names = [key for key, _ in got]
-        assert names == sorted(set(names), reverse=reverse), f"a scan out of order: {names}"
+        what = f"scan({start!r}, {stop!r}, prefix={prefix!r}, reverse={reverse}, limit={limit})"
+        assert names == sorted(set(names), reverse=reverse), f"{what} is out of order: {names}"
 
         def within(key: bytes) -> bool:
+            if prefix is not None:
+                return key.startswith(prefix)
             return (start is None or key >= start) and (stop is None or key < stop)
 
-        assert all(map(within, names)), f"scan({start!r}, {stop!r}) yields {names}"
-        missed = [key for key in self.round.stable if within(key) and key not in names]
-        assert not missed, f"scan({start!r}, {stop!r}, reverse={reverse}) missed the stable {missed}: {names}"
+        def reached(key: bytes) -> bool:
+            return within(key) and (len(got) != limit or (key >= names[-1] if reverse else key <= names[-1]))
+
+        assert all(map(within, names)), f"{what} yields {names}"
+        assert self.known.issuperset(names), f"{what} yields what nobody wrote: {names}"
+        there = [*self.round.stable, own] if held else self.round.stable
+        missed = [key for key in there if reached(key) and key not in names]
+        assert not missed, f"{what} missed the stable {missed}: {names}"
         found = {key: number_of(value) for key, value in got}
-        return self.read(at, {i: found.get(key, 0) for i, key in enumerate(self.round.keys) if within(key)})
+        return self.read(at, {i: found.get(key, 0) for i, key in enumerate(self.round.keys) if reached(key)})
+
+    def churn_own(self, own: bytes) -> None:
+        """Replaces it: it stays present."""
+        self.index.put_many([(own, make(self.fresh(EQUAL)))] * (CHURN // 4))
