@@ -143,7 +143,7 @@ int rx_node_live(struct rx_node *n, unsigned kind)
 /* ---- change ------------------------------------------------------------------ */
 
 /*
- * Requires  n's write lock; no slot was given to `byte`.
+ * Requires  n's write lock; no slot was given to `byte`: so no Node256, which has one for each.
  * Commit    none: the slot stays null, so nothing changes for any reader (I2).
  * Ordering  byte before count (Node4/16), count before index byte (Node48); the
  *           count is a release and pairs with rx_given().
@@ -153,8 +153,6 @@ int rx_node_live(struct rx_node *n, unsigned kind)
  */
 rx_ref *rx_node_give(struct rx_node *n, unsigned kind, uint8_t byte, bool fences)
 {
-    if (kind == RX_K_N256)
-        return &n->slot[byte];
     unsigned given = rx_given(n, rx_kind_slots(kind));
 #ifdef ROWEX_CANARY_SLOT_TWICE /* a broken build on purpose: fuzz/schedules.c must notice */
     for (unsigned i = 0; kind == RX_K_N4 && i < given; i++)
