@@ -425,6 +425,18 @@ def test_large_values_go_through_the_log(path: Path, folder: Path) -> None:
         assert recovered(off) == dict(index.items())
 
 
+def test_more_changes_than_the_ring_holds_are_written_out_by_who_makes_them(path: Path, folder: Path) -> None:
+    """Nobody waits for any, and nothing is due: what is durable then is a beginning of them."""
+    keys = [b"%05d" % i for i in range(70_000)]
+    with rowex.open(path, flush_interval=600) as index:
+        for key in keys:
+            index.put(key, b"")
+        found = list(recovered(without_power(path, folder / "off")))
+        assert 0 < len(found) <= len(keys)
+        assert found == keys[: len(found)]
+        assert dict(index.items()) == dict.fromkeys(keys, b"")
+
+
 def test_boot_that_cannot_be_told_from_another_is_an_error(path: Path) -> None:
     """With an identity that was made up, what the loss of power left would be taken for the truth."""
     with rowex.open(path) as index:

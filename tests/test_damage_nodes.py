@@ -1,0 +1,192 @@
+"""
+Damage to one node, one word or one file, and who tells of it how (promise P7): the same bytes in a file that was
+closed, which is used and checked, and in one that was not, which the first opener scans.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import rowex
+from tools import Child, as_somebody_else, refusal, reseal
+
+Start = Callable[..., Child]
+ROOT, NODE4 = 8192, 2
+CAPACITY = 48  # in the superblock
+KEYS = {b"key/": b"here", b"key/1": b"one", b"key/2": b"two", b"other": b"far"}
+
+
+def fill(path: Path) -> rowex.Index:
+    """A few keys: a Node4 with a prefix and a key that ends at it."""
+    index = rowex.open(path, durability="process", initial_size=1 << 17, capacity=1 << 22)
+    index.put_many(KEYS.items())
+    return index
+
+
+def node_of(image: bytes) -> int:
+    """Where the Node4 of the keys lies."""
+    (reference,) = struct.unpack_from("<Q", image, ROOT + 24 + 8 * ord("k"))
+    assert reference & 7 == NODE4
+    return int(reference & 0x0000FFFFFFFFFFF8)
+
+
+def obsolete(image: bytearray) -> None:
+    """Its lock says that it was replaced."""
+    struct.pack_into("<Q", image, node_of(image) + 8, 1)
+
+
+def term_is_no_leaf(image: bytearray) -> None:
+    """Where a key ends hangs a node."""
+    node = node_of(image)
+    struct.pack_into("<Q", image, node + 16, node | NODE4)
+
+
+def other_leaf_at_term(image: bytearray) -> None:
+    """Where a key ends hangs another one's leaf."""
+    far = ROOT + 24 + 8 * ord("o")
+    struct.pack_into("<8s", image, node_of(image) + 16, bytes(image[far : far + 8]))
+
+
+DAMAGE = {
+    "marked obsolete": obsolete,
+    "what ends at the node is no leaf": term_is_no_leaf,
+    "two references lead here": other_leaf_at_term,
+}
+
+
+@pytest.mark.parametrize("text", DAMAGE)
+def test_damaged_node_is_told_by_check_and_no_wrong_value_is_read(text: str, path: Path) -> None:
+    """check() says what it is; each key is read as it was, or refused."""
+    fill(path).close()
+    image = bytearray(path.read_bytes())
+    DAMAGE[text](image)
+    path.write_bytes(image)
+    with rowex.open(path) as index:
+        with pytest.raises(rowex.CorruptionError) as caught:
+            index.check()
+        assert any(text in fault for _, fault in caught.value.faults), caught.value.faults
+        for key, value in KEYS.items():
+            try:
+                assert index.get(key) == value
+            except rowex.CorruptionError:
+                continue
+
+
+def test_scan_refuses_where_a_key_ends_without_a_leaf(path: Path, folder: Path) -> None:
+    """Forward, backward, and what is made of a scan: no key after the damage is passed off as all there is."""
+    fill(path).close()
+    image = bytearray(path.read_bytes())
+    term_is_no_leaf(image)
+    path.write_bytes(image)
+    with rowex.open(path) as index:
+        for reverse in (False, True):
+            with pytest.raises(rowex.CorruptionError, match="no leaf"):
+                list(index.scan(reverse=reverse))
+        with pytest.raises(rowex.CorruptionError, match="no leaf"):
+            index.compact()
+    with pytest.raises(rowex.CorruptionError, match="no leaf"):
+        rowex.copy(path, folder / "copy.rowex")
+    assert not (folder / "copy.rowex").exists()
+
+
+@pytest.mark.parametrize("text", ["what ends at the node is no leaf", "two references lead here"])
+def test_startup_scan_of_damaged_nodes_refuses_and_changes_nothing(text: str, path: Path, child: Start) -> None:
+    """A file whose users died is scanned when it is opened; what cannot be is told, and stays as it is."""
+
+    def leave(pipe: Any) -> None:
+        index = fill(path)
+        pipe.send(len(index))
+        os._exit(0)  # not a close
+
+    child(leave).finish()
+    image = bytearray(path.read_bytes())
+    DAMAGE[text](image)
+    with path.open("r+b") as file:  # the same inode
+        file.write(image)
+    for _ in range(2):
+        with pytest.raises(rowex.CorruptionError, match=text):
+            rowex.open(path)
+
+
+def test_root_with_a_prefix_is_refused_at_once(path: Path) -> None:
+    """Every other node would be looked for at a wrong depth."""
+    fill(path).close()
+    image = bytearray(path.read_bytes())
+    struct.pack_into("<H", image, ROOT + 2, 1)
+    path.write_bytes(image)
+    with pytest.raises(rowex.CorruptionError, match="the root is not a root"):
+        rowex.open(path)
+
+
+def test_file_larger_than_its_capacity_is_an_error(path: Path) -> None:
+    """The address range is what every process maps: what lies behind it could not be reached."""
+    fill(path).close()
+    image = bytearray(path.read_bytes())
+    struct.pack_into("<Q", image, CAPACITY, 1 << 17)
+    reseal(image)
+    path.write_bytes(image + bytes(1 << 17))
+    with pytest.raises(rowex.CorruptionError, match="larger than its capacity"):
+        rowex.open(path)
+
+
+# ---- files beside it, and of other kinds -----------------------------------------------------
+
+
+def test_pipe_is_no_index(path: Path) -> None:
+    """Neither opening nor salvaging waits for somebody to write into it."""
+    os.mkfifo(path)
+    for call in (lambda: rowex.open(path), lambda: rowex.salvage(path, path.with_name("salvaged"))):
+        assert "no regular file" in str(refusal(call, rowex.FormatError))
+    assert list(path.parent.glob("salvaged*")) == []
+
+
+def test_lock_file_that_was_removed_or_is_foreign_keeps_others_out(path: Path, child: Start) -> None:
+    """Without it nobody knows of the users: who comes is told, and who is there works on."""
+    lock = path.with_name(path.name + "-lock")
+
+    def come(pipe: Any) -> None:
+        pipe.send(str(refusal(lambda: rowex.open(path), rowex.RowexError)))
+
+    with rowex.open(path) as index:
+        index[b"k"] = b"1"
+        with lock.open("r+b") as file:
+            file.seek(8)
+            version = file.read(4)
+            file.seek(8)
+            file.write(struct.pack("<I", 99))
+        assert "foreign, or in use by another version" in child(come).recv()
+        with lock.open("r+b") as file:
+            file.seek(8)
+            file.write(version)
+        lock.unlink()
+        assert "its -lock file was removed or replaced" in child(come).recv()
+        assert index[b"k"] == b"1"
+
+
+@pytest.mark.parametrize("boot", ["", "another"])
+def test_file_of_the_dead_is_not_read_by_who_may_not_write_it(path: Path, child: Start, boot: str) -> None:
+    """It must be put in order first, by somebody who may; then it is read."""
+
+    def leave(pipe: Any) -> None:
+        index = rowex.open(path, flush_interval=60)
+        index.put(b"k", b"1", durable=True)
+        os._exit(0)
+
+    def read(pipe: Any) -> None:
+        if boot:
+            os.environ["ROWEX_BOOT_ID"] = boot
+        as_somebody_else()
+        pipe.send(str(refusal(lambda: rowex.open(path, "r"), PermissionError)))
+
+    child(leave).finish()
+    path.chmod(0o444)
+    path.with_name(path.name + "-lock").chmod(0o666)
+    assert "must once be opened for writing" in child(read).recv()
+    with rowex.open(path) as index:
+        assert index[b"k"] == b"1"
