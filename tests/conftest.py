@@ -3,7 +3,8 @@ Options, fixtures and time limits of the test suite.
 
 `--long` runs everything to the full; `ROWEX_SEED` repeats a random run; `ROWEX_REQUIRE_ALL=1`
 makes a test that cannot run here a failure; `ROWEX_TIME_SCALE` stretches the promised times on a
-busy machine; `ROWEX_TEST_BUILD` names a test build to use instead of compiling one.
+busy machine, `ROWEX_LIMIT_S` is after how long a test counts as hung at the least; `ROWEX_TEST_BUILD` names a
+test build to use instead of compiling one.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from doors import door, door_type, make_door  # noqa: F401 - fixtures
 from tools import Child, run_python
 
 SEED = int(os.environ.get("ROWEX_SEED") or random.SystemRandom().randrange(2**32))
-LIMIT_S = 90
+LIMIT_S = int(os.environ.get("ROWEX_LIMIT_S") or 90)
 LIMIT_LONG_S = 3600
 _stderr: TextIO | None = None
 
@@ -85,7 +86,7 @@ def cannot_run(reason: str) -> NoReturn:
 def _time_limit(request: pytest.FixtureRequest) -> Iterator[None]:
     """A test that hangs shows where, and ends the run."""
     marker = request.node.get_closest_marker("limit")
-    seconds = marker.args[0] if marker else LIMIT_S
+    seconds = max(marker.args[0], LIMIT_S) if marker else LIMIT_S
     if request.config.getoption("--long"):
         seconds = LIMIT_LONG_S
     assert _stderr is not None

@@ -86,6 +86,56 @@ def test_initial_size_is_at_least_the_smallest_and_at_most_the_limit(folder: Pat
         assert (folder / "limited").stat().st_size <= 3 << 20
 
 
+# ---- room ------------------------------------------------------------------------------
+
+
+def test_memory_index_that_is_used_up_says_so_and_goes_on_when_something_goes(path: Path) -> None:
+    """It is never copied to a larger one: not on demand either."""
+    with rowex.memory(capacity=4 << 20) as index:
+        keys = [b"%06d" % i for i in range(100_000)]
+
+        def crowd() -> None:
+            for key in keys:
+                index[key] = bytes(200)
+
+        with pytest.raises(rowex.DiskFullError, match=r"capacity of this memory\(\) index"):
+            crowd()
+        with pytest.raises(rowex.RowexError, match="in memory cannot be copied"):
+            index.compact()
+        held = len(index)
+        assert list(index) == keys[:held]
+        index.remove_many(keys[: held // 2])
+        index[b"again"] = bytes(200)
+        index.check()
+
+
+def test_large_value_finds_room_among_small_holes(path: Path) -> None:
+    """More than half of a file that may not grow is garbage, in pieces: a copy without them makes room."""
+    keys = [b"%06d" % i for i in range(30_000)]
+    with rowex.open(path, durability="process", max_size=8 << 20) as index:
+        index.put_many([(key, bytes(150)) for key in keys])
+        index.remove_many([key for i, key in enumerate(keys) if i % 4])
+        generation = index.info().generation
+        index[b"large"] = bytes(3 << 20)
+        assert index.info().generation == generation + 1
+        assert len(index) == len(keys) // 4 + 1
+        assert path.stat().st_size <= 8 << 20
+        index.check()
+
+
+def test_file_that_is_mostly_garbage_is_copied_instead_of_growing(path: Path) -> None:
+    """Seven of eight items went, in pieces too small for what comes: the file is smaller afterwards."""
+    keys = [b"%06d" % i for i in range(90_000)]
+    with rowex.open(path, durability="process") as index:
+        index.put_many([(key, bytes(900)) for key in keys])
+        size = path.stat().st_size
+        index.remove_many([key for i, key in enumerate(keys) if i % 8])
+        index[b"large"] = bytes(size // 4)
+        assert path.stat().st_size < size
+        assert len(index) == len(keys) // 8 + 1
+        index.check()
+
+
 # ---- what the process may have -----------------------------------------------------------
 
 
