@@ -414,6 +414,29 @@ def test_log_is_measured_from_the_last_checkpoint_in_later_sessions_too(path: Pa
             assert 0 < log_status(index._live_handle()).log_bytes < 1000
 
 
+def test_waiting_begins_with_the_file_as_it_is_now(path: Path, child: Start) -> None:
+    """Another thread has moved on to a new generation, and unmapped the one that this thread used last."""
+
+    def wait(pipe: Any) -> None:
+        with rowex.open(path) as index:
+
+            def move_on() -> None:
+                index.compact()
+                assert index[b"k"] == b"1"
+
+            ticket = index.put(b"k", b"1")
+            other = threading.Thread(target=move_on)
+            other.start()
+            other.join()
+            assert index.position >= ticket
+            index.wait_durable(ticket)
+            pipe.send(index.durable >= ticket)
+
+    process = child(wait)
+    assert process.recv() is True
+    process.finish()
+
+
 def test_large_values_go_through_the_log(path: Path, folder: Path) -> None:
     """Larger than a segment, a frame, or the ring."""
     with rowex.open(path) as index:

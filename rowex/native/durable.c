@@ -16,16 +16,22 @@ static int rx_no_log(const struct rx_db *db)
     return rx_fail(RX_E_DURABILITY, 95 /* EOPNOTSUPP */, "%s has durability=\"process\": there is no log to wait for", db->path);
 }
 
+/*
+ * These calls begin without an epoch, so t->map may be of a generation that another thread has
+ * unmapped since.  Its superblock is read only while the log is not known: then nobody has written
+ * in this session, and there was no other generation.  (Known later, t is busy: it stays mapped.)
+ */
+
 /* The log's end and durable point; while nobody has written in this session, the clean file's. */
 static uint64_t rx_point_now(const struct rx_thread *t, uint64_t *durable, uint64_t *incarnation)
 {
     const struct rx_db *db = t->db;
-    const struct rx_super *super = rx_super_of(t->map); /* any generation's: they are copied */
     if (rx_log_known(db)) {
         *incarnation = rx_load(&db->hdr->log_incarnation);
         *durable = rx_log_durable(db);
         return rx_log_tail(db);
     }
+    const struct rx_super *super = rx_super_of(t->map);
     *incarnation = rx_load(&super->log_incarnation);
     return *durable = rx_load(&super->log_position);
 }
@@ -78,8 +84,10 @@ static int rx_ticket_number(struct rx_thread *t, uint64_t ticket, uint64_t *numb
  */
 static bool rx_log_lost(const struct rx_thread *t)
 {
+    if (rx_log_known(t->db))
+        return false;
     uint64_t state = rx_load((uint64_t *)(void *)&rx_super_of(t->map)->state); /* and its checksum */
-    return (uint32_t)state != RX_STATE_CLEAN && !rx_log_known(t->db);
+    return (uint32_t)state != RX_STATE_CLEAN && !rx_log_known(t->db); /* asked again: it is begun before the mark */
 }
 
 /* It is begun by the first to write, or to wait. */
