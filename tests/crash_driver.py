@@ -318,7 +318,9 @@ def victims(run: Run, plan: Plan, rng: random.Random) -> list[int]:
     return [number_in(trail, target) for target in choose(trail, part, Counter(), rng)]
 
 
-def run_scenario(name: str, variant: str, folder: str, seed: str, plan: dict[str, int]) -> dict[str, Any]:
+def run_scenario(
+    name: str, variant: str, folder: str, seed: str, plan: dict[str, int], before: list[tuple[int, int]] | None = None
+) -> dict[str, Any]:
     """
     Die at many points of a scenario.
 
@@ -328,6 +330,7 @@ def run_scenario(name: str, variant: str, folder: str, seed: str, plan: dict[str
         folder: An empty one.
         seed: Chooses points.
         plan: How many, the fields of a Plan.
+        before: Places and deaths there in other scenarios, which count.
 
     Returns:
         Numbers of points (a victim's times those after it), of deaths that were tried and that
@@ -342,14 +345,15 @@ def run_scenario(name: str, variant: str, folder: str, seed: str, plan: dict[str
     each = whole.share(len(first)) if scenario.victim else whole
     told: dict[str, Any] = {"points": 0, "tried": 0, "deaths": 0}
     passed: set[int] = set()
+    others = Counter(dict(before or []))
     for victim_at in first:
         # A count first; after a victim the operation has the reaping to do as well.
         assert run.one(Target(0), victim_at, 0), "the operation did not survive unarmed"
         trail = run.dying.passed()
         passed.update(trail)
         told["points"] += len(trail)
-        chosen = choose(trail, each, run.deaths_at, rng)
-        if variant == "busy":  # it need not be as long next time: others wait for the same nodes
+        chosen = choose(trail, each, run.deaths_at + others, rng)
+        if variant == "busy" and not before:  # it need not be as long next time: others wait for the same nodes
             chosen = [Target(1), *chosen]
         for at in chosen:
             told["tried"] += 1

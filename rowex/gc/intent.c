@@ -98,6 +98,9 @@ void rx_intent_recover(struct rx_db *db, struct rx_map *map, struct rx_arena *a,
         if (rx_in_file(map, off, 8) && rx_load(rx_slot_word(map, off)) == rx_load_rlx(&a->new_ref)) {
             rx_persist(map->fences, rx_slot_word(map, off), 8); /* it may have died before it did (D1) */
             rx_log_decide(db, a, rx_load_rlx(&a->log_what));
+#ifdef ROWEX_CANARY_NO_FINISH /* a broken build on purpose: scripts/crashpoints must notice */
+            rx_store(&a->unlinked_count, 0);
+#endif
             rx_finish(map, a, uid);
             return;
         }
