@@ -189,9 +189,9 @@ class Run:
         if not self.path.exists():  # it was on its way back
             rowex.rename(other, self.path)
             return
-        start = self.along([dict(self.scenario.base)], self.scenario.prelude)
-        for steps in (self.scenario.victim, self.scenario.steps, self.scenario.victim):
-            start += self.along(start, steps)
+        begun = self.along([dict(self.scenario.base)], self.scenario.prelude)[-1:]
+        steps, others = self.scenario.steps, self.scenario.victim
+        start = self.along(self.along(begun, others), steps) + self.along(self.along(begun, steps), others)
         built = [
             dict(step[1][:i]) for step in self.scenario.steps if step[0] == "build" for i in range(len(step[1]) + 1)
         ]
@@ -201,7 +201,11 @@ class Run:
 
     def along(self, states: list[State], steps: list[Step]) -> list[State]:
         """All states on the way."""
-        return [state for done in range(len(steps) + 1) for state in self.seen(states, steps, done)]
+        every = list(states)
+        for step in steps:
+            every += [after for state in states for after in outcomes(state, step)]
+            states = [after for state in states for after in last_of(state, step)]
+        return every
 
     def inspect(self, holder: Any, possible: list[State], look: int) -> None:
         """Everything that must hold after a death; *look* says what is done first, and what only now and then."""
@@ -308,14 +312,13 @@ def victims(run: Run, plan: Plan, rng: random.Random) -> list[int]:
     if not scenario.victim:
         return [0]
     run.reset()
-    holder = rowex.open(run.path) if not scenario.other_boot else None
+    holder = None if scenario.other_boot or opens_itself(scenario.victim) else rowex.open(run.path)
     run.start(run.other, scenario.steps if scenario.role == "comes" else scenario.victim)
     assert run.other.end() == 0
     if holder is not None:
         holder.close()
     trail = run.other.passed()
-    part = Plan(plan.wanted and max(4, plan.wanted // 4), 0, plan.places)
-    return [number_in(trail, target) for target in choose(trail, part, Counter(), rng)]
+    return [number_in(trail, target) for target in choose(trail, plan.first(), Counter(), rng)]
 
 
 def run_scenario(

@@ -14,6 +14,7 @@ TIGHT = {"initial_size": 256 << 10, "max_size": 640 << 10}
 EXISTED = [("durable", *put(N4[0])[1:]), ("checkpoint",), ("compact",), ("durable", *put(N4[1])[1:])]
 DURABLE_MARK = [("durable", *put(b"mark")[1:])]
 NO_SPACE, IO_ERROR = 28, 5
+WAVE = [put(b"log%d" % (i % 3), i, 100_000) for i in range(14)]  # as much as asks for a checkpoint
 
 FILES: dict[str, Scenario] = {
     "every kind of reading": Scenario(filled(N48), [("look",), ("check",), ("watch",)]),
@@ -68,7 +69,7 @@ FILES: dict[str, Scenario] = {
     ),
     "checkpoint by itself": Scenario(
         filled(N4),
-        [*(put(b"log%d" % (i % 3), i, 100_000) for i in range(14)), ("flush",), ("await checkpoint",), put(b"after")],
+        [("until checkpoint", *put(b"log", 1, 200_000)[1:]), *WAVE, ("flush",), *WAVE, ("flush",), ("close",)],
         MARK,
         logged=True,
         where=("alone",),
@@ -76,7 +77,55 @@ FILES: dict[str, Scenario] = {
     "a segment is full": Scenario(
         filled(N4), [("durable", *put(b"log%d" % (i % 3), i, 60_000)[1:]) for i in range(8)], MARK, logged=True
     ),
+    "open after a destroyer's death": Scenario(
+        filled(N4), [("open",), put(b"opened")], victim=[("destroy",)], where=("alone",), logged=True
+    ),
+    "another file has taken the name, grow": Scenario(
+        filled(N4),
+        [("replace file",), ("refused", put(b"large", 1, 5_000_000)), ("open",), put(b"opened")],
+        DURABLE_MARK,
+        where=("alone",),
+        logged=True,
+    ),
+    "another file has taken the name, close": Scenario(
+        filled(N4),
+        [("replace file",), ("open",), ("either", ("close",)), ("open",), put(b"opened")],
+        DURABLE_MARK,
+        where=("alone",),
+        logged=True,
+    ),
+    "eight bytes of an extent are left": Scenario(
+        {},
+        [put(b"one more")],
+        [*MARK, put(b"rest", 1, 62_000), ("put_many", [put(b"%05d" % i)[1:] for i in range(30)])],
+        where=("alone",),
+    ),
+    "a larger file": Scenario(
+        filled(N48),
+        [("put_many", ITEMS[:8]), ("remove_many", N48[:8])],
+        MARK,
+        {"initial_size": 16 << 20},
+        where=("alone",),
+    ),
+    "writers after a copy": Scenario(
+        filled(N4),
+        [("writers", [put(b"w%d" % i, 2)[1:] for i in range(10)])],
+        [("writers", [put(b"w%d" % i, 1)[1:] for i in range(10)]), ("compact",)],
+    ),
+    "a copy on a slow disk": Scenario(
+        filled(N4),
+        [("compact",), put(N4[0])],
+        MARK,
+        environment={"ROWEX_TRACE": "/dev/null", "ROWEX_SYNC_US": "150000"},
+        where=("alone",),
+    ),
     # ---- refusals
+    **{
+        f"a first write finds no room at call {n}": Scenario(
+            filled(N4), [("fault", f"fallocate:{n}+:{NO_SPACE}"), ("either", put(N4[0], 1))], where=("held", "alone")
+        )
+        for n in (1, 2, 3)
+    },
     "no room for a segment": Scenario(
         filled([b"log0", b"log1"], 30_000),
         [
@@ -148,12 +197,12 @@ FILES: dict[str, Scenario] = {
     ),
     "idle lists are adopted": Scenario(
         {},
-        [put(b"m%02d" % i, 1, 9000) for i in range(30)],
+        [put(b"m%02d" % i, 1, 9000) for i in range(20)],
         [
             put(b"n\x00", 1, 50_000),
-            *(("aside", ("put_many", [put(b"a%02d" % i, 1, 9000)[1:] for i in range(30)])),) * 2,
-            ("aside", ("remove_many", [b"a%02d" % i for i in range(30)])),
-            *(("aside", put(b"again", i, 9000)) for i in range(3)),
+            *(("aside", put(b"a%02d" % i, 1, 9000)) for i in range(30)),
+            *(("aside", ("remove", b"a%02d" % i)) for i in range(30)),
+            ("aside", put(b"large", 1, 70_000)),  # more than an extent: what was removed is freed first
         ],
     ),
     # ---- other machines
@@ -165,6 +214,21 @@ FILES: dict[str, Scenario] = {
             ("remove", N4[1]),
             ("batch", [put(N4[2], 5)[1:], put(b"new", 5, 2000)[1:]]),
             ("get", N4[3]),
+        ],
+        MARK,
+        environment={"ROWEX_FENCES": "1"},
+        where=("alone",),
+    ),
+    "other nodes and leaves on persistent memory": Scenario(
+        filled([*keys(b"n", 30), *keys(b"o", 16), b"path/one/way", b"path/one/day"]),
+        [
+            put(b"n\x1e"),
+            put(b"o\x10"),
+            put(b"large", 1, 90_000),
+            put(b"", 1, 3000),
+            put(b"path/two"),
+            ("remove", b"path/two"),
+            ("writer", *put(b"n\x1f")[1:]),
         ],
         MARK,
         environment={"ROWEX_FENCES": "1"},

@@ -73,6 +73,34 @@ PAIRS: dict[str, Scenario] = {
     "reader, and many writes come": Scenario(
         filled(N4), [("look",)], MARK, victim=MANY, role="comes", patience_s=0.6, where=("alone",)
     ),
+    "copier of a large value, and many writes come": Scenario(
+        filled([b"a", b"large"], 600_000),
+        [("backup",)],
+        MARK,
+        victim=[("remove", b"large"), *MANY],
+        role="comes",
+        patience_s=0.6,
+        logged=True,
+        where=("alone",),
+    ),
+    "a batch stands still": Scenario(
+        filled(N4),
+        [put(N4[1], 1)],
+        MARK,
+        victim=[("batch", [put(N4[1], 5)[1:], (N4[2], None)])],
+        role="stands",
+        patience_s=0.2,
+        where=("held",),
+    ),
+    "a writer stands still, another copies": Scenario(
+        filled(N4),
+        [("either", ("compact",))],
+        MARK,
+        victim=[put(N4[0])],
+        role="stands",
+        patience_s=0.8,
+        where=("held",),
+    ),
     "a copier stands still": Scenario(
         filled(N4), [put(N4[0])], MARK, victim=[("compact",)], role="stands", patience_s=1.5, where=("held",)
     ),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 ROOM = 1 << 20  # points of one run whose places are told
 
@@ -28,10 +28,15 @@ class Plan:
     wanted: int = 0
     small: int = 0  # where there are so many points or fewer, every one all the same
     places: int = 0
+    briefly: bool = False  # of a place, its first passage does
 
     def share(self, parts: int) -> Plan:
         """For one of several parts of the work."""
-        return Plan(self.wanted and max(1, self.wanted // parts), 0, self.places)
+        return replace(self, wanted=self.wanted and max(1, self.wanted // parts), small=0)
+
+    def first(self) -> Plan:
+        """For where the other dies, or stands still."""
+        return replace(self, wanted=self.wanted and max(4, self.wanted // 4), small=0)
 
 
 def choose(trail: Sequence[int], plan: Plan, seen: Counter[int], rng: random.Random) -> list[Target]:
@@ -50,6 +55,8 @@ def choose(trail: Sequence[int], plan: Plan, seen: Counter[int], rng: random.Ran
     if not (plan.wanted or plan.places) or len(trail) <= max(plan.small, plan.wanted):
         return [Target(number) for number in range(1, len(trail) + 1)]
     passages = Counter(trail)
+    if plan.briefly:
+        return [Target(1, place) for place in passages if not seen[place]]
     if plan.places:
         return [
             Target(number, place)

@@ -4,11 +4,14 @@ Steps of the scenarios of test_crashpoints.py: doing them, and the states that t
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+
+import numpy  # noqa: F401 -- what Packed needs: a forked process need not import it again
 
 import rowex
 from crash_scenario import State, Step
@@ -41,6 +44,8 @@ def perform(index: Any, step: Step, path: Path) -> Any:
         return rowex.open(path)
     elif name == "backup":
         index.backup(elsewhere(path))
+    elif name == "until checkpoint":
+        eventually(lambda: _put_durably(index, *args) or Path(f"{path}-checkpoint").exists())
     elif name == "aside":
         thread = threading.Thread(target=perform, args=(index, args[0], path))
         thread.start()
@@ -54,6 +59,10 @@ def perform(index: Any, step: Step, path: Path) -> Any:
     else:
         getattr(index, name)(*args)
     return index
+
+
+def _put_durably(index: Any, key: bytes, value: bytes) -> None:
+    index.put(key, value, durable=True)
 
 
 def _cas(index: Any, key: bytes, expected: bytes | None, new: bytes | None) -> None:
@@ -96,12 +105,13 @@ def _look(index: Any) -> None:
     index.exists(some)
     index.get(some)
     index.get_many([some, b"nobody"])
-    index.get_many(Packed.of([some, b"nobody"]))
+    index.get_many(Packed.of([some, b"nobody"]), dtype=Packed)
     list(index.scan())
     index.first(), index.last(), index.floor(some), index.ceiling(some)
     index.stats()
     index.info()
     lib.rx_inspect(index._live_handle(), 4096, ffi.new("struct rx_node_info *"))
+    lib.rx_inspect_path(index._live_handle(), some, len(some), ffi.new("uint64_t[64]"), 64, ffi.new("size_t *"))
 
 
 def _watch(index: Any) -> None:
@@ -109,6 +119,12 @@ def _watch(index: Any) -> None:
     out = ffi.new("rx_watch **")
     assert lib.rx_watch_open(index._live_handle(), out) == lib.RX_OK
     lib.rx_watch_close(out[0])
+
+
+def _replace(path: Path) -> None:
+    """Another file, which holds the same, takes the name."""
+    rowex.copy(path, elsewhere(path))
+    os.replace(elsewhere(path), path)
 
 
 def _read_only(path: Path) -> None:
@@ -123,7 +139,7 @@ def _salvage(path: Path) -> None:
 _CALLS: dict[str, Callable[..., Any]] = {
     "remove": lambda index, key: index.remove(key),
     "cas": _cas,
-    "durable": lambda index, *args: index.put(*args, durable=True),
+    "durable": _put_durably,
     "reader": _reader,
     "writer": _writer,
     "readers": _readers,
@@ -138,7 +154,7 @@ _FILES: dict[str, Callable[..., Any]] = {
     "build": lambda path, items: rowex.build(elsewhere(path), items),
     "destroy": rowex.destroy,
     "read only": _read_only,
-    "await checkpoint": lambda path: eventually(Path(f"{path}-checkpoint").exists),
+    "replace file": _replace,
     "away": lambda path: rowex.rename(path, elsewhere(path)),
     "back": lambda path: rowex.rename(elsewhere(path), path),
 }
@@ -150,7 +166,7 @@ def outcomes(state: State, step: Step) -> list[State]:
     match name:
         case "aside":
             return outcomes(state, args[0])
-        case "put" | "insert" | "setdefault" | "durable" | "writer":
+        case "put" | "insert" | "setdefault" | "durable" | "writer" | "until checkpoint":
             return [state, {**state, args[0]: args[1]}]
         case "remove" | "pop":
             return [state, without(state, args[0])]
@@ -184,6 +200,8 @@ def without(state: State, *gone: bytes) -> State:
 
 def last_of(state: State, step: Step) -> list[State]:
     """The states that it may leave when it has returned."""
+    if step[0] == "put_many":
+        return [{**state, **dict(step[1])}]
     every = outcomes(state, step)
     return every[1:] if step[0] == "popitem" else every if step[0] == "either" else every[-1:]
 
