@@ -52,7 +52,7 @@ def choose(trail: Sequence[int], plan: Plan, seen: Counter[int], rng: random.Ran
     Returns:
         Each at most once; few at many places rather than many at few.
     """
-    if not (plan.wanted or plan.places) or len(trail) <= max(plan.small, plan.wanted):
+    if not (plan.wanted or plan.places or plan.briefly) or len(trail) <= max(plan.small, plan.wanted):
         return [Target(number) for number in range(1, len(trail) + 1)]
     passages = Counter(trail)
     if plan.briefly:
