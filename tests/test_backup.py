@@ -14,7 +14,7 @@ import pytest
 
 import rowex
 from commands import do
-from tools import Child, assert_same, eventually, refusal
+from tools import Child, as_somebody_else, assert_same, eventually, refusal
 
 PAIRS = 16
 
@@ -277,3 +277,39 @@ def test_copy_that_is_written_to_survives_the_loss_of_power(
     monkeypatch.setenv("ROWEX_BOOT_ID", "the next")
     with rowex.open(target) as copy:
         assert_same(copy, model | {b"new": b"1"})
+
+
+def test_backup_by_who_may_not_write_waits_for_who_writes_the_log(
+    path: Path, folder: Path, child: Callable[..., Child]
+) -> None:
+    """What it has read must be durable in the copy's log; a reader cannot see to that itself."""
+    out = folder / "out"
+    out.mkdir()
+    for place in (folder, out):
+        place.chmod(0o777)
+    target = out / "backup.rowex"
+
+    def back_up(pipe: Any) -> None:
+        as_somebody_else()
+        with rowex.open(path, "r") as mine:
+            mine.backup(target)
+            pipe.send(dict(mine.items()))
+
+    with rowex.open(path, flush_interval=600) as index:
+        index.put(b"durable", b"1", durable=True)
+        index.put(b"not yet", b"2")
+        path.chmod(0o644)
+        path.with_name(path.name + "-lock").chmod(0o666)
+        for place in (path.with_name(path.name + "-log"), *path.with_name(path.name + "-log").iterdir()):
+            place.chmod(0o755)
+        process = child(back_up)
+        eventually(lambda: list(out.iterdir()) or not process.alive())
+        stat = Path(f"/proc/{process.pid}/stat")
+        eventually(lambda: stat.read_text().rpartition(")")[2].split()[0] in "SZ")  # it naps
+        index.flush()
+        found = process.recv()
+        process.finish()
+    assert found == {b"durable": b"1", b"not yet": b"2"}
+    with rowex.open(target) as copy:
+        copy.check()
+        assert dict(copy.items()) == found
