@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import mmap
 import random
+from collections.abc import Sequence
 from typing import Any
 
 import rowex
@@ -100,6 +101,7 @@ class Books(Ledger):
 
         Raises:
             DiskFullError: There was no room; nothing has changed.
+            TimeoutError: Others held what it needs; nothing has changed.
         """
         number, state = self._get(owner, _BEGUN), self.noted(owner, unit) + 1
         at = self._entry(owner, number)
@@ -107,10 +109,10 @@ class Books(Ledger):
         self._set(owner, _BEGUN, number + 1)
         try:
             ticket, told = self._apply(index, owner, unit, state)
-        except rowex.DiskFullError:
+        except (rowex.DiskFullError, TimeoutError) as error:
             found = self.find(index, owner, unit)
             if not self.at_once or not self.is_in(found, owner, unit, state):
-                assert self.is_in(found, owner, unit, state - 1), f"a full disk changed {self.show(found, owner, unit)}"
+                self._was_refused(found, owner, unit, state - 1, str(error))
                 self._set(owner, _BEGUN, number)
                 raise
             ticket, told = 0, False  # at "commit" it was done, only not yet durable
@@ -120,10 +122,14 @@ class Books(Ledger):
         if told:
             self._set(owner, _TOLD, max(ticket, self._get(owner, _TOLD)))
 
+    def _was_refused(self, found: dict[bytes, bytes | None], owner: int, unit: int, state: int, why: str) -> None:
+        assert self.is_in(found, owner, unit, state), f"{why}, and yet: {self.show(found, owner, unit)}"
+
     def _apply(self, index: Any, owner: int, unit: int, state: int) -> tuple[int, bool]:
-        """Make the change; its ticket, and whether it is known to be durable."""
+        """Make the change; its ticket, and whether it is known to be durable.  Some steps have no patience."""
+        timeout = 0.02 if (state + unit) % 7 == 0 else None
         if unit >= self.singles:
-            with index.batch() as batch:
+            with index.batch(timeout=timeout) as batch:
                 for key in self.keys(owner, unit):
                     value = self.content(key, unit, state)
                     batch.remove(key) if value is None else batch.put(key, value)
@@ -131,14 +137,14 @@ class Books(Ledger):
         key = self.key(owner, unit)
         value = self.content(key, unit, state)
         if value is None:
-            return index.remove(key), self.at_once
+            return index.remove(key, timeout=timeout), self.at_once
         if state % 3 == 0:
             assert index.compare_and_set(key, self.content(key, unit, state - 1), value), f"{key!r}: another's value"
             return 0, False
         if state % 4 == 1:
-            return index.insert(key, value), self.at_once
+            return index.insert(key, value, timeout=timeout), self.at_once
         durable = self.logged and state % 16 == 2
-        return index.put(key, value, durable=durable), durable or self.at_once
+        return index.put(key, value, durable=durable, timeout=None if durable else timeout), durable or self.at_once
 
     def make_durable(self, index: Any, owner: int) -> None:
         """Wait until all that the owner did is durable, and note that."""
@@ -189,21 +195,31 @@ class Books(Ledger):
 
     def observe(self, index: Any, owner: int, unit: int, rng: random.Random) -> None:
         """Read a unit while its owner may be writing it."""
-        low = self.noted(owner, unit)
-        keys, seen = self.keys(owner, unit), []
+        low, keys, seen = self.noted(owner, unit), self.keys(owner, unit), []
+        if rng.random() < 0.2:  # side by side, in no order among them
+            for key, value in zip(keys, index.get_many(keys), strict=True):
+                self._judge(owner, unit, key, value, low)
+            return
         for key in rng.sample(keys, len(keys)):
             value = index.get(key)
-            state = state_of(key, value)
-            seen.append(state)
-            told = f"owner {owner}, unit {unit}, {key!r}: at least {low} was there, saw {seen}"
-            if state is None:
-                low = -(-low // 4) * 4
-            else:
-                assert state >= low, told
-                assert value == self.content(key, unit, state), told
-                low = state
+            seen.append(state_of(key, value))
+            low = self._judge(owner, unit, key, value, low, seen)
+
+    def _judge(
+        self, owner: int, unit: int, key: bytes, value: bytes | None, low: int, seen: Sequence[int | None] = ()
+    ) -> int:
+        """The least state in which a key is, of which it is known that it is at least in *low*."""
+        state = state_of(key, value)
+        told = f"owner {owner}, unit {unit}, {key!r}: at least {low} was there, saw {state} after {seen}"
+        if state is None:
+            low = -(-low // 4) * 4
+        else:
+            assert state >= low, told
+            assert value == self.content(key, unit, state), told
+            low = state
         high = self.noted(owner, unit) + 1
         assert low <= high, f"{told}; at most {high} was begun"
+        return low
 
     def audit_owner(self, index: Any, owner: int) -> None:
         """After the owner's death: all is as it was told, but for the step that was under way."""

@@ -13,6 +13,7 @@ import os
 import random
 import shutil
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -86,16 +87,51 @@ def live(pipe: Any, world: World, slot: int, role: Callable[..., None], number: 
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1)
     rng = random.Random(seed)
-    world.count(slot, LIVES)
     while not world.ending:
         world.count(slot, BEATS)
         try:
-            with world.open() as index:
+            with world.open() as index, beside(world, index, slot, rng):
                 role(world, index, slot, number, rng)
         except rowex.DiskFullError:
             assert world.full, "the disk is not full"
             world.count(slot, FULL)
             pipe.poll(0.005)
+
+
+@contextlib.contextmanager
+def beside(world: World, index: Any, slot: int, rng: random.Random) -> Iterator[None]:
+    """Half of the lives have another thread, which reads with the same handle."""
+    if rng.random() < 0.5:
+        yield
+        return
+    dice, ended, wrong = random.Random(rng.random()), threading.Event(), []
+
+    def watch() -> None:
+        try:
+            while not ended.is_set():
+                look_on(world, index, slot, dice, 20)
+        except BaseException as error:
+            wrong.append(error)
+
+    other = threading.Thread(target=watch)
+    other.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        other.join()
+    if wrong:
+        raise wrong[0]
+
+
+def look_on(world: World, index: Any, slot: int, rng: random.Random, times: int) -> None:
+    """Read units while their owners may be writing them."""
+    books = world.books
+    for _ in range(times):
+        # One in two is of a group: what is looked at while it is written shows most.
+        first = books.singles if rng.random() < 0.5 else 0
+        books.observe(index, rng.randrange(books.writers), rng.randrange(first, books.keys_each), rng)
+    world.count(slot, READS, times)
 
 
 def beating(world: World, slot: int, seconds: float = 1e9) -> Callable[[], bool]:
@@ -116,9 +152,9 @@ def own(world: World, index: Any, slot: int, number: int, rng: random.Random) ->
     while more():
         try:
             for _ in range(rng.randrange(1, 60)):
-                with world.timed(slot):
+                with contextlib.suppress(TimeoutError), world.timed(slot):
                     books.step_unit(index, number, rng.randrange(books.keys_each))
-                world.count(slot, OPERATIONS)
+                    world.count(slot, OPERATIONS)
             if rng.random() < 0.3 or books.must_wait(number):
                 books.make_durable(index, number)
             for _ in range(rng.choice([2, 5, 300])):
@@ -131,17 +167,11 @@ def own(world: World, index: Any, slot: int, number: int, rng: random.Random) ->
 
 def read(world: World, index: Any, slot: int, number: int, rng: random.Random) -> None:
     """Read what owners write, what nobody touches, and what never was."""
-    books, more = world.books, beating(world, slot, rng.expovariate(0.5))
+    more = beating(world, slot, rng.expovariate(0.5))
     while more():
         for _ in range(200):
-            owner = rng.randrange(books.writers)
-            # One in two is of few: what is looked at while it is written shows most.
-            unit = (
-                rng.randrange(books.singles, books.keys_each) if rng.random() < 0.5 else rng.randrange(books.keys_each)
-            )
             with world.timed(slot):
-                books.observe(index, owner, unit, rng)
-        world.count(slot, READS, 200)
+                look_on(world, index, slot, rng, 1)
         world.count(slot, READS, world.churn.read(index, str(rng.random()), once()))
 
 

@@ -156,7 +156,7 @@ class Round:
         self.boots = 0
 
     def __str__(self) -> str:
-        return f"{self.create}, values of {self.world.books.sizes}" + (", a small disk" if self.full else "")
+        return f"{self.create}, values of {self.world.books.sizes}" + (", little room" if self.full else "")
 
     # ---- processes ---------------------------------------------------------------------------------
 
@@ -320,12 +320,20 @@ class Round:
         chosen, weights = [event for event, _ in events], [weight for _, weight in events]
         until = time.monotonic() + LENGTH_S
         while time.monotonic() < until:
-            pause = time.monotonic() + self.rng.expovariate(25)
-            while time.monotonic() < pause:
-                time.sleep(0.002)
-                self.watch()
-            self.rng.choices(chosen, weights)[0]()
+            self.let_go_on(self.rng.expovariate(25))
+            event = self.rng.choices(chosen, weights)[0]
+            event()
+            if event in (self.cut, self.kill_everybody) and self.rng.random() < 0.5:
+                self.let_go_on(self.rng.random() * 0.1)  # the file is being opened, scanned, recovered
+                self.rng.choice([self.cut, self.kill_everybody, self.kill_one, self.stop_some])()
         self.finish()
+
+    def let_go_on(self, seconds: float) -> None:
+        """So long nothing happens to the processes."""
+        pause = time.monotonic() + seconds
+        while time.monotonic() < pause:
+            time.sleep(0.002)
+            self.watch()
 
     def finish(self) -> None:
         """All end, by themselves or killed; then all is looked at."""
