@@ -20,6 +20,7 @@
 #define KEY_MAX 400u
 #define COUNTERS 3u
 #define THREADS_MAX 64u
+#define NEIGHBOURS 16u
 #define WAIT_NS 1000000000
 #define RETRY(rc, call) do (rc) = (call); while ((rc) == RX_WOULD_WAIT)
 
@@ -169,6 +170,36 @@ static void do_put(struct worker *w)
     fuzz_expect(RX_OK, rc, "put");
     if (is_owner(w, number))
         w->round->owned[number] = stamp;
+}
+
+/* Neighbours in order: they share their descent, while others change the nodes on it. */
+static void do_put_many(struct worker *w)
+{
+    struct key key[NEIGHBOURS];
+    struct value value[NEIGHBOURS];
+    const void *keys[NEIGHBOURS], *values[NEIGHBOURS];
+    size_t key_len[NEIGHBOURS], value_len[NEIGHBOURS], n = 0, done = 0, now;
+    for (uint64_t number = any_key(w); n < NEIGHBOURS && number < w->round->keys; number += 12) { /* of one shape */
+        if (number % 4 == 1 && !is_owner(w, number))
+            continue;
+        key_make(number, &key[n]);
+        keys[n] = key[n].at;
+        key_len[n] = key[n].size;
+        values[n] = &value[n];
+        value_len[n] = value_make(number, ++w->version << 8 | w->id, &value[n]);
+        n++;
+    }
+    for (int rc = RX_WOULD_WAIT; rc == RX_WOULD_WAIT; done += now) {
+        rc = rx_put_many(w->index, w->given, n - done, keys + done, key_len + done, values + done, value_len + done,
+                         WAIT_NS, &now, NULL);
+        if (rc != RX_WOULD_WAIT)
+            fuzz_expect(RX_OK, rc, "put_many");
+    }
+    if (done != n)
+        fuzz_fail("put_many: %zu of %zu", done, n);
+    for (size_t i = 0; i < n; i++)
+        if (is_owner(w, value[i].number))
+            w->round->owned[value[i].number] = value[i].stamp;
 }
 
 static void do_remove(struct worker *w)
@@ -331,6 +362,8 @@ static void *work(void *argument)
             do_get_many(w);
         else if (dice < 500)
             do_count_up(w);
+        else if (dice < 600)
+            do_put_many(w);
         else if (dice < 1800)
             do_get(w);
         else if (dice < 3000)

@@ -37,7 +37,7 @@ UPWARD = {("uid.c", "guard.h")}  # the thread's own uid is cached where a call b
 # Atomics live in persist.h.  These touch flags and pointers of the process itself, in no file.
 PROCESS_LOCAL = """building.c checkpoint.c close.c copy.c core.h cursor.c disk.c duplicate.c durable.c epoch.c epoch.h
     error.c file.c flush.c frames.c gate.c guard.h index.c intent.c persist.c scan.c sigbus.c
-    trace.c uid.c verify.c walk.c writing.c""".split()
+    trace.c uid.c verify.c walk.c""".split()
 
 # System calls that change files: only under the names that disk.h gives them, and only in these.
 FILE_CALLS = re.compile(

@@ -70,14 +70,13 @@ static int rx_wrap(struct rx_thread *t, struct rx_op *op, struct rx_place *p)
     return rc;
 }
 
-int rx_attempt(struct rx_thread *t, struct rx_op *op)
+int rx_attempt(struct rx_thread *t, struct rx_op *op, uint64_t shared, struct rx_place *p)
 {
-    struct rx_place p;
     t->waited_uid = 0;
     int rc = RX_OK;
     if (RX_UNLIKELY(t->quiet) && (rc = rx_batch_holds(t, op)) != RX_OK)
         return rc;
-    rc = rx_locate(t, op, &p);
+    rc = rx_locate(t, op, shared, p);
     if (rc)
         return rc;
     if (RX_UNLIKELY(t->map->fences)) { /* a plan or an answer: the way there is to be persistent */
@@ -85,26 +84,26 @@ int rx_attempt(struct rx_thread *t, struct rx_op *op)
         (void)rx_find_settled(t->map, op->key, op->key_len, &seen);
     }
     if (RX_UNLIKELY(op->change == RX_SETTLE)) {
-        bool ours = p.at == RX_AT_WRAPPER && (rx_off)((uint8_t *)p.wrapped.batch - t->base) == op->batch;
-        return ours ? rx_settle(t, op, &p) : RX_ABSENT;
+        bool ours = p->at == RX_AT_WRAPPER && (rx_off)((uint8_t *)p->wrapped.batch - t->base) == op->batch;
+        return ours ? rx_settle(t, op, p) : RX_ABSENT;
     }
-    if (RX_UNLIKELY(p.at == RX_AT_WRAPPER))
-        return rx_meet(t, op, &p);
-    bool present = p.at == RX_AT_LEAF;
+    if (RX_UNLIKELY(p->at == RX_AT_WRAPPER))
+        return rx_meet(t, op, p);
+    bool present = p->at == RX_AT_LEAF;
     switch (op->change) {
     case RX_PUT:
-        return rx_put_at(t, op, &p);
+        return rx_put_at(t, op, p);
     case RX_INSERT:
-        return present ? RX_PRESENT : rx_put_at(t, op, &p);
+        return present ? RX_PRESENT : rx_put_at(t, op, p);
     case RX_REMOVE:
-        return present ? rx_remove_at(t, op, &p) : RX_ABSENT;
+        return present ? rx_remove_at(t, op, p) : RX_ABSENT;
     case RX_TAKE:
         if (!present)
             return RX_ABSENT;
-        rc = rx_take_out(op, &p.leaf);
-        return rc ? rc : rx_remove_at(t, op, &p);
+        rc = rx_take_out(op, &p->leaf);
+        return rc ? rc : rx_remove_at(t, op, p);
     case RX_WRAP:
-        return rx_wrap(t, op, &p);
+        return rx_wrap(t, op, p);
     case RX_SETTLE:
         return RX_ABSENT;
     case RX_CAS:
@@ -113,10 +112,10 @@ int rx_attempt(struct rx_thread *t, struct rx_op *op)
     if (op->expected == NULL) {
         if (present)
             return RX_MISMATCH;
-        return op->value ? rx_put_at(t, op, &p) : RX_OK;
+        return op->value ? rx_put_at(t, op, p) : RX_OK;
     }
-    if (!present || p.leaf.value_len != op->expected_len ||
-        memcmp(p.leaf.value, op->expected, op->expected_len) != 0)
+    if (!present || p->leaf.value_len != op->expected_len ||
+        memcmp(p->leaf.value, op->expected, op->expected_len) != 0)
         return RX_MISMATCH;
-    return op->value ? rx_put_at(t, op, &p) : rx_remove_at(t, op, &p);
+    return op->value ? rx_put_at(t, op, p) : rx_remove_at(t, op, p);
 }

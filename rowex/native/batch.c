@@ -96,7 +96,7 @@ static int rx_change_begin(rx_index *h, struct rx_thread *given, int64_t wait_ns
 
 void rx_warm(struct rx_thread *t, size_t n, const void *const *keys, const size_t *key_len)
 {
-    if (rx_load_rlx(&t->map->size) < RX_WARM_BYTES || rx_enter_read(t) != RX_OK)
+    if (rx_load_rlx(&t->map->size) < RX_WARM_BYTES || t->near > RX_GROUP / 2 || rx_enter_read(t) != RX_OK)
         return;
     rx_warm_group(t->map, n < RX_GROUP ? (unsigned)n : RX_GROUP, keys, key_len);
     rx_leave_read(t); /* evicted: nothing was believed */
@@ -111,14 +111,20 @@ int rx_put_many(rx_index *h, rx_thread *given, size_t n, const void *const *keys
     int rc = rx_change_begin(h, given, wait_ns, &t);
     if (rc)
         return rc;
-    for (; *done < n && rc == RX_OK; *done += rc == RX_OK) {
-        struct rx_op op = {.change = RX_PUT, .key = keys[*done], .key_len = key_len[*done],
-                           .value = values[*done] ? values[*done] : empty, .value_len = value_len[*done]};
-        if (*done % RX_GROUP == 0)
-            rx_warm(t, n - *done, keys + *done, key_len + *done);
-        rc = rx_sizes_allowed(op.key_len, op.value_len);
-        if (rc == RX_OK)
-            rc = rx_change(t, &op);
+    while (*done < n && rc == RX_OK) {
+        struct rx_op op[RX_GROUP];
+        unsigned some = 0, now = 0;
+        for (size_t i = *done; i < n && some < RX_GROUP; i++, some++) {
+            if ((rc = rx_sizes_allowed(key_len[i], value_len[i])) != RX_OK)
+                break; /* of no account before the others are put */
+            op[some] = (struct rx_op){.change = RX_PUT, .key = keys[i], .key_len = key_len[i],
+                                      .value = values[i] ? values[i] : empty, .value_len = value_len[i]};
+        }
+        if (some) {
+            rx_warm(t, some, keys + *done, key_len + *done);
+            rc = rx_change_many(t, op, some, &now);
+        }
+        *done += now;
     }
     if (ticket && *done) /* of the last one; none was made: as it was */
         *ticket = t->db->logged ? rx_log_ticket(t->db, t->log_number) : 0;

@@ -13,25 +13,11 @@
 
 /* ---- where a key belongs ---------------------------------------------------- */
 
+static bool rx_sound(const struct rx_node *n) { return !(rx_load(&n->lock) & RX_OBSOLETE); }
+
 static rx_off rx_offset_of(const struct rx_thread *t, const rx_ref *slot)
 {
     return (rx_off)((const uint8_t *)slot - t->base);
-}
-
-/* Length of the common beginning of a and b, from `from` on. */
-static uint64_t rx_common(const uint8_t *a, uint64_t a_len, const uint8_t *b, uint64_t b_len, uint64_t from)
-{
-    uint64_t end = a_len < b_len ? a_len : b_len, i = from;
-    for (; i + 8 <= end; i += 8) {
-        uint64_t x, y;
-        memcpy(&x, a + i, 8);
-        memcpy(&y, b + i, 8);
-        if (x != y)
-            return i + (uint64_t)(__builtin_ctzll(x ^ y) / 8);
-    }
-    while (i < end && a[i] == b[i])
-        i++;
-    return i;
 }
 
 /* What a slot's leaf is to the key: RX_AT_LEAF, RX_AT_OTHER, or an error. */
@@ -70,15 +56,31 @@ __attribute__((always_inline)) static inline void rx_expect(const struct rx_thre
         rx_prefetch_hop(t->base, child, op->key[at]);
 }
 
-/*
- * Ordering  as rx_find(); the answer is only a plan, verified under the locks.
- * Returns   RX_OK with *p, RX_I_RESTART, RX_E_CORRUPT.
- */
-int rx_locate(struct rx_thread *t, const struct rx_op *op, struct rx_place *p)
+/* At the node where the last key was found, where the next one's way leads there too; else at the root. */
+static inline void rx_begin_at(struct rx_thread *t, uint64_t shared, struct rx_place *p)
 {
+    if (p->node && p->level <= shared && rx_sound(p->node)) {
+        p->slot = NULL;
+        p->ref = 0;
+        return;
+    }
     memset(p, 0, offsetof(struct rx_place, leaf));
     p->node_ref = RX_ROOT_OFF | RX_K_N256;
     p->node = rx_node_at(t->base, RX_ROOT_OFF);
+}
+
+/*
+ * A way that begins in the middle is that of a writer who came down in the same epoch, when
+ * the last key did, by the bytes that both share, and has stood still at that node since: no
+ * cell that it names is used again before the epoch ends, and whatever was changed meanwhile
+ * the locks tell, as for any writer who stands still on its way.  That the node is not known
+ * to be obsolete only saves an attempt.
+ * Ordering  as rx_find(); the answer is only a plan, verified under the locks.
+ * Returns   RX_OK with *p, RX_I_RESTART, RX_E_CORRUPT.
+ */
+int rx_locate(struct rx_thread *t, const struct rx_op *op, uint64_t shared, struct rx_place *p)
+{
+    rx_begin_at(t, shared, p);
     for (;;) {
         const uint8_t *prefix = rx_node_prefix(p->node, p->kind = rx_ref_kind(p->node_ref));
         p->node_prefix = p->node->prefix_len;
@@ -168,8 +170,6 @@ void rx_unlink_cells(struct rx_thread *t, unsigned n, rx_ref a, rx_ref b, rx_ref
         rx_store_rlx(&t->arena->unlinked[i], rx_ref_off(refs[i]));
     rx_store_rlx(&t->arena->unlinked_count, n);
 }
-
-static bool rx_sound(const struct rx_node *n) { return !(rx_load(&n->lock) & RX_OBSOLETE); }
 
 /* Locks the node of p alone; RX_I_RESTART when it is held or gone. */
 int rx_lock_node(struct rx_thread *t, const struct rx_place *p)

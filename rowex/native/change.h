@@ -34,8 +34,11 @@ struct rx_place {
 };
 
 /* ---- change.c ---- */
-/* Ordering: as rx_find(); the answer is only a plan, verified under the locks. RX_I_RESTART, RX_E_CORRUPT. */
-int rx_locate(struct rx_thread *t, const struct rx_op *op, struct rx_place *p);
+/*
+ * p->node NULL; or *p of another key in the same epoch, which shares that many bytes with op's.
+ * Ordering: as rx_find(); the answer is only a plan, verified under the locks. RX_I_RESTART, RX_E_CORRUPT.
+ */
+int rx_locate(struct rx_thread *t, const struct rx_op *op, uint64_t shared, struct rx_place *p);
 /* One attempt, inside the epoch: puts op's value where p says. RX_I_RESTART and other RX_I_*: nothing was changed. */
 int rx_put_at(struct rx_thread *t, struct rx_op *op, struct rx_place *p);
 /* The steps of an attempt. */
@@ -53,14 +56,30 @@ int rx_remove_at(struct rx_thread *t, const struct rx_op *op, struct rx_place *p
 int rx_clear_slot(struct rx_thread *t, struct rx_place *p); /* never merges */
 
 /* ---- attempt.c, writing.c ---- */
-/* Inside an epoch: one attempt at op. */
-int rx_attempt(struct rx_thread *t, struct rx_op *op);
+/* Inside an epoch: one attempt at op; shared and p as for rx_locate(). */
+int rx_attempt(struct rx_thread *t, struct rx_op *op, uint64_t shared, struct rx_place *p);
 /* Before the epoch: the in-use mark, the generation, an arena, room in the log. */
 int rx_prepare(struct rx_thread *t);
 /* The log takes so many bytes, or RX_E_FULL and nothing was changed; before the first lock. */
 int rx_admit(struct rx_thread *t, uint64_t bytes, bool removes);
 /* After it: does or waits for what an attempt that returned rc could not; RX_OK: try again. */
 int rx_resolve(struct rx_thread *t, int rc, unsigned tries);
+
+/* Length of the common beginning of a and b, from `from` on. */
+static inline uint64_t rx_common(const uint8_t *a, uint64_t a_len, const uint8_t *b, uint64_t b_len, uint64_t from)
+{
+    uint64_t end = a_len < b_len ? a_len : b_len, i = from;
+    for (; i + 8 <= end; i += 8) {
+        uint64_t x, y;
+        memcpy(&x, a + i, 8);
+        memcpy(&y, b + i, 8);
+        if (x != y)
+            return i + (uint64_t)(__builtin_ctzll(x ^ y) / 8);
+    }
+    while (i < end && a[i] == b[i])
+        i++;
+    return i;
+}
 
 static inline uint64_t rx_any_leaf_size(uint64_t key_len, uint64_t value_len)
 {

@@ -83,26 +83,48 @@ int rx_get_columns(rx_index *h, rx_thread *given, const struct rx_column *keys, 
 
 /* ---- put ------------------------------------------------------------------------------ */
 
-static int rx_columns_put(struct rx_thread *t, const struct rx_items *keys, unsigned k, const struct rx_column *values,
-                          size_t i)
+/* Key k of a group and value i of the column. */
+static int rx_columns_pair(const struct rx_items *keys, unsigned k, const struct rx_column *values, size_t i,
+                           uint8_t room[16], struct rx_op *op)
 {
-    uint8_t room[16];
     const uint8_t *value;
     size_t value_len;
     int rc = rx_item_view(values, i, room, &value, &value_len);
     if (rc == RX_OK)
         rc = rx_sizes_allowed(keys->len[k], value_len);
-    if (rc)
-        return rc;
-    struct rx_op op = {.change = RX_PUT, .key = keys->at[k], .key_len = keys->len[k], .value = value,
-                       .value_len = value_len};
-    return rx_change(t, &op);
+    if (rc == RX_OK)
+        *op = (struct rx_op){.change = RX_PUT, .key = keys->at[k], .key_len = keys->len[k], .value = value,
+                             .value_len = value_len};
+    return rc;
 }
 
 /* Whose key is it?  Equal keys fall to the same part, which puts them in their order. */
 static inline bool rx_columns_mine(const struct rx_items *keys, unsigned k, unsigned part, unsigned parts)
 {
     return parts < 2 || rx_crc32c(0, keys->at[k], keys->len[k]) % parts == part;
+}
+
+/* Items [from, from + n) whose keys fall to the part; *done: how many were dealt with. */
+static int rx_columns_some(struct rx_thread *t, const struct rx_items *keys, const struct rx_column *values,
+                           size_t from, unsigned n, unsigned part, unsigned parts, unsigned *done, bool *changed)
+{
+    uint8_t room[RX_GROUP][16], at[RX_GROUP + 1];
+    struct rx_op op[RX_GROUP];
+    unsigned some = 0, put = 0, k = 0;
+    int rc = RX_OK;
+    for (; k < n; k++) {
+        if (!rx_columns_mine(keys, k, part, parts))
+            continue;
+        if ((rc = rx_columns_pair(keys, k, values, from + k, room[some], &op[some])) != RX_OK)
+            break; /* of no account before the others are put */
+        at[some++] = (uint8_t)k;
+    }
+    at[some] = (uint8_t)k;
+    if (some)
+        rc = rx_change_many(t, op, some, &put);
+    *changed |= put > 0;
+    *done = at[put];
+    return rc;
 }
 
 int rx_put_columns(rx_index *h, rx_thread *given, const struct rx_column *keys, const struct rx_column *values,
@@ -125,13 +147,10 @@ int rx_put_columns(rx_index *h, rx_thread *given, const struct rx_column *keys, 
         rc = rx_items_take(&items, keys, *done, n);
         if (rc == RX_OK)
             rx_warm(t, n, items.at, items.len);
-        for (unsigned k = 0; k < n && rc == RX_OK; k++) {
-            if (rx_columns_mine(&items, k, part, parts)) {
-                rc = rx_columns_put(t, &items, k, values, *done);
-                changed |= rc == RX_OK;
-            }
-            *done += rc == RX_OK;
-        }
+        unsigned now = 0;
+        if (rc == RX_OK)
+            rc = rx_columns_some(t, &items, values, *done, n, part, parts, &now, &changed);
+        *done += now;
     }
     if (ticket && changed) /* of the last one; none was made: as it was */
         *ticket = t->db->logged ? rx_log_ticket(t->db, t->log_number) : 0;

@@ -84,6 +84,7 @@ struct rx_thread {
     uint64_t grow_need;     /* bytes that rx_reserve() could not find, for rx_grow() */
     uint64_t waited_uid;    /* whom we last waited for, for messages */
     uint64_t log_number;    /* of our last log entry */
+    unsigned near;          /* of our last changes in one epoch: how many were at the node of the one before */
     bool quiet;             /* steps of a batch: commits count, log and retire nothing of their keys */
     uint64_t progress;      /* of our batches, one after the other: with our uid it tells each state of each apart */
     uint64_t met_state, met_progress; /* of the batch that we wait for */

@@ -37,8 +37,14 @@ struct rx_op {
     uint8_t *out; uint64_t out_capacity; uint64_t out_len; /* RX_TAKE: the value removed */
     rx_off batch; uint64_t item, generation; /* RX_WRAP, RX_SETTLE: whose step; item only RX_WRAP */
     bool plain; /* there is no room for copies: remove without merging or shrinking */
+    bool admitted; /* the log takes it */
 };
 /* A whole write: enters, descends, reserves, locks, commits, waits as t->deadline_ns allows. */
 int rx_change(struct rx_thread *t, struct rx_op *op);
+/*
+ * The same n times, one after the other, up to the first whose result is not RX_OK; *done before it.
+ * As many as may be in one epoch; of these, keys that follow each other share their descent.
+ */
+int rx_change_many(struct rx_thread *t, struct rx_op *op, unsigned n, unsigned *done);
 
 #endif

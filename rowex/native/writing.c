@@ -109,36 +109,110 @@ int rx_resolve(struct rx_thread *t, int rc, unsigned tries)
     }
 }
 
+#define RX_RUN_BYTES 65536u /* an epoch is to be short */
+
+/* Of the changes, those that one epoch may have: the log takes them, and they are not large. */
+__attribute__((always_inline)) static inline int rx_run_admit(struct rx_thread *t, struct rx_op *op, unsigned n, unsigned *allowed)
+{
+    uint64_t bytes = 0;
+    for (*allowed = 0; *allowed < n; ++*allowed, op++) {
+        uint64_t size = op->key_len + (op->value ? op->value_len : 0);
+        if (*allowed && (bytes += size) > RX_RUN_BYTES)
+            break;
+        if (!t->db->logged || op->admitted || t->quiet) /* a batch was let in as a whole */
+            continue;
+        int rc = rx_admit(t, size, op->value == NULL);
+        if (RX_UNLIKELY(rc))
+            return *allowed ? RX_OK : rc;
+        op->admitted = true;
+    }
+    return RX_OK;
+}
+
+/* Inside an epoch: attempts, up to the first that fails; each but the first sees that the log has room (R2). */
+__attribute__((always_inline)) static inline int rx_run(struct rx_thread *t, struct rx_op *op, unsigned n, unsigned *done)
+{
+    struct rx_place p;
+    const struct rx_op *last = NULL;
+    p.node = NULL;
+    t->near = 0;
+    for (unsigned k = 0; k < n; k++, op++, ++*done) {
+        if (k && t->db->logged && RX_UNLIKELY(!rx_log_has_room(t->db)))
+            return RX_OK;
+        const struct rx_node *from = p.node;
+        uint64_t shared = last ? rx_common(last->key, last->key_len, op->key, op->key_len, 0) : 0;
+        int rc = rx_attempt(t, op, shared, &p);
+        if (RX_UNLIKELY(rc != RX_OK))
+            rx_unreserve(t);
+        if (RX_UNLIKELY(rc != RX_OK || rx_poisoned(t->map)))
+            return rc;
+        t->near += p.node == from;
+        last = op;
+    }
+    return RX_OK;
+}
+
+/*
+ * What can be done in one epoch.  RX_OK, or a result of op[*done]; RX_I_*: not yet, see rx_resolve().
+ * A call with n 1 leaves nothing of the loops.
+ */
+__attribute__((always_inline)) static inline int rx_turn(struct rx_thread *t, struct rx_op *op, unsigned n,
+                                                         unsigned *done)
+{
+    unsigned allowed;
+    int rc = rx_prepare(t);
+    if (RX_LIKELY(rc == RX_OK))
+        rc = rx_run_admit(t, op, n, &allowed);
+    if (RX_UNLIKELY(rc))
+        return rc;
+    rc = rx_enter_write(t);
+    if (RX_LIKELY(rc == RX_OK)) {
+        rc = rx_run(t, op, allowed, done);
+        rx_leave_write(t);
+    } else {
+        t->waited_uid = 0;
+    }
+    if (RX_UNLIKELY(rx_poisoned(t->map)))
+        return rx_fail(RX_E_IO, 0, "while changing a key; it may or may not have happened");
+    if (t->db->logged && (RX_LIKELY(rc < RX_I_EVICTED) || *done))
+        rx_log_notice(t->db);
+    return rc;
+}
+
+/* Between two turns: RX_OK, or the result of op. */
+static int rx_between_turns(struct rx_thread *t, struct rx_op *op, int rc, unsigned tries)
+{
+    rc = rx_resolve(t, rc, tries);
+    if (rc == RX_E_FULL && !op->plain && op->value == NULL) {
+        op->plain = true; /* P6: removals work on a full disk */
+        rc = RX_OK;
+    }
+    return rc;
+}
+
 int rx_change(struct rx_thread *t, struct rx_op *op)
 {
     for (unsigned tries = 0;; tries++) {
-        int rc = rx_prepare(t);
-        if (RX_LIKELY(rc == RX_OK) && t->db->logged && tries == 0 && !t->quiet) /* a batch was let in as a whole */
-            rc = rx_admit(t, op->key_len + (op->value ? op->value_len : 0), op->value == NULL);
-        if (RX_UNLIKELY(rc))
-            return rc;
-        rc = rx_enter_write(t);
-        if (RX_LIKELY(rc == RX_OK)) {
-            rc = rx_attempt(t, op);
-            if (RX_UNLIKELY(rc != RX_OK))
-                rx_unreserve(t);
-            rx_leave_write(t);
-        } else {
-            t->waited_uid = 0;
-        }
-        if (RX_UNLIKELY(__atomic_load_n(&t->map->poison, __ATOMIC_RELAXED)))
-            return rx_fail(RX_E_IO, 0, "while changing a key; it may or may not have happened");
-        if (RX_LIKELY(rc < RX_I_EVICTED)) {
-            if (t->db->logged)
-                rx_log_notice(t->db);
-            return rc;
-        }
-        rc = rx_resolve(t, rc, tries);
-        if (rc == RX_E_FULL && !op->plain && op->value == NULL) {
-            op->plain = true; /* P6: removals work on a full disk */
-            continue;
-        }
-        if (rc)
+        unsigned done = 0;
+        int rc = rx_turn(t, op, 1, &done);
+        if (RX_LIKELY(rc < RX_I_EVICTED) || (rc = rx_between_turns(t, op, rc, tries)) != RX_OK)
             return rc;
     }
+}
+
+int rx_change_many(struct rx_thread *t, struct rx_op *op, unsigned n, unsigned *done)
+{
+    *done = 0;
+    for (unsigned tries = 0; *done < n; tries++) {
+        unsigned now = 0;
+        int rc = rx_turn(t, op + *done, n - *done, &now);
+        *done += now;
+        if (now)
+            tries = 0;
+        if (RX_LIKELY(rc == RX_OK))
+            continue;
+        if (rc < RX_I_EVICTED || (rc = rx_between_turns(t, op + *done, rc, tries)) != RX_OK)
+            return rc;
+    }
+    return RX_OK;
 }
