@@ -195,9 +195,7 @@ static void do_put_many(struct worker *w)
         if (rc != RX_WOULD_WAIT)
             fuzz_expect(RX_OK, rc, "put_many");
     }
-    if (done != n)
-        fuzz_fail("put_many: %zu of %zu", done, n);
-    for (size_t i = 0; i < n; i++)
+    for (size_t i = 0; i < done; i++)
         if (is_owner(w, value[i].number))
             w->round->owned[value[i].number] = value[i].stamp;
 }

@@ -244,3 +244,32 @@ def test_put_many_that_raises_keeps_what_came_before(index: Any) -> None:
     present = [key for key, _ in index.scan()]
     assert present == [b"%05d" % i for i in range(len(present))]
     index.check()
+
+
+def test_ordered_batches_of_alike_keys_leave_what_single_puts_would(index: Any, rng: random.Random) -> None:
+    """Keys that share their way, extend each other or come twice, beside large values: the last of each is there."""
+    tails = [b"", b"\0", b"a", b"ab", b"abc" * 30, b"b", b"\xff"]
+    words = [b"common/" * 40 + b"%d" % number for number in range(60)] + [b"%02x" % number for number in range(200)]
+    expected: dict[bytes, bytes] = {}
+    for _ in range(60):
+        pairs = [
+            (rng.choice(words) + rng.choice(tails), rng.randbytes(rng.choice((0, 8, 8, 8, 30_000))))
+            for _ in range(rng.randrange(1, 150))
+        ]
+        if rng.random() < 0.8:
+            pairs.sort(key=lambda pair: pair[0])
+        index.put_many(pairs)
+        expected.update(pairs)
+        for key in rng.sample(sorted(expected), len(expected) // 8):
+            assert index.pop(key) == expected.pop(key)
+    assert_same(index, expected)
+
+
+def test_key_that_cannot_be_stored_ends_a_batch_before_it(index: Any) -> None:
+    """What came before it is put, in the same group of keys and in earlier ones; what comes after is not."""
+    too_long = b"k" * (2**20 + 1)
+    for before in (0, 1, 31, 32, 33, 70):
+        pairs = [(b"%d/%03d" % (before, number), b"v") for number in range(before)]
+        with pytest.raises(ValueError):
+            index.put_many([*pairs, (too_long, b"v"), (b"%d/after" % before, b"v")])
+        assert list(index.scan(prefix=b"%d/" % before)) == pairs
