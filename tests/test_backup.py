@@ -298,7 +298,7 @@ def test_backup_by_who_may_not_write_waits_for_who_writes_the_log(
     with rowex.open(path, flush_interval=600) as index:
         index.put(b"durable", b"1", durable=True)
         index.put(b"not yet", b"2")
-        path.chmod(0o644)
+        path.chmod(0o444)
         path.with_name(path.name + "-lock").chmod(0o666)
         for place in (path.with_name(path.name + "-log"), *path.with_name(path.name + "-log").iterdir()):
             place.chmod(0o755)
@@ -310,6 +310,28 @@ def test_backup_by_who_may_not_write_waits_for_who_writes_the_log(
         found = process.recv()
         process.finish()
     assert found == {b"durable": b"1", b"not yet": b"2"}
+    assert target.stat().st_mode & 0o777 == 0o444
     with rowex.open(target) as copy:
         copy.check()
         assert dict(copy.items()) == found
+
+
+def test_copy_of_a_file_that_may_only_be_read_is_made_and_has_its_mode(
+    path: Path, folder: Path, child: Callable[..., Child]
+) -> None:
+    """Its owner may not write it, but builds it."""
+    with rowex.open(path) as index:
+        index[b"k"] = b"1"
+    path.chmod(0o444)
+    path.with_name(path.name + "-lock").touch()
+    path.with_name(path.name + "-lock").chmod(0o666)
+    folder.chmod(0o777)
+
+    def copy(pipe: Any) -> None:
+        as_somebody_else()
+        rowex.copy(path, folder / "copy.rowex")
+
+    child(copy).finish()
+    with rowex.open(folder / "copy.rowex") as made:
+        assert dict(made.items()) == {b"k": b"1"}
+    assert (folder / "copy.rowex").stat().st_mode & 0o777 == 0o444

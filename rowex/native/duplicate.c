@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <errno.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include "checkpoint.h"
 #include "cursor.h"
 #include "fileio.h"
@@ -251,6 +252,19 @@ uint64_t rx_duplicate_room(struct rx_map *from)
     return __atomic_load_n(&from->size, __ATOMIC_RELAXED) * 2 + (1ull << 32);
 }
 
+/* What finishes it opens it for writing, whatever the mode that it is to have. */
+static int rx_duplicate_finish(struct rx_thread *t, struct rx_db *target, struct rx_map *to, const char *made,
+                               const struct rx_finishing *f)
+{
+    if (fchmod(to->fd, 0600) != 0)
+        return rx_os_error("change the mode of", made);
+    int rc = f->run(t, target, made, f->ctx);
+    if (rc)
+        return rc;
+    rx_copy_attributes(target->map->fd, to->fd);
+    return rx_sync_fd(to->fd) == 0 ? RX_OK : rx_os_error("sync", made);
+}
+
 /*
  * Makes, fills and places the file.  `target` stands in for an open index where the
  * functions for copies want to know the folder, the name and whose mode to take.
@@ -272,7 +286,7 @@ static int rx_duplicate_place(struct rx_thread *t, struct rx_db *target, const s
         return rc;
     rc = rx_duplicate_into(t, to, o);
     if (rc == RX_OK && f)
-        rc = f->run(t, target, made, f->ctx);
+        rc = rx_duplicate_finish(t, target, to, made, f);
     if (rc == RX_OK && replace)
         rc = rx_exclusive_begin(target->path, &x);
     if (rc == RX_OK)

@@ -401,8 +401,6 @@ int rx_copy_create(struct rx_db *db, const struct rx_map *like, uint64_t capacit
     int fd = rx_sys_openat(db->dir_fd, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (fd < 0)
         return rx_os_error("create a copy of", db->path);
-    if (!db->memory) /* of that the modes say nothing */
-        rx_copy_attributes(like->fd, fd);
     int rc = RX_OK;
     if (rx_allocate_fd(fd, 0, RX_HEAP) != 0)
         rc = rx_os_error("give blocks to a copy of", db->path);
@@ -413,6 +411,8 @@ int rx_copy_create(struct rx_db *db, const struct rx_map *like, uint64_t capacit
         (void)rx_sys_unlinkat(db->dir_fd, name, 0);
         return rc;
     }
+    if (!db->memory) /* of that the modes say nothing.  Last: who may only read makes copies too, and maps them to write */
+        rx_copy_attributes(like->fd, fd);
     (*out)->checksum = like->checksum;
     return RX_OK;
 }
