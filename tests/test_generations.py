@@ -23,6 +23,7 @@ from tools import Child, assert_same, eventually, refusal
 Start = Callable[..., Child]
 PLAIN: dict[str, Any] = {"durability": "process"}
 OPENING = 1 << 40  # a byte of NAME-lock
+USERS = OPENING + 1  # of NAME-lock and of the data file
 SET_LOCK = 37  # F_OFD_SETLK
 CLEAN = 1
 
@@ -43,6 +44,27 @@ def descriptors_of(path: Path) -> int:
         except OSError:
             continue
     return found
+
+
+def test_user_who_has_died_by_half_is_waited_for(path: Path, child: Start) -> None:
+    """The kernel takes its locks on the two files back one after the other; who opens in between waits."""
+    rowex.open(path, **PLAIN).close()
+
+    def come(pipe: Any) -> None:
+        pipe.recv()
+        with rowex.open(path) as mine:
+            pipe.send(len(mine))
+
+    process = child(come)
+    half = os.open(path, os.O_RDWR)
+    try:
+        fcntl.fcntl(half, SET_LOCK, struct.pack("hhqqi4x", fcntl.F_RDLCK, os.SEEK_SET, USERS, 1, 0))
+        process.send("go")
+        process.pipe.poll(0.2)  # it is inside by now
+    finally:
+        os.close(half)
+    assert process.recv() == 0
+    process.finish()
 
 
 # ---- another file under the name ------------------------------------------------------------

@@ -364,6 +364,14 @@ static int rx_join(struct rx_db *db, const struct rx_super *super, const struct 
     return rx_process_take(db);
 }
 
+/* Whether nobody uses the data file; then it is ours alone, where it may be locked. */
+static bool rx_data_free(struct rx_db *db, int data_fd)
+{
+    return db->readonly ? rx_byte_free(data_fd, RX_LOCK_USERS) : rx_byte_lock(data_fd, F_WRLCK, RX_LOCK_USERS) == RX_OK;
+}
+
+#define RX_HALF_DEAD_TRIES 1000 /* of a millisecond: the kernel takes a dying user's locks back file by file */
+
 /*
  * With both files open under OPENING.  Takes over data_fd (into db->map).
  */
@@ -400,8 +408,13 @@ int rx_attach(struct rx_db *db, int data_fd, const struct rx_options *o)
         return super.state == RX_STATE_CLEAN ? rx_be_first(db, &super, &st)
                                              : rx_fail(RX_E_PERMISSION, 0, "%s was not closed cleanly, and the medium is read-only", db->path);
     bool lock_free = rx_byte_lock(db->lock_fd, F_WRLCK, RX_LOCK_USERS) == RX_OK;
-    bool data_free = db->readonly ? rx_byte_free(data_fd, RX_LOCK_USERS)
-                                  : rx_byte_lock(data_fd, F_WRLCK, RX_LOCK_USERS) == RX_OK;
+    bool data_free = rx_data_free(db, data_fd);
+    for (int tries = 0; lock_free && !data_free && tries < RX_HALF_DEAD_TRIES; tries++) {
+        if ((rc = rx_poll_interrupt()) != RX_OK)
+            return rc;
+        nanosleep(&(struct timespec){0, 1000000}, NULL);
+        data_free = rx_data_free(db, data_fd);
+    }
     if (lock_free && !data_free)
         return rx_fail(RX_E_BUSY, 0, "%s is in use, but its -lock file was removed or replaced", db->path);
     rc = lock_free ? rx_be_first(db, &super, &st) : rx_join(db, &super, &st);
