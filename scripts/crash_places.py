@@ -36,6 +36,8 @@ class Places:
         found = re.search(r"^([0-9a-f]+) T rx_crash_count$", names, re.MULTILINE)
         if found is None:
             return None
+        # A function that was put wherever it is called stands there once more, and nobody goes there.
+        used = set(re.findall(r"\t.*<(\w[\w.]*)(?:@plt)?>", code))
         base, every, after_call, inside = int(found.group(1), 16), set(), False, ""
         for line in code.splitlines():
             if line.endswith(">:"):
@@ -43,7 +45,7 @@ class Places:
             at = re.match(r"\s+([0-9a-f]+):\t", line)
             if at is None:
                 continue
-            if after_call and inside != "rx_crashpoint":
+            if after_call and inside != "rx_crashpoint" and inside in used:
                 every.add(int(at.group(1), 16) - base)
             after_call = bool(POINTS.search(line))
         return cls(library, base, frozenset(every))

@@ -14,7 +14,14 @@ TIGHT = {"initial_size": 256 << 10, "max_size": 640 << 10}
 EXISTED = [("durable", *put(N4[0])[1:]), ("checkpoint",), ("compact",), ("durable", *put(N4[1])[1:])]
 DURABLE_MARK = [("durable", *put(b"mark")[1:])]
 NO_SPACE, IO_ERROR = 28, 5
-WAVE = [put(b"log%d" % (i % 3), i, 100_000) for i in range(14)]  # as much as asks for a checkpoint
+
+IDLE = [
+    put(b"n\x00", 1, 50_000),
+    *(("aside", put(b"a%02d" % i, 1, 9000)) for i in range(30)),
+    *(("aside", ("remove", b"a%02d" % i)) for i in range(30)),
+    ("aside", put(b"large", 1, 70_000)),  # more than an extent: what was removed is freed first
+]
+ADOPTS = [put(b"m%02d" % i, 1, 9000) for i in range(20)]
 
 FILES: dict[str, Scenario] = {
     "every kind of reading": Scenario(filled(N48), [("look",), ("check",), ("watch",)]),
@@ -25,6 +32,9 @@ FILES: dict[str, Scenario] = {
     "many readers": Scenario(filled(N4), [("readers", 70)], MARK),
     "many writers": Scenario(filled(N4), [("writers", [put(b"w%d" % i)[1:] for i in range(10)])], MARK),
     "a large batch": Scenario(filled(N48), [("batch", [put(b"b%03d" % i)[1:] for i in range(140)])], MARK),
+    "batch of large values": Scenario(
+        filled(N4, 70_000), [("batch", [put(N4[0], 1, 80_000)[1:], put(b"new", 1, 90_000)[1:]])], MARK
+    ),
     "create and first write": Scenario({}, [("create",), ("durable", *put(b"first")[1:])]),
     "create and close": Scenario({}, [("create",), put(b"first"), ("close",)]),
     "clean close of a logged file": Scenario(
@@ -69,7 +79,7 @@ FILES: dict[str, Scenario] = {
     ),
     "checkpoint by itself": Scenario(
         filled(N4),
-        [("until checkpoint", *put(b"log", 1, 200_000)[1:]), *WAVE, ("flush",), *WAVE, ("flush",), ("close",)],
+        [("until checkpoint", *put(b"log", i, 200_000)[1:]) for i in range(3)] + [("close",)],
         MARK,
         logged=True,
         where=("alone",),
@@ -124,7 +134,7 @@ FILES: dict[str, Scenario] = {
         f"a first write finds no room at call {n}": Scenario(
             filled(N4), [("fault", f"fallocate:{n}+:{NO_SPACE}"), ("either", put(N4[0], 1))], where=("held", "alone")
         )
-        for n in (1, 2, 3)
+        for n in range(1, 7)
     },
     "no room for a segment": Scenario(
         filled([b"log0", b"log1"], 30_000),
@@ -173,6 +183,21 @@ FILES: dict[str, Scenario] = {
     "a first write fails": Scenario(
         filled(N4), [("fault", f"fsync:1:{IO_ERROR}"), ("refused", put(N4[0])), put(N4[1])], where=("held", "alone")
     ),
+    **{
+        f"a recovery fails at sync {n}": Scenario(
+            filled(N4),
+            [("fault", f"fsync:{n}:{IO_ERROR}"), ("either", ("open",)), ("open",), put(b"opened")],
+            DURABLE_MARK,
+            victim=[("durable", *put(N4[1])[1:])],
+            where=("alone",),
+            logged=True,
+            other_boot=True,
+        )
+        for n in range(1, 7)
+    },
+    "a batch finds no room": Scenario(
+        {}, [*LARGE, ("refused", ("batch", [put(b"g%d" % i, 1, 90_000)[1:] for i in range(4)]))], MARK, TIGHT
+    ),
     "a disk is full": Scenario(
         filled(N4),
         [("fault", f"fallocate:1+:{NO_SPACE}"), *(("either", put(b"d%02d" % i, 1, 250_000)) for i in range(5))],
@@ -195,15 +220,14 @@ FILES: dict[str, Scenario] = {
         [*MARK, *(("aside", step) for step in LARGE), *(("aside", ("remove", step[1])) for step in LARGE)],
         TIGHT,
     ),
-    "idle lists are adopted": Scenario(
+    "idle lists are adopted": Scenario({}, ADOPTS, IDLE),
+    "idle lists are adopted, and another comes": Scenario(
         {},
-        [put(b"m%02d" % i, 1, 9000) for i in range(20)],
-        [
-            put(b"n\x00", 1, 50_000),
-            *(("aside", put(b"a%02d" % i, 1, 9000)) for i in range(30)),
-            *(("aside", ("remove", b"a%02d" % i)) for i in range(30)),
-            ("aside", put(b"large", 1, 70_000)),  # more than an extent: what was removed is freed first
-        ],
+        ADOPTS,
+        IDLE,
+        victim=[("aside", ("put_many", [put(b"o%02d" % i, 1, 9000)[1:] for i in range(40)]))],
+        role="comes",
+        where=("alone",),
     ),
     # ---- other machines
     "writes on persistent memory": Scenario(

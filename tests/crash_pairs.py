@@ -9,7 +9,9 @@ from crash_scenario import MARK, Scenario, State, Step, filled, keys, put
 
 N4 = keys(b"n", 4)
 PATH = [b"pathological-aaaa1", b"pathological-aaaa2"]
-MANY = [put(N4[i % 4], 1 + i // 4) for i in range(1400)]  # more retired cells than are let pile up
+# More retired cells than are let pile up; then, when somebody has stood still for long enough, some more.
+MANY: list[Step] = [put(N4[i % 4], 1 + i // 4) for i in range(1200)]
+MANY += [("pause", 0.15), *(put(N4[i % 4], 1000 + i // 4) for i in range(300))]
 
 # What the file holds, what the one that dies does, what the other does.
 MEETINGS: dict[str, tuple[State, list[Step], list[Step]]] = {
@@ -34,6 +36,12 @@ MEETINGS: dict[str, tuple[State, list[Step], list[Step]]] = {
         [put(b"path-b")],
         [("remove", key) for key in keys(PATH[0], 3)],
     ),
+    "split a path, one more below": (
+        filled(keys(PATH[0], 4)),
+        [put(b"path-b")],
+        [put(PATH[0] + b"\x70"), ("remove", PATH[0] + b"\x70"), put(PATH[0] + b"\x71")],
+    ),
+    "split a path, one fewer below": (filled(keys(PATH[0], 5)), [put(b"path-b")], [("remove", PATH[0] + b"\x00")]),
     "merge a path, insert": (filled([*PATH, b"path-b"]), [("remove", b"path-b")], [put(PATH[0][:-1] + b"3")]),
     "merge a path, insert above": (filled([*PATH, b"path-b"]), [("remove", b"path-b")], [put(b"path-c")]),
     "merge a path, replace above": (filled([*PATH, b"path-b", b"pa"]), [("remove", b"path-b")], [put(b"pa")]),
@@ -68,10 +76,10 @@ PAIRS: dict[str, Scenario] = {
     for how, scenario in both(base, steps, other, [] if name == "first writes" else MARK).items()
 } | {
     "a reader stands still": Scenario(
-        filled(N4), MANY, MARK, victim=[("get", N4[0]), ("look",)], role="stands", patience_s=0.5, where=("alone",)
+        filled(N4), MANY, MARK, victim=[("get", N4[0]), ("look",)], role="stands", patience_s=0.9, where=("alone",)
     ),
     "reader, and many writes come": Scenario(
-        filled(N4), [("look",)], MARK, victim=MANY, role="comes", patience_s=0.6, where=("alone",)
+        filled(N4), [("look",)], MARK, victim=MANY, role="comes", patience_s=0.9, where=("alone",)
     ),
     "copier of a large value, and many writes come": Scenario(
         filled([b"a", b"large"], 600_000),
@@ -79,7 +87,7 @@ PAIRS: dict[str, Scenario] = {
         MARK,
         victim=[("remove", b"large"), *MANY],
         role="comes",
-        patience_s=0.6,
+        patience_s=0.9,
         logged=True,
         where=("alone",),
     ),

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -45,7 +46,10 @@ def perform(index: Any, step: Step, path: Path) -> Any:
     elif name == "backup":
         index.backup(elsewhere(path))
     elif name == "until checkpoint":
-        eventually(lambda: _put_durably(index, *args) or Path(f"{path}-checkpoint").exists())
+        before = _checkpoint(path)
+        eventually(lambda: _put_durably(index, *args) or _checkpoint(path) != before)
+    elif name == "pause":
+        time.sleep(args[0])
     elif name == "aside":
         thread = threading.Thread(target=perform, args=(index, args[0], path))
         thread.start()
@@ -59,6 +63,13 @@ def perform(index: Any, step: Step, path: Path) -> Any:
     else:
         getattr(index, name)(*args)
     return index
+
+
+def _checkpoint(path: Path) -> int:
+    try:
+        return os.stat(f"{path}-checkpoint").st_ino
+    except FileNotFoundError:
+        return 0
 
 
 def _put_durably(index: Any, key: bytes, value: bytes) -> None:
