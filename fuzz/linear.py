@@ -35,9 +35,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from linear_client import Client
 from linear_round import (
+    ANYTHING,
+    ASKED,
     CALLED,
-    CALLING,
-    CHURNED,
+    CAUGHT,
+    CHANGE,
+    CHURN,
     CLIENTS,
     EXPECTED,
     FAILED,
@@ -46,10 +49,13 @@ from linear_round import (
     KEY,
     KEYS,
     KIND,
+    LARGE,
     MASK,
     OPERATIONS,
     PROCESSES,
+    PROGRESS,
     PUT_MANY,
+    READ,
     READ_MANY,
     READY,
     RESULT,
@@ -66,14 +72,16 @@ from linear_round import (
 
 import rowex
 import rowex.arrays
-from linear_history import BATCH, GET, NEVER, PUT, Op, TooHardError, overlap, violation
+from linear_history import BATCH, CAS, GET, NEVER, PUT, Op, TooHardError, overlap, violation
 from tools import die_with_parent
 
 WAIT_S = 30
-AIM_S = 0.002
-STOP_S, HELD_S, CHURNS = 0.06, 0.01, 4  # somebody is stopped until the others have freed so many times, or for so long
+STOP_S, HELD_S = 0.06, 0.02
+# In what calls processes are stopped; compare-and-sets of small values are too short for it.
+STOPS_IN = ((ANYTHING - 1, READ_MANY, CAS, BATCH, BATCH, BATCH), (ANYTHING - 1, READ_MANY, READ_MANY, CAS, CAS, BATCH))
+MEANWHILE = {CAS: (CHANGE, 3), BATCH: (READ, 12)}  # what the others do, and how often
 PER_FILE = 5  # rounds
-LEAST_OVERLAP = 0.01
+LEAST_OVERLAP = 0.05
 LIMIT = 10_000  # states: some seconds
 
 
@@ -145,7 +153,7 @@ def final_reads(whole: Round, index: Any) -> list[Op]:
     state = dict(index.scan())
     returned = time.monotonic_ns()
     assert len(index) == len(state), f"len {len(index)}, scan {len(state)}"
-    assert set(state) <= {*whole.keys, *whole.stable, *whole.own}, "keys that nobody wrote"
+    assert whole.known.issuperset(state), "keys that nobody wrote"
     assert all(state.get(key) == whole.fixed for key in whole.stable), "a stable key is lost"
     return [
         Op(GET, called, returned, key, result=number_of(state.get(name)), client=99)
@@ -212,9 +220,14 @@ def play(whole: Round, tally: Tally) -> None:
     victims = list(running)[: whole.rng.randrange(1, PROCESSES)] if whole.kills else []
     while running:
         assert time.monotonic() < deadline or kill_all(running), "the processes do not end"
-        pid, status = os.waitpid(-1, os.WNOHANG)
-        if pid:
+        pid, status = os.waitpid(-1, os.WNOHANG | os.WUNTRACED)
+        if pid and os.WIFSTOPPED(status):
+            meanwhile(whole)
+            os.kill(pid, signal.SIGCONT)
+            tally.stopped += 1
+        elif pid:
             del running[pid]
+            whole.control[CAUGHT] = 0  # it may have been this one
             assert os.waitstatus_to_exitcode(status) in (0, -signal.SIGKILL) or kill_all(running), "a process failed"
             continue
         if victims:
@@ -222,36 +235,29 @@ def play(whole: Round, tally: Tally) -> None:
             if (victim := victims.pop()) in running:
                 os.kill(victim, signal.SIGKILL)
                 tally.killed += 1
-        if whole.stops and len(running) > 1:
-            stop(whole, aim(whole, running))
-            tally.stopped += 1
-        time.sleep(0.0005)
+        if whole.stops and len(running) > 1 and not whole.control[ASKED] and not whole.control[CAUGHT]:
+            kind = whole.rng.choice(STOPS_IN[whole.style == LARGE])
+            whole.control[ASKED] = CAS + 1 if kind == BATCH and not whole.batches else kind + 1
+        time.sleep(0.0002)
 
 
-def aim(whole: Round, running: dict[int, int]) -> int:
-    """Whom to stop: often one that is in a call which takes long."""
-    kind = whole.rng.choice([None, READ_MANY, READ_MANY, BATCH])
-    deadline = time.monotonic() + AIM_S
-    while kind is not None and time.monotonic() < deadline:
-        for pid, process in running.items():
-            first = CALLING + process * THREADS
-            if kind + 1 in whole.control[first : first + THREADS]:
-                return pid
-    return whole.rng.choice(list(running))
+def meanwhile(whole: Round) -> None:
+    """
+    A process stands still, often in a call that takes long, and the others do what may harm it, or show what it did.
 
-
-def stop(whole: Round, pid: int) -> None:
-    """Until others have freed what it may be reading, and used it again; too short for an eviction."""
-    os.kill(pid, signal.SIGSTOP)
-    whole.control[CHURNED] = 0
-    whole.control[STOPPED] = 1
-    began, churned = time.monotonic(), 0
-    # None at all: they wait for what it holds.
-    while churned < CHURNS and time.monotonic() < began + (STOP_S if churned else HELD_S):
+    If it compares they change its key; if it applies a batch they read; else they write, free and use again.  It is
+    never for so long that a reader would be evicted.
+    """
+    kind, key = (whole.control[CAUGHT] & 255) - 1, whole.control[CAUGHT] >> 8
+    whole.control[CAUGHT] = 0
+    what, enough = MEANWHILE.get(kind, (CHURN, 4))
+    whole.control[PROGRESS], whole.control[STOPPED] = 0, what | key << 8
+    began, progress = time.monotonic(), 0
+    # No progress at all: they wait for what it holds.
+    while progress < enough and time.monotonic() < began + (STOP_S if progress else HELD_S):
         time.sleep(0.0001)
-        churned = whole.control[CHURNED]
+        progress = whole.control[PROGRESS]
     whole.control[STOPPED] = 0
-    os.kill(pid, signal.SIGCONT)
 
 
 def kill_all(pids: dict[int, int]) -> bool:

@@ -10,10 +10,14 @@ import time
 import traceback
 from typing import Any
 
+from linear_alarm import Alarm
 from linear_round import (
+    ANYTHING,
+    ASKED,
     CALLED,
-    CALLING,
-    CHURNED,
+    CAUGHT,
+    CHANGE,
+    CHURN,
     EQUAL,
     EXPECTED,
     FAILED,
@@ -25,7 +29,9 @@ from linear_round import (
     LARGE,
     MASK,
     OPERATIONS,
+    PROGRESS,
     PUT_MANY,
+    READ,
     READ_MANY,
     RESULT,
     RETURNED,
@@ -42,7 +48,9 @@ import rowex
 from linear_history import BATCH, CAS, GET, INSERT, POP, PUT, REMOVE
 from rowex.columns import Packed
 
-CHURN = 130  # changes: more than wait together for the readers, so the cells of the first come back
+# When calls that take long are at what matters: copying, between looking and locking, installing a batch.
+MIDST_US = {READ_MANY: (1, 200), CAS: (1, 80), BATCH: (30, 230)}
+FREED = 130  # changes: more than wait together for the readers, so the cells of the first come back
 
 
 class Client:
@@ -51,8 +59,8 @@ class Client:
     def __init__(self, whole: Round, index: Any, client: int) -> None:
         self.round, self.index, self.client = whole, index, client
         self.rng = random.Random(f"{whole.seed} {whole.number} {client}")
+        self.alarm = Alarm()
         self.value = (whole.number << 24 | client << 12) + 1
-        self.known = {*whole.keys, *whole.stable, *whole.own}
 
     def run(self) -> None:
         """All operations, or the failure told."""
@@ -61,8 +69,11 @@ class Client:
                 if self.rng.random() < 0.01:
                     self.index.compact()
                 self.one(self.round.at(self.client, i))
-                if self.rng.random() < self.round.churn or self.round.control[STOPPED]:
+                stopped = self.round.control[STOPPED] & 255
+                if stopped == CHURN or self.rng.random() < self.round.churn:
                     self.churn()
+                if stopped:
+                    self.round.control[PROGRESS] += 1  # one may be lost: it is no count
         except BaseException:
             traceback.print_exc()
             sys.stderr.flush()
@@ -77,9 +88,17 @@ class Client:
         """One operation, noted before and after."""
         dice = self.rng.random()
         key = self.rng.randrange(self.round.hot)
-        if self.round.control[STOPPED] and self.rng.random() < 0.5:
+        stopped, wanted = self.round.control[STOPPED] & 255, self.round.control[STOPPED] >> 8
+        asked = self.round.control[ASKED] if self.rng.random() < 0.7 else 0
+        if stopped == CHANGE:
+            result = self.put(at, wanted)
+        elif stopped == CHURN and self.rng.random() < 0.5:
             result = self.put(at, self.rng.randrange(KEYS))
-        elif self.round.style == LARGE and self.rng.random() < 0.4:
+        elif asked == CAS + 1:
+            result = self.compare(at, key)
+        elif asked == BATCH + 1:
+            result = self.batch(at)
+        elif asked == READ_MANY + 1 or stopped == READ or (self.round.style == LARGE and self.rng.random() < 0.4):
             result = self.get_many(at)
         elif self.round.batches and self.rng.random() < 0.15:
             result = self.batch(at)
@@ -109,14 +128,15 @@ class Client:
             result = self.scan(at)
         self.round.words[at + RESULT] = result
         self.round.words[at + RETURNED] = time.monotonic_ns()
-        self.round.control[CALLING + self.client] = 0
 
     def note(self, at: int, kind: int, key: int = 0, value: int = 0, expected: int = 0) -> None:
         """It is about to be called."""
-        words = self.round.words
+        words, control = self.round.words, self.round.control
         words[at + KIND], words[at + KEY], words[at + VALUE], words[at + EXPECTED] = kind, key, value, expected
         words[at + CALLED] = time.monotonic_ns()
-        self.round.control[CALLING + self.client] = kind + 1
+        if control[ASKED] in (kind + 1, ANYTHING):
+            control[ASKED], control[CAUGHT] = 0, kind + 1 | key << 8
+            self.alarm.set(self.rng.randrange(*MIDST_US.get(kind, (1, 20))))
 
     # ---- beside the history --------------------------------------------------------------------
 
@@ -127,7 +147,7 @@ class Client:
         The key is ours alone, so we know what is there.  A stable one is looked at on the way.
         """
         own, large = self.round.own[self.client], self.round.style == LARGE
-        values = [make(self.fresh(EQUAL))] * CHURN + [make(self.fresh(FILLING))] * 3 * large
+        values = [make(self.fresh(EQUAL))] * FREED + [make(self.fresh(FILLING))] * 3 * large
         self.index.put_many([(own, value) for value in values])
         assert self.index.get(own) == values[-1], f"{own!r} is not as it was put"
         stable = self.rng.choice(self.round.stable)
@@ -135,7 +155,6 @@ class Client:
         if self.rng.random() < 0.7:
             assert self.index.discard(own), f"{own!r} was put, and is not there"
             assert not self.index.exists(own), f"{own!r} was removed, and is there"
-        self.round.control[CHURNED] += 1  # one may be lost: it is no count, only a sign of progress
 
     # ---- changes -------------------------------------------------------------------------------
 
@@ -158,8 +177,8 @@ class Client:
         """Expects what it has just seen, so that it often succeeds; sometimes removes."""
         seen = number_of(self.index.get(self.round.keys[key]))
         value = 0 if seen and self.rng.random() < 0.2 else self.fresh()
-        self.note(at, CAS, key, value, seen)
         old, new = make(seen) if seen else None, make(value) if value else None
+        self.note(at, CAS, key, value, seen)
         return int(self.index.compare_and_set(self.round.keys[key], old, new))
 
     def choose(self, at: int, *, removing: bool) -> list[tuple[int, int]]:
@@ -174,14 +193,20 @@ class Client:
         return changes
 
     def batch(self, at: int) -> int:
-        changes = self.choose(at, removing=True)
-        self.note(at, BATCH)
+        """Most are made longer by keys of our own, so that they are met half done."""
+        changes = {
+            self.round.keys[key]: make(value) if value else None for key, value in self.choose(at, removing=True)
+        }
+        if self.rng.random() < 0.7:
+            value = None if self.rng.random() < 0.5 else make(self.fresh(EQUAL))
+            changes |= dict.fromkeys(self.round.extra[self.client], value)
         with self.index.batch() as batch:
-            for key, value in changes:
-                if value:
-                    batch.put(self.round.keys[key], make(value))
+            for name, value in changes.items():
+                if value is None:
+                    batch.remove(name)
                 else:
-                    batch.remove(self.round.keys[key])
+                    batch.put(name, value)
+            self.note(at, BATCH)
         return 0
 
     def put_many(self, at: int) -> int:
@@ -224,7 +249,7 @@ class Client:
 
         Each key several times, so that the leaves are held for long; the last of each counts.
         """
-        times = 5 if self.round.style == LARGE else 1
+        times = 2 if self.round.style == LARGE else 1
         wanted = [*self.round.keys * times, *self.round.stable]
         way = self.rng.randrange(3)
         self.note(at, READ_MANY)
@@ -253,7 +278,7 @@ class Client:
             found = self.index.floor(bound) if down else self.index.ceiling(bound)
         assert found is not None or bound is not None, "a stable key is missed at an edge"
         name, value = found or (None, None)
-        assert name is None or name in self.known, f"nobody wrote {name!r}"
+        assert name is None or name in self.round.known, f"nobody wrote {name!r}"
 
         def passed(key: bytes) -> bool:
             behind = bound is None or (key <= bound if down else key >= bound)
@@ -311,7 +336,7 @@ class Client:
             return within(key) and (len(got) != limit or (key >= names[-1] if reverse else key <= names[-1]))
 
         assert all(map(within, names)), f"{what} yields {names}"
-        assert self.known.issuperset(names), f"{what} yields what nobody wrote: {names}"
+        assert self.round.known.issuperset(names), f"{what} yields what nobody wrote: {names}"
         there = [*self.round.stable, own] if held else self.round.stable
         missed = [key for key in there if reached(key) and key not in names]
         assert not missed, f"{what} missed the stable {missed}: {names}"
@@ -320,4 +345,4 @@ class Client:
 
     def churn_own(self, own: bytes) -> None:
         """Replaces it: it stays present."""
-        self.index.put_many([(own, make(self.fresh(EQUAL)))] * (CHURN // 4))
+        self.index.put_many([(own, make(self.fresh(EQUAL)))] * (FREED // 4))

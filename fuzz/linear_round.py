@@ -18,9 +18,12 @@ KEYS = 6
 SLOT = 16  # words of a record: called, returned, kind, key, value, expected, result, keys, values...
 CALLED, RETURNED, KIND, KEY, VALUE, EXPECTED, RESULT, MASK, FIRST = range(9)
 READ_MANY, PUT_MANY = 20, 21  # records that stand for several operations
-# Words of Round.control: of READY one for each process, of CALLING one for each client, the kind of its call + 1.
-GO, FAILED, STOPPED, CHURNED, READY = range(5)
-CALLING = READY + PROCESSES
+# Words of Round.control: of READY one for each process.  ASKED: a kind of calls + 1; who makes one next stops in it.
+# CAUGHT: this, and above it the key of that call.  STOPPED: what the others do now, and above it the key to change.
+GO, FAILED, ASKED, CAUGHT, STOPPED, PROGRESS, READY = range(7)
+ANYTHING = 255  # ASKED: any kind of call
+CHURN, CHANGE, READ = 1, 2, 3
+EXTRA = 48
 
 LONG = b"p" * 300
 UNIVERSES: list[tuple[list[bytes], list[bytes]]] = [  # keys, and stable ones beside them
@@ -42,8 +45,8 @@ SIZES: tuple[Callable[[int], int], ...] = (
     lambda number: 1508 if number % 61 == 0 else 8 + number % 7 * 11,
     lambda _: 8,  # what several threads fetch into one array
     lambda _: 64,  # any cell may become any other key's
-    lambda _: 16 << 10,  # read for so long that it is replaced meanwhile
-    lambda _: 15 << 10,  # lies in the cell of a large one, whatever its key
+    lambda number: (32 if number % 4 else 128) << 10,  # read for so long that it is replaced meanwhile
+    lambda _: 31 << 10,  # lies in the cell of a large one, whatever its key
 )
 
 
@@ -74,6 +77,8 @@ class Round:
         keys: Those whose operations are recorded.
         stable: Those that are there all the time.
         own: One for each client, which puts and removes it in the path of a stable one.
+        extra: Some for each client, in the midst of the others, which make its batches longer.
+        known: All keys that somebody may write.
         style: Of the values.
         batches: Are there any?
         kills: Is anybody killed?
@@ -88,14 +93,17 @@ class Round:
         self.keys, self.stable = UNIVERSES[rng.randrange(len(UNIVERSES))]
         self.style = STYLES[number % len(STYLES)]
         self.own = [self._beside(self.stable[0], client) for client in range(CLIENTS)]
-        self.batches = rng.random() < 0.7
+        midst = sorted(self.keys)[KEYS // 2 - 1] + b"\x00\xfe"
+        self.extra = [[midst + bytes([client, i]) for i in range(EXTRA)] for client in range(CLIENTS)]
+        self.known = {*self.keys, *self.stable, *self.own}.union(*self.extra)
+        self.batches = rng.random() < 0.8
         self.kills = rng.random() < 0.4
         self.stops = rng.random() < 0.6
         self.churn = rng.choice([0.0, 0.1, 0.4])
         self.hot = rng.choice([1, 2, KEYS])
         self.bytes = mmap.mmap(-1, CLIENTS * OPERATIONS * SLOT * 8)
         self.words = memoryview(self.bytes).cast("Q")
-        self.control = memoryview(mmap.mmap(-1, 8 * (CALLING + CLIENTS))).cast("Q")
+        self.control = memoryview(mmap.mmap(-1, 8 * (READY + PROCESSES))).cast("Q")
 
     def _beside(self, stable: bytes, client: int) -> bytes:
         return stable[: self.rng.randrange(len(stable) + 1)] + b"\xfe%c" % client

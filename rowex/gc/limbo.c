@@ -225,7 +225,7 @@ uint64_t rx_limbo_sweep(struct rx_db *db, struct rx_map *map, struct rx_arena *a
         if (!asked)
             least = rx_min_epoch(db);
         asked = true;
-#ifdef ROWEX_CANARY_NO_EPOCH_WAIT /* a broken build on purpose: fuzz/schedules.c must notice */
+#ifdef ROWEX_CANARY_NO_EPOCH_WAIT /* a broken build on purpose: fuzz/linear.py and fuzz/schedules.c must notice */
         least = UINT64_MAX;
 #endif
         if (least < rx_load_rlx(&b->stamp) || (db->logged && rx_log_durable(db) < rx_load_rlx(&b->logged)))

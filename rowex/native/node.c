@@ -320,7 +320,7 @@ static __attribute__((noinline)) int rx_wrapped_view(struct rx_map *map, rx_ref 
     int rc = rx_wrapper_view(map, ref, &w);
     if (rc)
         return rc;
-#ifdef ROWEX_CANARY_EARLY_BATCH /* a broken build on purpose: fuzz/linear.py must notice */
+#ifdef ROWEX_CANARY_EARLY_BATCH /* a broken build on purpose: fuzz/linear.py and fuzz/schedules.c must notice */
     if ((w.state & 3) == RX_B_PENDING)
         w.state = RX_B_COMMITTED;
 #endif
