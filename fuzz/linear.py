@@ -5,8 +5,8 @@ Records what threads of several processes do to a few keys, and asks whether it 
     fuzz/linear.py [--seed N] [--count ROUNDS] [--duration SECONDS] [--first ROUND]
 
 A round: processes with two threads each put, insert, remove, compare, take, read, scan, load and apply batches,
-on keys that share nodes; now and then one compacts the file, is killed, or is stopped for some milliseconds
-wherever it is, so that what it reads is replaced, freed and used again meanwhile.  Every call is noted in shared
+on keys that share nodes; now and then one compacts the file, is killed, or stops itself for some milliseconds in
+the midst of a call, so that what it reads is replaced, freed and used again meanwhile.  Every call is noted in shared
 memory before it is made and after it returned, by the one monotonic clock.  The checker (tests/linear_history.py)
 then looks for an order that explains all results, promise P1.  What a scan yields of a key, and that it
 yields nothing, are reads of that key at some instant of the scan: that is P2, whose order and bounds the
