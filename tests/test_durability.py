@@ -7,7 +7,6 @@ That the log itself had reached the disk is what scripts/powercut is for.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import random
 import shutil
@@ -24,7 +23,6 @@ import pytest
 import rowex
 from conftest import cannot_run
 from power import other_boot, recovered, segments, without_power
-from rowex.durable import log_status
 from tools import TIME_SCALE, Child, assert_same, clean_environment, eventually, leftovers, make_value
 
 Start = Callable[..., Child]
@@ -351,67 +349,6 @@ def test_damage_below_a_durable_ticket_is_refused(path: Path, folder: Path) -> N
     with other_boot(), pytest.raises(rowex.CorruptionError, match="durable"):
         rowex.open(off)
     assert {entry.name for entry in off.parent.iterdir()} - {off.name + "-lock"} == before
-
-
-def test_checkpoint_drops_the_log_before_it(path: Path, folder: Path) -> None:
-    """Recovery begins there; removals after it stay removals."""
-    with rowex.open(path) as index:
-        index.put_many((b"%05d" % i, bytes(100)) for i in range(10_000))
-        before = len(segments(path))
-        index.checkpoint()
-        assert len(segments(path)) < before
-        index.remove_many([b"%05d" % i for i in range(0, 10_000, 2)])
-        index.flush()
-        off = without_power(path, folder / "off")
-        assert recovered(off) == dict(index.items())
-
-
-def test_checkpoint_comes_by_itself_while_writers_work(path: Path, folder: Path) -> None:
-    """The log does not grow for ever, and nobody is held up for good."""
-    with rowex.open(path) as index:
-        for number in range(40):
-            index.put_many((b"%04d" % i, make_value(b"%04d" % i, number, 400)) for i in range(1000))
-        eventually(lambda: Path(f"{path}-checkpoint").exists(), 10)
-        index.flush()
-        eventually(lambda: not list(path.parent.glob("*-checkpoint-new-*")), 10)
-        off = without_power(path, folder / "off")
-        assert recovered(off) == dict(index.items())
-
-
-def test_power_goes_while_checkpoints_follow_each_other(path: Path, folder: Path) -> None:
-    """Whichever moment of a checkpoint a cut finds, the log goes on where the checkpoint ends."""
-
-    def keep_checkpointing(pipe: Any) -> None:
-        with rowex.open(path) as index:
-            for number in itertools.count():
-                index.put_many((b"other %04d" % i, b"%d" % number) for i in range(1000))
-                index.put(b"mine", b"%d" % number, durable=True)
-                pipe.send(number)
-                index.checkpoint()
-
-    child, number = Child(keep_checkpointing), -1
-    try:
-        for _ in range(30):
-            number = child.recv()
-            child.stop()
-            while child.pipe.poll():
-                number = child.recv()
-            off = without_power(path, folder / "off")
-            child.go_on()
-            assert int(recovered(off)[b"mine"]) >= number
-    finally:
-        child.cleanup()
-
-
-def test_log_is_measured_from_the_last_checkpoint_in_later_sessions_too(path: Path) -> None:
-    """Else each session after it would begin with another."""
-    with rowex.open(path, flush_interval=600) as index:
-        index.put(b"k", bytes(3 << 20), durable=True)
-        index.checkpoint()
-    for _ in range(2):
-        with rowex.open(path, flush_interval=600) as index:
-            index.put(b"l", b"1", durable=True)
-            assert 0 < log_status(index._live_handle()).log_bytes < 1000
 
 
 def test_waiting_begins_with_the_file_as_it_is_now(path: Path, child: Start) -> None:

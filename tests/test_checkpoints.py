@@ -1,0 +1,75 @@
+"""
+Checkpoints: what they drop of the log, and the loss of power beside them.
+"""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import rowex
+from power import recovered, segments, without_power
+from rowex.durable import log_status
+from tools import Child, eventually, make_value
+
+
+def test_checkpoint_drops_the_log_before_it(path: Path, folder: Path) -> None:
+    """Recovery begins there; removals after it stay removals."""
+    with rowex.open(path) as index:
+        index.put_many((b"%05d" % i, bytes(100)) for i in range(10_000))
+        before = len(segments(path))
+        index.checkpoint()
+        assert len(segments(path)) < before
+        index.remove_many([b"%05d" % i for i in range(0, 10_000, 2)])
+        index.flush()
+        off = without_power(path, folder / "off")
+        assert recovered(off) == dict(index.items())
+
+
+def test_checkpoint_comes_by_itself_while_writers_work(path: Path, folder: Path) -> None:
+    """The log does not grow for ever, and nobody is held up for good."""
+    with rowex.open(path) as index:
+        for number in range(40):
+            index.put_many((b"%04d" % i, make_value(b"%04d" % i, number, 400)) for i in range(1000))
+        eventually(lambda: Path(f"{path}-checkpoint").exists(), 10)
+        index.flush()
+        eventually(lambda: not list(path.parent.glob("*-checkpoint-new-*")), 10)
+        off = without_power(path, folder / "off")
+        assert recovered(off) == dict(index.items())
+
+
+def test_power_goes_while_checkpoints_follow_each_other(path: Path, folder: Path) -> None:
+    """Whichever moment of a checkpoint a cut finds, the log goes on where the checkpoint ends."""
+
+    def keep_checkpointing(pipe: Any) -> None:
+        with rowex.open(path) as index:
+            for number in itertools.count():
+                index.put_many((b"other %04d" % i, b"%d" % number) for i in range(1000))
+                index.put(b"mine", b"%d" % number, durable=True)
+                pipe.send(number)
+                index.checkpoint()
+
+    child, number = Child(keep_checkpointing), -1
+    try:
+        for _ in range(30):
+            number = child.recv()
+            child.stop()
+            while child.pipe.poll():
+                number = child.recv()
+            off = without_power(path, folder / "off")
+            child.go_on()
+            assert int(recovered(off)[b"mine"]) >= number
+    finally:
+        child.cleanup()
+
+
+def test_log_is_measured_from_the_last_checkpoint_in_later_sessions_too(path: Path) -> None:
+    """Else each session after it would begin with another."""
+    with rowex.open(path, flush_interval=600) as index:
+        index.put(b"k", bytes(3 << 20), durable=True)
+        index.checkpoint()
+    for _ in range(2):
+        with rowex.open(path, flush_interval=600) as index:
+            index.put(b"l", b"1", durable=True)
+            assert 0 < log_status(index._live_handle()).log_bytes < 1000
