@@ -10,8 +10,17 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-# A reason, and the functions that it is good for.
-EXCEPTIONS: dict[str, tuple[str, ...]] = {}
+# A reason, and what stands in the lines (or the functions) for which it is good.
+EXCEPTIONS: dict[str, tuple[str, ...]] = {
+    "a file system without RENAME_NOREPLACE": ("rx_rename_new",),
+    "a page that cannot be read, a flag of this process alone": ("rx_image_faulted", "rx_commit_or_unlock"),
+    "a process without membarrier beside one that relies on it": ("rx_store(&b->stamp, 0); | rx_limbo_stamp",),
+    "a lock word of nobody: in a damaged file": ("rx_load(&slot->uid) != holder",),
+    "cannot be, checked all the same (R1)": ("rx_unlock_all < rx_lock_node",),
+    "who slept through a whole generation": ("rx_cas(word, &value, have)",),
+    "no thread can be made": ("rx_store32(&l->checkpointing, 0); | rx_checkpoint_if_due",),
+    "another took the spare at the same time": ("(void)rx_sys_renameat(dir_fd, name, dir_fd, RX_SPARE)",),
+}
 
 FILE_CALLS = "open pwrite fallocate ftruncate fsync fdatasync msync mkdirat linkat renameat unlinkat openat".split()
 POINTS = re.compile(rf"call\s.*<(rx_crashpoint|rx_sys_({'|'.join(FILE_CALLS)}))(@plt)?>")
@@ -58,12 +67,17 @@ class Places:
         # The call, not what comes after it.
         asked = [f"{self.base + place - 1:#x}" for place in left]
         told = _output("addr2line", "-a", "-f", "-i", "-e", str(self.library), *asked)
-        frames = []
-        for one in re.split(r"^0x[0-9a-f]+\n", told, flags=re.MULTILINE)[1:]:
-            lines = one.splitlines()
-            calls = [f"{Path(where).name} {name}" for name, where in zip(lines[::2], lines[1::2], strict=False)]
-            frames.append(" < ".join([call for call in calls if "persist.h" not in call][:3]))
-        return dict(zip(left, frames, strict=True))
+        return dict(zip(left, map(self._line, re.split(r"^0x[0-9a-f]+\n", told, flags=re.MULTILINE)[1:]), strict=True))
+
+    def _line(self, told: str) -> str:
+        """File and line, what stands there, and the functions that lead there."""
+        lines = told.splitlines()
+        frames = [(where.split(" ")[0], name) for name, where in zip(lines[::2], lines[1::2], strict=False)]
+        frames = [frame for frame in frames if "persist.h" not in frame[0]] or frames
+        path, number = frames[0][0].rsplit(":", 1)
+        source = next(self.library.parent.rglob(Path(path).name), None)
+        text = source.read_text().splitlines()[int(number) - 1].strip() if source and number.isdigit() else ""
+        return f"{Path(path).name}:{number} {text} | {' < '.join(name for _, name in frames[:3])}"
 
 
 def _output(*command: str) -> str:

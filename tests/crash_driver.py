@@ -83,7 +83,8 @@ class Run:
             if self.variant == "grandchild":
                 self.tell_child.write_bytes(str(outlive()).encode())
 
-        actor.start(self.path, self.scenario.prelude, steps, dies=dies, stands=stands, last=last)
+        reaps = actor is self.dying and self.scenario.victim and self.scenario.role == "dies"  # from its first step on
+        actor.start(self.path, [] if reaps else self.scenario.prelude, steps, dies=dies, stands=stands, last=last)
 
     def die(self, steps: list[Step], at: Target) -> bool:
         """A child does the steps, and dies; whether it did not."""
@@ -133,8 +134,6 @@ class Run:
             if scenario.other_boot:
                 os.environ["ROWEX_BOOT_ID"] = "another"
             over = self.die(scenario.steps, at)
-            if scenario.victim and not opens_itself(scenario.steps):
-                start = self.seen(start, scenario.prelude, len(scenario.prelude))
             return over, self.seen(start, scenario.steps, self.dying.done)
         over = self.beside(at, victim_at) if scenario.role == "stands" else self.between(at, victim_at)
         whole, done = self.other.done, self.dying.done

@@ -79,7 +79,13 @@ PAIRS: dict[str, Scenario] = {
         filled(N4), MANY, MARK, victim=[("get", N4[0]), ("look",)], role="stands", patience_s=0.9, where=("alone",)
     ),
     "reader, and many writes come": Scenario(
-        filled(N4), [("look",)], MARK, victim=MANY, role="comes", patience_s=0.9, where=("alone",)
+        {**filled(N4), **filled([b"large"], 3 << 20)},
+        [("get", b"large"), ("look",)],
+        MARK,
+        victim=MANY,
+        role="comes",
+        patience_s=0.9,
+        where=("alone",),
     ),
     "copier of a large value, and many writes come": Scenario(
         filled([b"a", b"large"], 600_000),

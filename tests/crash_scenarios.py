@@ -184,6 +184,13 @@ SCENARIOS: dict[str, Scenario] = {
         MARK,
         victim=[("batch", [(N16[0], None), put(N16[5], 8)[1:], put(b"n\x77", 8)[1:]])],
     ),
+    "reap a batch at once": Scenario(
+        filled(N16),
+        [("open",), put(N16[0], 2), ("batch", [(N16[6], None)])],
+        MARK,
+        where=("held",),
+        victim=[("batch", [(N16[0], None), put(N16[5], 8)[1:], put(b"n\x77", 8)[1:]])],
+    ),
     "finish a dead batch": Scenario(
         filled(N16),
         [("batch", [put(N16[0], 9)[1:], (N16[5], None)]), ("batch", [put(N16[1], 9)[1:], (N16[6], None)])],
@@ -191,21 +198,27 @@ SCENARIOS: dict[str, Scenario] = {
         victim=[("batch", [(N16[0], None), put(N16[5], 8)[1:], put(b"n\x77", 8)[1:]])],
     ),
     "reap one that retires": Scenario(
-        filled(N4), [put(N4[0], 99)], MARK, victim=[put(N4[i % 4], 1 + i // 4) for i in range(130)]
+        filled(N4),
+        [("open",), put(N4[0], 99)],
+        MARK,
+        where=("held",),
+        victim=[put(N4[i % 4], 1 + i // 4) for i in range(130)],
     ),
     "reap one that takes extents": Scenario(
-        {}, [put(b"x000", 2)], MARK, victim=[put(b"x%03d" % i, 1, 2000) for i in range(80)]
+        {}, [("open",), put(b"x000", 2)], MARK, where=("held",), victim=[put(b"x%03d" % i, 1, 2000) for i in range(80)]
     ),
     "reap one that uses freed cells": Scenario(
         filled([b"r%03d" % i for i in range(40)]),
-        [put(b"r000", 99)],
+        [("open",), put(b"r000", 99)],
         MARK,
+        where=("held",),
         victim=[put(b"r%03d" % (i % 40), 1 + i // 40, 24 + i % 5 * 8) for i in range(320)],
     ),
     "reap one that splits free cells": Scenario(
         filled([b"big"], 200_000),
-        [put(b"big", 9, 1000)],
+        [("open",), put(b"big", 9, 1000)],
         MARK,
+        where=("held",),
         victim=[
             put(b"big", 1, 199_000),
             ("remove", b"big"),
