@@ -227,7 +227,7 @@ def test_damaged_file_in_use_on_this_boot_is_filled_up(path: Path, folder: Path,
 def test_interrupted_salvage_leaves_nothing(path: Path, folder: Path) -> None:
     """Ctrl-C, as soon as there is something to leave."""
     with rowex.open(path, durability="process", initial_size=64 << 20) as index:
-        index.put_many([(b"%08d" % i, b"value") for i in range(400_000)])
+        index.put_many((b"%08d" % i, b"value") for i in range(2_000_000))  # seconds, so that it is still at it
     target = target_of(folder)
     process = start("salvage", path, target, cwd=target.parent)
     eventually(lambda: list(target.parent.glob("*-salvage-*")) or process.poll() is not None)
