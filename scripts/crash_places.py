@@ -19,7 +19,13 @@ EXCEPTIONS: dict[str, tuple[str, ...]] = {
     "cannot be, checked all the same (R1)": ("rx_unlock_all < rx_lock_node",),
     "who slept through a whole generation": ("rx_cas(word, &value, have)",),
     "no thread can be made": ("rx_store32(&l->checkpointing, 0); | rx_checkpoint_if_due",),
-    "another took the spare at the same time": ("(void)rx_sys_renameat(dir_fd, name, dir_fd, RX_SPARE)",),
+    "another was faster, between a look and the taking": (
+        "(void)rx_sys_renameat(dir_fd, name, dir_fd, RX_SPARE)",
+        "rx_store(&a->owner, 0); | rx_take_idle",
+        "rx_store(&a->owner, 0); | rx_adopt_some",
+        "rx_store(&a->owner, 0); | rx_arena_borrow",
+        "rx_store(&db->arenas[i].owner, 0); | rx_arena_idle",
+    ),
 }
 
 FILE_CALLS = "open pwrite fallocate ftruncate fsync fdatasync msync mkdirat linkat renameat unlinkat openat".split()

@@ -184,6 +184,12 @@ FILES: dict[str, Scenario] = {
         filled(N4), [("fault", f"fsync:1:{IO_ERROR}"), ("refused", put(N4[0])), put(N4[1])], where=("held", "alone")
     ),
     **{
+        f"a first log finds no room at call {n}": Scenario(
+            {}, [("create",), ("fault", f"fallocate:{n}+:{NO_SPACE}"), ("either", put(b"first", 1))], where=("alone",)
+        )
+        for n in range(1, 7)
+    },
+    **{
         f"a recovery fails at sync {n}": Scenario(
             filled(N4),
             [("fault", f"fsync:{n}:{IO_ERROR}"), ("either", ("open",)), ("open",), put(b"opened")],
@@ -251,6 +257,7 @@ FILES: dict[str, Scenario] = {
             put(b"large", 1, 90_000),
             put(b"", 1, 3000),
             put(b"path/two"),
+            ("batch", [put(b"large too", 1, 90_000)[1:], put(b"n\x01", 2)[1:]]),
             ("remove", b"path/two"),
             ("writer", *put(b"n\x1f")[1:]),
         ],

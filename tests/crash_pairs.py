@@ -118,6 +118,9 @@ PAIRS: dict[str, Scenario] = {
     "a copier stands still": Scenario(
         filled(N4), [put(N4[0])], MARK, victim=[("compact",)], role="stands", patience_s=1.5, where=("held",)
     ),
+    "a checker stands still": Scenario(
+        filled(N4), [put(N4[0])], MARK, victim=[("check",)], role="stands", patience_s=1.5, where=("held",)
+    ),
     "a copier stands still, others open": Scenario(
         filled(N4), [("open",), put(b"opened")], MARK, victim=[("compact",)], role="stands", where=("held",)
     ),
