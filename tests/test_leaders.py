@@ -28,6 +28,13 @@ def test_leader_that_stood_still_at_any_store_harms_nothing(variant: Path, folde
     assert int(done.stdout) > 10
 
 
+def test_writer_that_makes_room_in_the_log_meets_a_new_generation(variant: Path, folder: Path) -> None:
+    """It stood still at any store while it wrote the log out; room_driver.py says how."""
+    done = run_python(str(TESTS / "room_driver.py"), str(folder), folder=variant, timeout_s=80)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert int(done.stdout) > 5
+
+
 def test_leader_without_descriptors_fails_alone(path: Path, folder: Path, child: Start) -> None:
     """It is told so; the log is written by others, and by it once it has some."""
 

@@ -30,17 +30,22 @@ static inline int rx_prepare_log(struct rx_thread *t)
     return RX_OK;
 }
 
-/* Room for its bytes too, however full the disk may be by then (frames.h). */
+/* Room for its bytes too, however full the disk may be by then (frames.h), where that takes no look at the disk. */
+static inline bool rx_admit_at_once(struct rx_lockhdr *hdr, uint64_t size)
+{
+    if (RX_UNLIKELY(rx_load_rlx(&hdr->log_backlog) + size > rx_load_rlx(&hdr->log_allowed)))
+        return false;
+    rx_fetch_add(&hdr->log_backlog, size);
+    return true;
+}
+
 int rx_admit(struct rx_thread *t, uint64_t bytes, bool removes)
 {
     struct rx_lockhdr *hdr = t->db->hdr;
-    uint64_t size = bytes + RX_LOG_ENTRY_EXTRA, allowed = rx_load_rlx(&hdr->log_allowed);
+    uint64_t size = bytes + RX_LOG_ENTRY_EXTRA;
     if (removes)
-        return RX_LIKELY(allowed) ? RX_OK : rx_log_admit_removal(t, size);
-    if (RX_UNLIKELY(rx_load_rlx(&hdr->log_backlog) + size > allowed))
-        return rx_log_admit_put(t, size);
-    rx_fetch_add(&hdr->log_backlog, size);
-    return RX_OK;
+        return RX_LIKELY(rx_load_rlx(&hdr->log_allowed)) ? RX_OK : rx_log_admit_removal(t, size);
+    return rx_admit_at_once(hdr, size) ? RX_OK : rx_log_admit_put(t, size);
 }
 
 /* Before the first change of a session and of a thread: the mark, an arena. */
@@ -110,20 +115,30 @@ int rx_resolve(struct rx_thread *t, int rc, unsigned tries)
 }
 
 #define RX_RUN_BYTES 65536u /* an epoch is to be short */
+#define RX_RUN_SHARE 16u    /* of what the log may take ahead of the disk */
 
-/* Of the changes, those that one epoch may have: the log takes them, and they are not large. */
+/*
+ * Of the changes, those that one epoch may have: the log takes them, and they are not large (all that is let in and
+ * not made yet may be overlooked when the log is written out).  Only the first is waited for: it has its result.
+ */
 __attribute__((always_inline)) static inline int rx_run_admit(struct rx_thread *t, struct rx_op *op, unsigned n, unsigned *allowed)
 {
-    uint64_t bytes = 0;
+    struct rx_lockhdr *hdr = t->db->hdr;
+    uint64_t bytes = 0, most = RX_RUN_BYTES;
+    bool asks = t->db->logged && !t->quiet; /* a batch was let in as a whole */
+    if (n > 1 && asks && rx_load_rlx(&hdr->log_allowed) / RX_RUN_SHARE < most)
+        most = rx_load_rlx(&hdr->log_allowed) / RX_RUN_SHARE;
     for (*allowed = 0; *allowed < n; ++*allowed, op++) {
         uint64_t size = op->key_len + (op->value ? op->value_len : 0);
-        if (*allowed && (bytes += size) > RX_RUN_BYTES)
+        if (*allowed && (bytes += size + RX_LOG_ENTRY_EXTRA) > most)
             break;
-        if (!t->db->logged || op->admitted || t->quiet) /* a batch was let in as a whole */
+        if (!asks || op->admitted)
             continue;
-        int rc = rx_admit(t, size, op->value == NULL);
+        if (*allowed && (op->value == NULL || !rx_admit_at_once(hdr, size + RX_LOG_ENTRY_EXTRA)))
+            break;
+        int rc = *allowed ? RX_OK : rx_admit(t, size, op->value == NULL);
         if (RX_UNLIKELY(rc))
-            return *allowed ? RX_OK : rc;
+            return rc;
         op->admitted = true;
     }
     return RX_OK;
@@ -167,15 +182,16 @@ __attribute__((always_inline)) static inline int rx_turn(struct rx_thread *t, st
         return rc;
     rc = rx_enter_write(t);
     if (RX_LIKELY(rc == RX_OK)) {
-        rc = rx_run(t, op, allowed, done);
+        /* Who wrote the log out meanwhile may have come to another generation, where our arena is none. */
+        rc = RX_LIKELY(rx_load(&t->arena->generation) == t->map->generation) ? rx_run(t, op, allowed, done) : RX_I_GATE;
         rx_leave_write(t);
     } else {
         t->waited_uid = 0;
     }
-    if (RX_UNLIKELY(rx_poisoned(t->map)))
-        return rx_fail(RX_E_IO, 0, "while changing a key; it may or may not have happened");
     if (t->db->logged && (RX_LIKELY(rc < RX_I_EVICTED) || *done))
         rx_log_notice(t->db);
+    if (RX_UNLIKELY(rx_poisoned(t->map)))
+        return rx_fail(RX_E_IO, 0, "while changing a key; it may or may not have happened");
     return rc;
 }
 
