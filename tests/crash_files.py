@@ -202,7 +202,11 @@ FILES: dict[str, Scenario] = {
         for n in range(1, 7)
     },
     "a batch finds no room": Scenario(
-        {}, [*LARGE, ("refused", ("batch", [put(b"g%d" % i, 1, 90_000)[1:] for i in range(4)]))], MARK, TIGHT
+        {},
+        [*LARGE, ("refused", ("batch", [put(b"g%d" % i, 1, 90_000)[1:] for i in range(4)]))],
+        MARK,
+        TIGHT,
+        where=("held", "alone"),  # who works takes room
     ),
     "a disk is full": Scenario(
         filled(N4),
@@ -219,6 +223,7 @@ FILES: dict[str, Scenario] = {
         ],
         MARK,
         TIGHT,
+        where=("held", "alone"),
     ),
     "max_size is reached, idle lists are taken": Scenario(
         {},
