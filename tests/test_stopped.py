@@ -30,11 +30,14 @@ def write_for_ever(pipe: Any, path: Path) -> None:
             mine.put_many(items)
             mine.remove_many([NODE[0], NODE[1]])
             mine.put_many([(NODE[1], make_value(NODE[1], 1, 10))])
+            if mine.info().durability != "process":
+                mine.flush()  # else the log may be full when it stands still, and nobody could put anything
 
 
 def stopped_holder(path: Path, index: Any, child: Start, rng: random.Random) -> Child:
     """A writer that stands still while another wants what it holds."""
     index[NODE[2]] = make_value(NODE[2], 0)
+    index[b"node/\xff"] = b""  # so that the node stays, and nothing above it is ever held
     process = child(write_for_ever, path)
     process.recv()
     for _ in range(3000):
