@@ -67,7 +67,7 @@ def test_planted_breach_is_found(tidy: Any, tmp_path: Path, name: str, text: str
 
 def test_longer_file_may_shrink_but_not_grow(tidy: Any, tmp_path: Path) -> None:
     """The limit of a file that is named holds, and the name goes when it is not needed any more."""
-    name = "tests/test_doors.py"
+    name = "tests/test_transactions.py"
     limit = tidy.LONGER[name]
     path = tmp_path / name
     path.parent.mkdir(parents=True)
