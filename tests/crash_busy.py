@@ -81,7 +81,7 @@ class Busy:
         while self.shared[1] < rounds:
             assert not self.shared[2], "the worker failed"
             assert time.monotonic() < deadline, "the worker does not get on"
-            time.sleep(0.0002)
+            time.sleep(0.0002)  # between two looks
 
     def end(self) -> None:
         """It gets on after the death, and ends with every key of its own there."""

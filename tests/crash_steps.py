@@ -49,7 +49,7 @@ def perform(index: Any, step: Step, path: Path) -> Any:
         before = _checkpoint(path)
         eventually(lambda: _put_durably(index, *args) or _checkpoint(path) != before)
     elif name == "pause":
-        time.sleep(args[0])
+        time.sleep(args[0])  # nothing is waited for: another process is to go on beside this one for a while
     elif name == "aside":
         thread = threading.Thread(target=perform, args=(index, args[0], path))
         thread.start()

@@ -122,7 +122,7 @@ def test_put_that_waits_too_long_raises_timeout_error(fake: FakeCore, fake_door:
 
     def put(*args: Any) -> int:
         waits.append(args[6])
-        time.sleep(args[6] / 1e9)
+        time.sleep(args[6] / 1e9)  # what the core does with a slice of a wait
         return int(lib.RX_WOULD_WAIT)
 
     fake.use(put=put)

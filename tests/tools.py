@@ -50,7 +50,7 @@ def eventually(condition: Callable[[], Any], timeout_s: float = 20, what: str = 
             return answer
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {timeout_s} s: {what or condition}")
-        time.sleep(0.0005)
+        time.sleep(0.0005)  # between two looks
 
 
 # ---- refusals ------------------------------------------------------------------

@@ -52,7 +52,7 @@ class Changing(Reading[K, V]):
         self._commit = self._raw._commit
 
     async def wait_durable(self, ticket: int, timeout: float | None = None) -> None:
-        raise NotImplementedError  # of Index
+        raise NotImplementedError  # Index has it; here is what `_settle` needs to know of it
 
     async def _settle(self, ticket: int, durable: bool, timeout: float | None, began: float) -> int:
         """What was changed is waited for where that is wanted."""
