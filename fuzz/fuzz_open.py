@@ -17,6 +17,7 @@ import argparse
 import contextlib
 import os
 import random
+import shutil
 import signal
 import struct
 import sys
@@ -170,12 +171,17 @@ def child(path: Path, seed: str) -> None:
     os._exit(USED)
 
 
+def empty(folder: Path) -> None:
+    """Without what the one before left: of a file whose level was changed, a log as well."""
+    for entry in folder.iterdir():
+        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+
+
 def try_image(path: Path, images: list[bytes], seed: str, keep: Path) -> int:
     """Make the image of *seed* and use it; the child's status, negative when a signal ended it."""
     dice = random.Random(seed)
     damaged = mutate(dice.choice(images), dice)
-    for entry in path.parent.iterdir():
-        entry.unlink()
+    empty(path.parent)
     path.touch()
     if dice.random() < 0.9:
         claim(damaged, path)

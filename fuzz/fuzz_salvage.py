@@ -177,8 +177,7 @@ def main() -> int:
         folder = Path(name) / "work"
         folder.mkdir()
         sources = [{"x": image} for image in fuzz_open.valid_images(folder / "x")]
-        for entry in folder.iterdir():
-            entry.unlink()
+        fuzz_open.empty(folder)
         sources += [logged_files(folder)] * 2
         for number in range(arguments.first, arguments.first + arguments.count):
             seed = f"{arguments.seed} {number}"
