@@ -20,10 +20,10 @@ except ModuleNotFoundError as error:
         "install them with `pip install .`, and start Python in another folder"
     ) from None
 
-__all__ = ["Door", "name"]
+__all__ = ["Door", "name", "pack"]
 
 
-def _choose() -> tuple[str, Any]:
+def _choose() -> tuple[str, Any, Any]:
     wanted = os.environ.get("ROWEX_DOOR", "")
     if wanted not in ("", "hot", "slow"):
         raise ImportError(f"ROWEX_DOOR is {wanted!r}; it may be 'hot' or 'slow'")
@@ -31,11 +31,12 @@ def _choose() -> tuple[str, Any]:
         try:
             module = import_module("rowex._hot")
             module.bind(int(ffi.cast("uintptr_t", lib.rx_hot_api())))
-            return "hot", module.Door
+            return "hot", module.Door, module.pack
         except ImportError:
             if wanted == "hot":
                 raise
-    return "slow", import_module("rowex._slow").Door
+    module = import_module("rowex._slow")
+    return "slow", module.Door, module.pack
 
 
-name, Door = _choose()
+name, Door, pack = _choose()

@@ -7,6 +7,8 @@ T = TypeVar("T")
 
 name: Literal["hot", "slow"]
 
+def pack(rows: list[Any], side: int, /) -> tuple[bytes, int, bytes | None] | None: ...
+
 class Door:
     def __init__(self, handle: int, thread: int = 0, readonly: bool = False, commit: bool = False) -> None: ...
     @overload

@@ -13,14 +13,14 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, overload
 
 from rowex._native import ffi, lib
-from rowex._slow_args import SLICE_NS, Wait, exact_bytes, exact_pair, export, pairs_of, successor
+from rowex._slow_args import SLICE_NS, Wait, exact_bytes, exact_pair, export, pack, pairs_of, successor
 from rowex.columns import is_column
 from rowex.errors import raise_result
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-__all__ = ["Door"]
+__all__ = ["Door", "pack"]
 
 _FIRST_BYTES = 4096  # a first try for one value, and for a scan's first batch
 _ROOM_BYTES = 65536

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from array import array
 from collections.abc import Iterator
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from rowex._native import ffi, lib
@@ -12,7 +14,7 @@ from rowex.errors import raise_result
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-__all__ = ["SLICE_NS", "Wait", "exact_bytes", "exact_pair", "export", "pairs_of", "successor"]
+__all__ = ["SLICE_NS", "Wait", "exact_bytes", "exact_pair", "export", "pack", "pairs_of", "successor"]
 
 SLICE_NS = 50_000_000  # one slice of a wait; bounds the wait for Ctrl-C
 
@@ -103,3 +105,27 @@ def successor(prefix: bytes) -> bytes | None:
 def pairs_of(items: Any) -> Iterator[Any]:
     view = getattr(items, "items", None)
     return iter(items if view is None else view())
+
+
+def pack(rows: list[Any], side: int, /) -> tuple[bytes, int, bytes | None] | None:
+    """
+    Many bytes objects as one.
+
+    Args:
+        rows: Them, or pairs of them.
+        side: Which of each pair, 0 or 1; -1: the rows themselves.
+
+    Returns:
+        The bytes of all, and how many each has.  Where they differ 0, and where each begins and the
+        last ends, as int64.  None: there are others than exact bytes, or than pairs of them.
+    """
+    if side >= 0:
+        if any(type(pair) is not tuple or len(pair) != 2 for pair in rows):
+            return None
+        rows = [pair[side] for pair in rows]
+    if any(type(row) is not bytes for row in rows):
+        return None
+    widths = set(map(len, rows))
+    if len(widths) == 1 and (width := widths.pop()):
+        return b"".join(rows), width, None
+    return b"".join(rows), 0, array("q", list(accumulate(map(len, rows), initial=0))).tobytes()

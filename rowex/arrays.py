@@ -15,21 +15,100 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+from rowex._door import pack
 from rowex._native import ffi, lib
 from rowex._slow_args import SLICE_NS, Wait
-from rowex.columns import OFFSETS, Column, Packed, checked, input_column, is_text, numpy, output_column
+from rowex.codecs import BYTES
+from rowex.columns import (
+    OFFSETS,
+    Column,
+    Packed,
+    checked,
+    input_column,
+    is_column,
+    is_text,
+    numpy,
+    output_column,
+    packed_column,
+)
 from rowex.errors import raise_result
 
 if TYPE_CHECKING:
     from rowex.calls import Calls
     from rowex.codecs import Codec
 
-__all__ = ["Growing", "columns_of", "get_columns", "put_columns", "put_items"]
+__all__ = ["Growing", "columns_of", "columns_of_pairs", "get_columns", "put_columns", "put_items"]
 
 GET_ITEMS, PUT_ITEMS = 16384, 2048  # a chunk: some milliseconds
 SHARE_ITEMS = 131072  # from here on another thread pays
 OK, TOO_SMALL, WOULD_WAIT = int(lib.RX_OK), int(lib.RX_TOO_SMALL), int(lib.RX_WOULD_WAIT)
 E_TABLE_FULL = int(lib.RX_E_TABLE_FULL)
+
+
+# --- objects as columns ---
+
+
+def _column_of(data: Any, what: str, codec: Codec[Any]) -> Column:
+    """A buffer, a `Packed`, or an iterable of objects that the codec takes."""
+    if is_column(data):
+        return input_column(data, what, codec.code)
+    rows = list(data)
+    parts = pack(rows, -1) if codec is BYTES else None
+    if parts is None:
+        rows = list(map(codec.encode, rows))
+        parts = pack(rows, -1) or pack([bytes(row) for row in rows], -1)  # of a class that is bytes, too
+    assert parts is not None
+    return packed_column(len(rows), *parts)
+
+
+@contextmanager
+def columns_of(keys: Codec[Any], values: Codec[Any], names: Any, contents: Any) -> Iterator[tuple[Column, Column]]:
+    """
+    Keys and values as columns, while they are used.
+
+    Args:
+        keys: Codec of the keys.
+        values: Codec of the values.
+        names: The keys.
+        contents: The values, as many.
+
+    Returns:
+        A context manager of the two columns; on leaving the buffers are given back.
+
+    Raises:
+        TypeError: Items that the codecs do not take.
+        ValueError: Not as many values as keys.
+    """
+    with _column_of(names, "keys", keys) as key, _column_of(contents, "values", values) as value:
+        if key.count != value.count:
+            raise ValueError(f"there are {key.count} keys and {value.count} values")
+        yield key, value
+
+
+@contextmanager
+def columns_of_pairs(keys: Codec[Any], values: Codec[Any], pairs: list[Any]) -> Iterator[tuple[Column, Column]]:
+    """
+    As `columns_of`, of pairs.
+
+    Args:
+        keys: Codec of the keys.
+        values: Codec of the values.
+        pairs: Each (key, value).
+
+    Returns:
+        A context manager of the two columns.
+
+    Raises:
+        TypeError: Items that the codecs do not take.
+        ValueError: What is no pair.
+    """
+    parts = [pack(pairs, side) for side in (0, 1)] if keys is BYTES and values is BYTES else [None, None]
+    if parts[0] is None or parts[1] is None:
+        with columns_of(keys, values, [key for key, _ in pairs], [value for _, value in pairs]) as columns:
+            yield columns
+        return
+    with packed_column(len(pairs), *parts[0]) as key, packed_column(len(pairs), *parts[1]) as value:
+        yield key, value
 
 
 # --- sharing the work ---
@@ -129,7 +208,7 @@ def get_columns(calls: Calls, keys: Codec[Any], values: Codec[Any], wanted: Any,
     calls._live_handle()
     if dtype is Packed and default is not None:
         raise TypeError("a Packed has no place for a default: what is absent has no bytes")
-    with input_column(wanted, "keys", keys.code, keys.encode) as column:
+    with _column_of(wanted, "keys", keys) as column:
         if dtype is None:
             return _get_list(calls, column, values, default)
         found = numpy().zeros(column.count, "?")
@@ -267,33 +346,6 @@ def put_columns(
     calls._write_handle()
     with columns_of(keys, values, names, contents) as (key, value):
         return put_items(calls, key, value, 0, key.count, wait)
-
-
-@contextmanager
-def columns_of(keys: Codec[Any], values: Codec[Any], names: Any, contents: Any) -> Iterator[tuple[Column, Column]]:
-    """
-    Keys and values as columns, while they are used.
-
-    Args:
-        keys: Codec of the keys.
-        values: Codec of the values.
-        names: The keys.
-        contents: The values, as many.
-
-    Returns:
-        A context manager of the two columns; on leaving the buffers are given back.
-
-    Raises:
-        TypeError: Items that the codecs do not take.
-        ValueError: Not as many values as keys.
-    """
-    with (
-        input_column(names, "keys", keys.code, keys.encode) as key,
-        input_column(contents, "values", values.code, values.encode) as value,
-    ):
-        if key.count != value.count:
-            raise ValueError(f"there are {key.count} keys and {value.count} values")
-        yield key, value
 
 
 def put_items(calls: Calls, key: Column, value: Column, start: int, end: int, wait: Wait) -> int:

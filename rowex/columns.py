@@ -18,14 +18,24 @@ from __future__ import annotations
 
 import sys
 from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from itertools import accumulate, pairwise
 from typing import Any, NoReturn, overload
 
 from rowex._native import ffi, lib
 from rowex.errors import raise_result
 
-__all__ = ["Column", "Packed", "checked", "input_column", "is_column", "is_text", "numpy", "output_column"]
+__all__ = [
+    "Column",
+    "Packed",
+    "checked",
+    "input_column",
+    "is_column",
+    "is_text",
+    "numpy",
+    "output_column",
+    "packed_column",
+]
 
 FIXED, PADDED, OFFSETS = int(lib.RX_F_FIXED), int(lib.RX_F_PADDED), int(lib.RX_F_OFFSETS)
 SIGNED, UNSIGNED = int(lib.RX_F_SIGNED), int(lib.RX_F_UNSIGNED)
@@ -166,6 +176,26 @@ class Column:
                 ffi.release(each)
 
 
+def packed_column(count: int, data: bytes, width: int, offsets: bytes | None) -> Column:
+    """
+    Of what `pack` gives.
+
+    Args:
+        count: Items.
+        data: The bytes of all.
+        width: Of each; 0: they differ.
+        offsets: Where each begins, and the last ends, as int64, where they differ.
+
+    Returns:
+        The column, to be read.
+    """
+    pointer = ffi.from_buffer(data)
+    if offsets is None:
+        return Column(count, FIXED, width, pointer, pointer)
+    offsets_pointer = ffi.from_buffer(offsets)
+    return Column(count, OFFSETS, 8, pointer, pointer, offsets_pointer, offsets=offsets_pointer, capacity=len(data))
+
+
 def is_column(data: object) -> bool:
     """Whether `get_many` and `put_many` take *data* as a column, rather than as a collection of objects."""
     if isinstance(data, Packed):
@@ -212,15 +242,14 @@ def _number_form(view: memoryview) -> int | None:
     return SIGNED if kind.islower() else UNSIGNED
 
 
-def input_column(data: Any, what: str, codec: int, encode: Callable[[Any], bytes]) -> Column:
+def input_column(data: Any, what: str, codec: int) -> Column:
     """
     A column to be read.
 
     Args:
-        data: A buffer, a `Packed`, or an iterable of objects that *encode* takes.
+        data: A buffer, or a `Packed`.
         what: "keys" or "values".
         codec: As the file stores it.
-        encode: From one of the objects to bytes.
 
     Returns:
         The column; it keeps the buffer exported.
@@ -229,16 +258,7 @@ def input_column(data: Any, what: str, codec: int, encode: Callable[[Any], bytes
         TypeError: Items of a type that the codec does not take.
         ValueError: A shape or layout that is none.
     """
-    if not is_column(data):
-        rows = list(data)
-        plain = codec == BYTES and set(map(type, rows)) <= {bytes}
-        if not plain:
-            rows = list(map(encode, rows))
-        if len(widths := set(map(len, rows))) == 1 and (width := widths.pop()):
-            pointer = ffi.from_buffer(b"".join(rows))
-            return Column(len(rows), FIXED, width, pointer, pointer)
-        data = Packed.of(rows)
-    elif codec not in (BYTES, INT):
+    if codec not in (BYTES, INT):
         _refuse(what, "only an index of bytes or int takes them; `raw` is the index of bytes below")
     elif isinstance(data, Packed) and codec == INT:
         _refuse(what, "this index takes integers; `raw` takes the bytes of them")

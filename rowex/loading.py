@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rowex._native import ffi, lib
 from rowex._slow_args import Wait
-from rowex.arrays import columns_of, put_items
+from rowex.arrays import columns_of, columns_of_pairs, put_items
 from rowex.codecs import BYTES, Codec, key_codec, value_codec
 from rowex.columns import Column
 from rowex.errors import raise_result
@@ -141,8 +141,7 @@ class _Building:
     def add_pairs(self, key: Codec[Any], value: Codec[Any], pairs: Iterator[Any]) -> Iterator[Any] | None:
         """Add pairs, up to the first that is out of order; the rest, or None."""
         while chunk := list(islice(pairs, BUILD_PAIRS)):
-            keys, contents = [name for name, _ in chunk], [content for _, content in chunk]
-            with columns_of(key, value, keys, contents) as (key_column, value_column):
+            with columns_of_pairs(key, value, chunk) as (key_column, value_column):
                 done = self.add(key_column, value_column)
             if done < len(chunk):
                 return chain(chunk[done:], pairs)

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+from array import array
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,26 @@ def test_arrays_are_built_with_codecs(path: Path, rng: Any) -> None:
         assert list(index.items()) == [("a", 3), ("b", 1), ("c", 2)]
 
 
+def test_what_is_like_bytes_is_built(path: Path) -> None:
+    """Pairs and lists of what put() takes, beside exact bytes; codecs of one's own that give a class of bytes."""
+
+    class Mine(bytes):
+        pass
+
+    pairs = [(b"a", b"1"), [bytearray(b"b"), memoryview(b"22")], (b"c", array("B", [51]))]
+    whole = {b"a": b"1", b"b": b"22", b"c": b"3"}
+    mine = (Mine, bytes), (Mine, bytes)
+    for codecs in (("bytes", "bytes"), mine):
+        assert rowex.build(path, pairs, codecs=codecs) == 3
+        with rowex.open(path, "r", keys=codecs[0], values=codecs[1]) as index:
+            assert dict(index.items()) == whole
+        rowex.destroy(path)
+        assert rowex.build(path, [key for key, _ in pairs], [value for _, value in pairs], codecs=codecs) == 3
+        with rowex.open(path, "r", keys=codecs[0], values=codecs[1]) as index:
+            assert dict(index.items()) == whole
+        rowex.destroy(path)
+
+
 def test_what_cannot_be_built_leaves_nothing_behind(path: Path, folder: Path) -> None:
     """An exception of the items, a key that is too long, a size that is too small, a file that is there."""
 
@@ -95,6 +116,11 @@ def test_what_cannot_be_built_leaves_nothing_behind(path: Path, folder: Path) ->
         (LookupError, lambda: rowex.build(path, broken())),
         (ValueError, lambda: rowex.build(path, [(b"a", b""), (long, b"")])),
         (ValueError, lambda: rowex.build(path, [(b"a", b"", b"")])),
+        (ValueError, lambda: rowex.build(path, [(b"a", b""), [b"b", b"", b""]])),
+        (ValueError, lambda: rowex.build(path, [(b"a", b""), (b"b",)])),
+        (TypeError, lambda: rowex.build(path, [(b"a", b""), None])),
+        (TypeError, lambda: rowex.build(path, [(b"a", b""), (b"b", 1)])),
+        (TypeError, lambda: rowex.build(path, [b"a", b"b"], [b"", 1])),
         (ValueError, lambda: rowex.build(path, np.arange(3), np.arange(2))),
         (TypeError, lambda: rowex.build(path, [("a", b"")])),
         (TypeError, lambda: rowex.build(path, np.zeros(3), np.zeros(3))),
@@ -161,8 +187,8 @@ def test_load_puts_into_what_is_there(path: Path, opened: Callable[..., Any], rn
 
 def test_the_command_loads_arrays(path: Path, folder: Path) -> None:
     """A new index is built, one that is there is added to; what is wrong is said, with status 2."""
-    for name, array in {"keys": np.arange(-3, 2000), "values": np.arange(2003) * 2, "few": np.zeros(3, "i8")}.items():
-        np.save(folder / f"{name}.npy", array)
+    for name, numbers in {"keys": np.arange(-3, 2000), "values": np.arange(2003) * 2, "few": np.zeros(3, "i8")}.items():
+        np.save(folder / f"{name}.npy", numbers)
     files = [folder / "keys.npy", "--npy", folder / "values.npy"]
     for extra in (["--keys", "int", "--values", "int"], []):
         result = do("load", path, *files, *extra)

@@ -297,6 +297,8 @@ static int hot_clear(PyObject *module)
 static PyMethodDef hot_functions[] = {
     {"bind", hot_bind, METH_O,
      PyDoc_STR("bind($module, address, /)\n--\n\nTake the core's functions from the table at address.")},
+    {"pack", METHOD(rx_hot_pack), METH_FASTCALL,
+     PyDoc_STR("pack($module, rows, side, /)\n--\n\nAs rowex._slow_args.pack().")},
     {NULL, NULL, 0, NULL},
 };
 

@@ -5,6 +5,7 @@
  * hot_args.c   arguments in, exceptions out, waiting
  * hot_write.c  changes of one key
  * hot_many.c   get_many, put_many
+ * hot_pack.c   many objects as one column
  * hot_scan.c   the scan iterator
  * hot_try.c    changes of one key that never wait
  *
@@ -108,6 +109,7 @@ PyObject *rx_hot_discard(struct hot_door *self, PyObject *const *args, Py_ssize_
 int rx_hot_set(struct hot_door *self, PyObject *key, PyObject *value); /* value NULL: del */
 PyObject *rx_hot_get_many(struct hot_door *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names);
 PyObject *rx_hot_put_many(struct hot_door *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names);
+PyObject *rx_hot_pack(PyObject *module, PyObject *const *args, Py_ssize_t nargs);
 PyObject *rx_hot_try_put(struct hot_door *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names);
 PyObject *rx_hot_try_insert(struct hot_door *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names);
 PyObject *rx_hot_try_remove(struct hot_door *self, PyObject *key);

@@ -91,7 +91,7 @@ def rowex_store(folder: Path, durability: str, keys: str = "bytes", key: Callabl
 
 
 def build_rowex(folder: Path, pairs: Pairs, durability: str = "process", keys: str = "bytes") -> None:
-    """The one call for it; it syncs the file, which its peers do not."""
+    """The one call for it; it syncs the file, which of its peers only lmdb's adapter does."""
     import rowex
 
     rowex.build(folder / "index.rowex", pairs, codecs=(keys, "bytes"), durability=durability)
@@ -160,11 +160,12 @@ def open_lmdb(folder: Path) -> Store:
 
 
 def build_lmdb(folder: Path, pairs: Pairs) -> None:
-    """One transaction, each key behind the last."""
-    store = open_lmdb(folder)
-    if store.append:
-        store.append(pairs)
-    store.close()
+    """One transaction, each key behind the last; synced, as what rowex.build makes."""
+    env = lmdb_env(folder)
+    with env.begin(write=True) as transaction, transaction.cursor() as cursor:
+        cursor.putmulti(pairs, append=True)
+    env.sync(True)
+    env.close()
 
 
 def open_lmdb_held(folder: Path) -> Store:
