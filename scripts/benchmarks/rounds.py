@@ -57,16 +57,15 @@ def plan(form: str, repeats: int, count: int) -> list[Part]:
             Part("random8", 8, count, everybody, repeats),
             Part("url", 100, count, ("rowex", "rowex batch", "rowex str", "lmdb", "plyvel", "rocksdict", "dict"), 1),
         ]
-    parts = [
-        Part("random8", 8, count, FAST, repeats),
-        Part("random8", 8, min(count, 100_000), ("rowex", *SLOW), repeats),
-    ]
+    parts = [Part("random8", 8, count, FAST, repeats)]
+    if form == "full":
+        parts.append(Part("random8", 8, 10 * count, FASTEST, min(repeats, 2)))
+    parts.append(Part("random8", 8, min(count, 100_000), ("rowex", *SLOW), repeats))
     if form == "full":
         parts += [
             Part(shape, value, count, FAST, min(repeats, 2))
-            for shape, value in (("random8", 100), ("dense8", 8), ("mail", 100), ("url", 100))
+            for shape, value in (("url", 100), ("mail", 100), ("dense8", 8), ("random8", 100))
         ]
-        parts.append(Part("random8", 8, 10 * count, FASTEST, min(repeats, 2)))
     return parts
 
 
