@@ -33,7 +33,7 @@ int rx_builder_init(struct rx_builder *b, struct rx_map *map, bool checksum, rx_
 {
     memset(b, 0, sizeof *b);
     b->map = map;
-    b->bump = RX_HEAP;
+    b->bump = b->begun = RX_HEAP;
     b->checksum = checksum;
     b->tick = tick;
     b->ctx = ctx;
@@ -63,7 +63,7 @@ static int rx_builder_tick(struct rx_builder *b, uint64_t bytes)
     return b->tick(b->ctx);
 }
 
-/* Blocks for [bump, bump + size), in steps that grow with the file. */
+/* Blocks for [bump, bump + size), in steps that grow with the file; the step before goes to the disk meanwhile. */
 static int rx_builder_room(struct rx_builder *b, uint64_t size)
 {
     uint64_t capacity = b->map->capacity;
@@ -71,7 +71,11 @@ static int rx_builder_room(struct rx_builder *b, uint64_t size)
         return RX_OK;
     if (size > capacity || b->bump > capacity - size)
         return rx_fail(RX_E_FULL, 0, "the copy would exceed its capacity of %llu bytes", (unsigned long long)capacity);
-    uint64_t step = b->bump / 8, upto;
+    uint64_t step = b->bump / 8, whole = b->bump / RX_EXTENT * RX_EXTENT, upto;
+    if (whole > b->begun) {
+        rx_copy_begin_sync(b->map, b->begun, whole);
+        b->begun = whole;
+    }
     step = step < RX_STEP_MIN ? RX_STEP_MIN : step > RX_STEP_MAX ? RX_STEP_MAX : step;
     upto = (b->bump + size + step + RX_EXTENT - 1) / RX_EXTENT * RX_EXTENT;
     if (upto > capacity)
@@ -95,7 +99,7 @@ static int rx_builder_bytes(struct rx_builder *b, uint8_t *to, const uint8_t *fr
         uint64_t piece = size < RX_PIECE ? size : RX_PIECE;
         rx_fill(to, from, piece);
         if (crc)
-            *crc = rx_crc32c(*crc, to, piece); /* of what was written, should the source change */
+            *crc = rx_crc32c(*crc, to, piece); /* as above */
         int rc = rx_builder_tick(b, piece);
         if (RX_UNLIKELY(rc))
             return rc;
@@ -129,11 +133,20 @@ int rx_builder_write(struct rx_builder *b, const uint8_t *key, uint64_t key_len,
     uint8_t *at = b->map->base + b->bump, *bytes = at + (small ? RX_LEAF_HEAD : sizeof(struct rx_big));
     if (b->bump + size > b->dirty)
         b->dirty = b->bump + size;
-    rc = rx_builder_bytes(b, bytes, key, key_len, summing);
-    if (rc == RX_OK)
-        rc = rx_builder_bytes(b, bytes + key_len, value, value_len, summing);
-    if (rc)
-        return rc;
+    if (RX_LIKELY(small)) {
+        if (key_len)
+            rx_fill(bytes, key, key_len);
+        if (value_len)
+            rx_fill(bytes + key_len, value, value_len);
+        if (summing)
+            sum = rx_crc32c(sum, bytes, key_len + value_len); /* of what was written, should the source change */
+    } else {
+        rc = rx_builder_bytes(b, bytes, key, key_len, summing);
+        if (rc == RX_OK)
+            rc = rx_builder_bytes(b, bytes + key_len, value, value_len, summing);
+        if (rc)
+            return rc;
+    }
     uint32_t stored = b->checksum ? sum : 0;
     if (small) {
         rx_store((uint64_t *)(void *)at, rx_head_leaf(key_len, value_len, stored));

@@ -24,6 +24,7 @@ typedef int (*rx_build_tick)(void *ctx);
 struct rx_builder {
     struct rx_map *map;
     uint64_t bump, allocated;
+    uint64_t begun; /* the disk may have what is before it: no cell there changes any more */
     uint64_t dirty; /* end of what was ever written: beyond bump lie leaves that were not linked */
     uint64_t count;
     bool checksum;

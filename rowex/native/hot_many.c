@@ -253,9 +253,11 @@ static int put_pair(struct put_chunk *chunk, PyObject *item)
     return result;
 }
 
-/* An iterator over the pairs of a mapping (it has items()) or of an iterable. */
+/* An iterator over the pairs of a mapping (it has items()) or of an iterable; a list is its own. */
 static PyObject *pairs_of(PyObject *items)
 {
+    if (PyList_CheckExact(items))
+        return Py_NewRef(items);
     PyObject *method = PyObject_GetAttrString(items, "items");
     if (!method) {
         if (!PyErr_ExceptionMatches(PyExc_AttributeError))
@@ -293,10 +295,27 @@ static int put_rest(struct hot_door *self, struct put_chunk *chunk)
     return -1;
 }
 
-static int put_all(struct hot_door *self, PyObject *iterator, struct put_chunk *chunk)
+#define AHEAD 8 /* pairs whose objects are asked for, so that their misses overlap */
+
+/* What a list's iterator gives, or another iterator. */
+static PyObject *next_pair(PyObject *pairs, Py_ssize_t i)
+{
+    if (!PyList_CheckExact(pairs))
+        return PyIter_Next(pairs);
+    if (i >= PyList_GET_SIZE(pairs)) /* conversions may change it */
+        return NULL;
+    PyObject *later = i + AHEAD < PyList_GET_SIZE(pairs) ? PyList_GET_ITEM(pairs, i + AHEAD) : Py_None;
+    if (PyTuple_CheckExact(later) && PyTuple_GET_SIZE(later) == 2) {
+        __builtin_prefetch(PyTuple_GET_ITEM(later, 0));
+        __builtin_prefetch(PyTuple_GET_ITEM(later, 1));
+    }
+    return Py_NewRef(PyList_GET_ITEM(pairs, i));
+}
+
+static int put_all(struct hot_door *self, PyObject *pairs, struct put_chunk *chunk)
 {
     PyObject *item;
-    while ((item = PyIter_Next(iterator))) {
+    for (Py_ssize_t i = 0; (item = next_pair(pairs, i)); i++) {
         int result = put_pair(chunk, item);
         Py_DECREF(item);
         if (result < 0)
@@ -328,9 +347,9 @@ PyObject *rx_hot_put_many(struct hot_door *self, PyObject *const *args, Py_ssize
         return PyErr_NoMemory();
     chunk->n = chunk->copied_bytes = chunk->value_bytes = 0;
     chunk->ticket = 0;
-    PyObject *iterator = rx_hot_wait_begin(slot[2], &chunk->wait) < 0 ? NULL : pairs_of(slot[0]);
-    int result = iterator ? put_all(self, iterator, chunk) : -1;
-    Py_XDECREF(iterator);
+    PyObject *pairs = rx_hot_wait_begin(slot[2], &chunk->wait) < 0 ? NULL : pairs_of(slot[0]);
+    int result = pairs ? put_all(self, pairs, chunk) : -1;
+    Py_XDECREF(pairs);
     uint64_t ticket = chunk->ticket;
     if (result >= 0)
         result = rx_hot_settle(self, ticket, false, &chunk->wait);

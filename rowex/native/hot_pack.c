@@ -10,16 +10,22 @@
 
 #define AHEAD 16 /* items */
 
-/* rows[i], or its side of a pair; NULL: neither that nor exact bytes. */
+/* rows[i], or its side of a pair, which is not looked at; NULL: no pair. */
 static PyObject *row(PyObject *rows, Py_ssize_t i, Py_ssize_t side)
 {
     PyObject *item = PyList_GET_ITEM(rows, i);
-    if (side >= 0) {
-        if (!PyTuple_CheckExact(item) || PyTuple_GET_SIZE(item) != 2)
-            return NULL;
-        item = PyTuple_GET_ITEM(item, side);
-    }
-    return PyBytes_CheckExact(item) ? item : NULL;
+    if (side < 0)
+        return item;
+    return PyTuple_CheckExact(item) && PyTuple_GET_SIZE(item) == 2 ? PyTuple_GET_ITEM(item, side) : NULL;
+}
+
+static void ask_ahead(PyObject *rows, Py_ssize_t i, Py_ssize_t side)
+{
+    Py_ssize_t n = PyList_GET_SIZE(rows);
+    if (i + AHEAD < n)
+        __builtin_prefetch(PyList_GET_ITEM(rows, i + AHEAD));
+    if (side >= 0 && i + AHEAD / 2 < n)
+        __builtin_prefetch(row(rows, i + AHEAD / 2, side));
 }
 
 /* The bytes of all; *width: of each, 0 where they differ; -1: an item that cannot be packed. */
@@ -28,10 +34,9 @@ static Py_ssize_t measure(PyObject *rows, Py_ssize_t side, Py_ssize_t *width)
     Py_ssize_t n = PyList_GET_SIZE(rows), total = 0;
     *width = -1;
     for (Py_ssize_t i = 0; i < n; i++) {
-        if (i + AHEAD < n)
-            __builtin_prefetch(PyList_GET_ITEM(rows, i + AHEAD));
+        ask_ahead(rows, i, side);
         PyObject *item = row(rows, i, side);
-        if (!item || PyBytes_GET_SIZE(item) > PY_SSIZE_T_MAX - total)
+        if (!item || !PyBytes_CheckExact(item) || PyBytes_GET_SIZE(item) > PY_SSIZE_T_MAX - total)
             return -1;
         Py_ssize_t size = PyBytes_GET_SIZE(item);
         *width = *width == -1 || *width == size ? size : 0;
