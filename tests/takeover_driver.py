@@ -97,9 +97,9 @@ def compact(pipe: Any, path: Path, at: int) -> None:
         except rowex.RowexError as error:
             told = type(error).__name__
         _core.rx_crash_arm(0)
+        pipe.send(told)
         with contextlib.suppress(rowex.RowexError):
             mine.close()
-    pipe.send(told)
 
 
 def start_compact(path: Path, at: int) -> tuple[Child, bool]:

@@ -197,6 +197,25 @@ def test_max_size_is_never_exceeded(path: Path) -> None:
         assert index.info().max_size_bytes == limit
 
 
+def test_value_larger_than_what_max_size_leaves_is_refused(path: Path) -> None:
+    """At once, alone and in a batch: no copy of the file makes room for it."""
+    with rowex.open(path, max_size=1 << 20) as index:
+        index[b"small"] = b"1"
+        with pytest.raises(rowex.DiskFullError, match="max_size"):
+            index.put(b"large", bytes(900 << 10), timeout=30)
+
+        def both() -> None:
+            with index.batch(timeout=30) as batch:
+                batch.put(b"other", b"1")
+                batch.put(b"large", bytes(900 << 10))
+
+        assert "max_size" in str(refusal(both, rowex.DiskFullError))
+        assert index.stats().generation == 1
+        index.put(b"less", bytes(500 << 10), timeout=30)
+        index.check()
+        assert sorted(index) == [b"less", b"small"]
+
+
 def test_initial_size_and_capacity_are_as_asked(path: Path) -> None:
     """A new file has the size and the capacity that were asked for."""
     with rowex.open(path, initial_size=10 << 20, capacity=64 << 20) as index:

@@ -1,6 +1,6 @@
 """
 Processes that stand still or die at chosen points of opening, copying and reaping, and what
-others make of it (promises P3 to P5, rules R3, R4, R7 and R10); takeover_driver.py has the scenarios.
+others make of it (promises P3 to P5, rules R3, R4, R7 and R10); the drivers have the scenarios.
 """
 
 from __future__ import annotations
@@ -25,9 +25,13 @@ POINTS = {
 }
 
 
-@pytest.mark.parametrize("scenario", POINTS)
+OPENING = {"opener": 20, "new_one": 10, "outgrown": 1}  # likewise
+
+
+@pytest.mark.parametrize("scenario", [*POINTS, *OPENING])
 def test_nobody_is_misled_by_who_stands_still_or_died(variant: Path, folder: Path, scenario: str) -> None:
     """Nothing is lost, counted twice or given up, and nobody hangs; each scenario says what it tries."""
-    done = run_python(str(TESTS / "takeover_driver.py"), scenario, str(folder), folder=variant, timeout_s=80)
+    driver = "opening_driver.py" if scenario in OPENING else "takeover_driver.py"
+    done = run_python(str(TESTS / driver), scenario, str(folder), folder=variant, timeout_s=80)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert int(done.stdout) >= POINTS[scenario]
+    assert int(done.stdout) >= {**POINTS, **OPENING}[scenario]

@@ -231,14 +231,18 @@ static int rx_find_space(struct rx_thread *t, uint64_t need, uint64_t *grown)
 
 /* ---- copying --------------------------------------------------------------------------- */
 
-/* What the arenas of this generation have on their lists: hints. */
+/* What the arenas of this generation have on their lists, and of their extents left: hints. */
 static uint64_t rx_free_total(const struct rx_thread *t)
 {
     uint32_t high = rx_load32(&t->db->hdr->arena_high);
     uint64_t total = 0;
-    for (uint32_t i = 0; i < high && i < RX_ARENAS; i++)
-        if (rx_load(&t->db->arenas[i].generation) == t->map->generation)
-            total += rx_load_rlx(&t->db->arenas[i].free_bytes);
+    for (uint32_t i = 0; i < high && i < RX_ARENAS; i++) {
+        const struct rx_arena *a = &t->db->arenas[i];
+        if (rx_load(&a->generation) != t->map->generation)
+            continue;
+        uint64_t bump = rx_load_rlx(&a->bump), end = rx_load_rlx(&a->bump_end);
+        total += rx_load_rlx(&a->free_bytes) + (end > bump ? end - bump : 0);
+    }
     return total;
 }
 
@@ -352,6 +356,14 @@ static int rx_full_disk(struct rx_thread *t, uint64_t need)
                    (unsigned long long)(rx_extents_for(need) * RX_EXTENT));
 }
 
+/* Would a copy, without what is free, have room below max_size?  In one that was just made this is exact, so it ends. */
+static bool rx_copy_helps(const struct rx_thread *t, uint64_t need)
+{
+    uint64_t live = rx_live_bytes(t), limit = rx_heap_limit(t);
+    uint64_t extents = rx_extents_for(need) + RX_SLACK;
+    return live < limit / 2 && extents <= (limit - live) / RX_EXTENT;
+}
+
 /* The heap has reached its limit: max_size, the capacity of memory(), or of this generation. */
 static int rx_full_heap(struct rx_thread *t, uint64_t need)
 {
@@ -364,8 +376,7 @@ static int rx_full_heap(struct rx_thread *t, uint64_t need)
     int rc = rx_squeeze(t, need);
     if (rc != RX_E_FULL)
         return rc;
-    if (by_max && !t->db->memory && rx_live_bytes(t) < rx_heap_limit(t) / 2 &&
-        (rc = rx_copy(t, need)) != RX_E_FULL)
+    if (by_max && !t->db->memory && rx_copy_helps(t, need) && (rc = rx_copy(t, need)) != RX_E_FULL)
         return rc;
     if (by_max)
         return rx_fail(RX_E_FULL, 0, "max_size (%llu bytes) is reached", (unsigned long long)max);

@@ -182,6 +182,7 @@ int rx_thread_new(struct rx_db *db, uint32_t kind, struct rx_thread **out)
     t->next_in_db = db->threads;
     db->threads = t;
     t->db = db;
+    t->light = db->light;
     pthread_mutex_unlock(&db->mutex);
     *out = t;
     return RX_OK;

@@ -15,8 +15,8 @@ int rx_boot_id(uint8_t out[16]); /* RX_E_OS: it is not to be had */
 int rx_create(struct rx_db *db, const struct rx_options *o);
 /* What a creator who died has left behind.  Caller holds OPENING. */
 void rx_remove_unfinished(struct rx_db *db);
-/* Files that copiers who died have left beside NAME. */
-void rx_remove_leftovers(struct rx_db *db);
+/* Copies of NAME (of ""), or of NAME-recovery, that copiers who died have left beside it. */
+void rx_remove_leftovers(struct rx_db *db, const char *of);
 /* An empty index into an open, empty file. */
 int rx_format(struct rx_db *db, int fd, const struct rx_options *o);
 /* Refuses filesystems on which a shared map does not do what we need. */

@@ -116,6 +116,10 @@ static int rx_checkpoint_seal(struct rx_db *db, const struct rx_super *from, str
 {
     struct rx_super s = *from;
     memset((uint8_t *)&s + offsetof(struct rx_super, state), 0, sizeof s - offsetof(struct rx_super, state));
+    if (s.capacity < brk) { /* the index has grown, by copies, while it was read */
+        s.capacity = brk;
+        rx_super_seal_fixed(&s);
+    }
     s.state = RX_STATE_CLEAN;
     s.session = from->session;
     s.brk = brk;

@@ -218,6 +218,8 @@ static int rx_leave_last(struct rx_db *db)
         return RX_OK;
     if (db->logger)
         rx_checkpoint_forget(db, db->uuid);
+    if (!db->memory && rx_load(&db->hdr->takeovers)) /* of a copier who lost the gate first, nobody knew */
+        rx_remove_leftovers(db, "");
     return rx_write_clean(db);
 }
 

@@ -76,6 +76,7 @@ struct rx_thread {
     uint64_t uid;
     uint64_t word;          /* what we published */
     uint64_t seq;
+    bool light;             /* db->light: also when db is gone already */
     uint32_t busy;          /* not 0 inside a call; close and unmap look at it; atomic */
     uint32_t user;          /* the thread that is or was last inside: rx_thread_number(); atomic */
     uint32_t kind;          /* enum rx_slot_kind */

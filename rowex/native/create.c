@@ -135,6 +135,7 @@ int rx_format(struct rx_db *db, int fd, const struct rx_options *o)
     s.word_bytes = 8;
     s.header_size = RX_SUPER_SIZE;
     rx_random_bytes(s.uuid, sizeof s.uuid);
+    memcpy(db->uuid, s.uuid, sizeof db->uuid);
     s.generation = 1;
     s.durability = o->durability ? (uint32_t)o->durability : db->memory ? RX_D_PROCESS : RX_D_BATCH;
     s.checksum = o->checksum != 0;
@@ -205,14 +206,15 @@ int rx_create(struct rx_db *db, const struct rx_options *o)
 }
 
 /*
- * Copies of the dead: named after this file, its uuid and a uid (rx_copy_name()).  Nothing
- * else that begins so: it is a user's, or rowex.copy() is making it.  Caller is alone with
- * the index.
+ * Copies of the dead: named after this file (or the one that a recovery fills), its uuid and a
+ * uid (rx_copy_name()).  Nothing else that begins so: it is a user's, or rowex.copy() is making
+ * it.  Caller is alone with the index.
  */
-void rx_remove_leftovers(struct rx_db *db)
+void rx_remove_leftovers(struct rx_db *db, const char *of)
 {
-    char prefix[256];
-    size_t length = (size_t)snprintf(prefix, sizeof prefix, "%.200s-copy-%08x-", db->name,
+    char name[300], prefix[256];
+    snprintf(name, sizeof name, "%.280s%s", db->name, of);
+    size_t length = (size_t)snprintf(prefix, sizeof prefix, "%.200s-copy-%08x-", name,
                                      rx_crc32c(0, db->uuid, sizeof db->uuid));
     int fd = rx_sys_openat(db->dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     DIR *folder = fd < 0 ? NULL : fdopendir(fd);

@@ -261,7 +261,7 @@ static int rx_duplicate_finish(struct rx_thread *t, struct rx_db *target, struct
     int rc = f->run(t, target, made, f->ctx);
     if (rc)
         return rc;
-    rx_copy_attributes(target->map->fd, to->fd);
+    rx_copy_attributes(t->map->fd, to->fd); /* of now: a compaction may have taken the file that was copied */
     return rx_sync_fd(to->fd) == 0 ? RX_OK : rx_os_error("sync", made);
 }
 

@@ -21,7 +21,7 @@ extern __thread struct rx_thread *rx_thread_cached __attribute__((tls_model("ini
 static inline int rx_call_begin(rx_index *h, struct rx_thread *given, struct rx_thread **out)
 {
     struct rx_thread *t = rx_thread_cached;
-    if (RX_UNLIKELY(given != NULL || t->db != h->db || !t->db->light || t->busy))
+    if (RX_UNLIKELY(given != NULL || t->db != h->db || !t->light || t->busy))
         return rx_call_begin_slow(h, given, out);
     __atomic_store_n(&t->busy, 1, __ATOMIC_RELAXED);
     rx_compiler_barrier();

@@ -198,9 +198,9 @@ static int rx_unlink_log(const struct rx_exclusive *x)
 }
 
 /* Named after this file and its uuid (gate.c). */
-static void rx_unlink_copies(const struct rx_exclusive *x, const uint8_t uuid[16])
+static void rx_unlink_copies(const struct rx_exclusive *x, const char *of, const uint8_t uuid[16])
 {
-    char prefix[256];
+    char name[300], prefix[256];
     int fd = rx_sys_openat(x->dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     DIR *folder = fd < 0 ? NULL : fdopendir(fd);
     if (folder == NULL) {
@@ -208,7 +208,8 @@ static void rx_unlink_copies(const struct rx_exclusive *x, const uint8_t uuid[16
             close(fd);
         return;
     }
-    size_t len = (size_t)snprintf(prefix, sizeof prefix, "%.200s-copy-%08x-", x->name, rx_crc32c(0, uuid, 16));
+    rx_side_name(x->name, of, name);
+    size_t len = (size_t)snprintf(prefix, sizeof prefix, "%.200s-copy-%08x-", name, rx_crc32c(0, uuid, 16));
     for (struct dirent *e; (e = readdir(folder)) != NULL;)
         if (strncmp(e->d_name, prefix, len) == 0 && strspn(e->d_name + len, "0123456789abcdef") == strlen(e->d_name + len))
             rx_sys_unlinkat(x->dir_fd, e->d_name, 0);
@@ -220,7 +221,8 @@ static int rx_unlink_made(const struct rx_exclusive *x, const uint8_t uuid[16])
 {
     char made[32];
     snprintf(made, sizeof made, "-checkpoint-new-%08x", rx_crc32c(0, uuid, 16));
-    rx_unlink_copies(x, uuid);
+    rx_unlink_copies(x, "", uuid);
+    rx_unlink_copies(x, "-recovery", uuid);
     int rc = rx_unlink_side(x, made);
     if (rc == RX_OK)
         rc = rx_unlink_side(x, "-recovery");

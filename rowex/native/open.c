@@ -201,13 +201,14 @@ int rx_options_agree(const struct rx_db *db, const struct rx_options *o)
     return rc ? rc : rx_agree("max_size", o->max_size, UINT64_MAX, db->max_size);
 }
 
-static void rx_adopt_super(struct rx_db *db, const struct rx_super *super)
+/* A replay needs more room for a while than what it replays had: holes lie elsewhere, compact() is in no log. */
+static void rx_adopt_super(struct rx_db *db, const struct rx_super *super, bool replaying)
 {
     memcpy(db->uuid, super->uuid, 16);
     db->durability = super->durability;
     db->key_codec = super->key_codec;
     db->value_codec = super->value_codec;
-    db->max_size = super->max_size;
+    db->max_size = replaying ? 0 : super->max_size;
     db->session_seen = super->session;
     db->map->generation = super->generation;
     db->map->checksum = super->checksum != 0;
@@ -256,7 +257,7 @@ static int rx_recover_first(struct rx_db *db, const struct rx_super *super)
     struct rx_recovered told;
     if (db->readonly)
         return rx_fail(RX_E_PERMISSION, 0, "%s was open when the machine stopped, and must once be opened for writing", db->path);
-    rx_remove_leftovers(db); /* what recovery makes is clean, so nobody would look for them later; and it needs room */
+    rx_remove_leftovers(db, ""); /* what recovery makes is clean, so nobody would look for them later; and it needs room */
     int rc = rx_recover(db, super, &told);
     if (rc)
         return rc;
@@ -307,7 +308,7 @@ static int rx_be_first(struct rx_db *db, const struct rx_super *super, const str
     } else {
         struct rx_scan_report report = {0};
         if (!db->memory)
-            rx_remove_leftovers(db);
+            rx_remove_leftovers(db, "");
         if (!db->memory) /* who made the mark may have died before its sync: durable before our first store (R4) */
             rc = rx_map_sync(db->map, RX_SUPER_SIZE);
         if (rc == RX_OK)
@@ -394,7 +395,7 @@ int rx_attach(struct rx_db *db, int data_fd, const struct rx_options *o)
         rx_held_close(data_fd);
         return rc;
     }
-    rx_adopt_super(db, &super);
+    rx_adopt_super(db, &super, o->replaying);
     db->logged = rx_level_logged(super.durability) && !o->replaying;
     if ((rc = rx_options_agree(db, o)) != RX_OK)
         return rc;
@@ -408,7 +409,8 @@ int rx_attach(struct rx_db *db, int data_fd, const struct rx_options *o)
         return super.state == RX_STATE_CLEAN ? rx_be_first(db, &super, &st)
                                              : rx_fail(RX_E_PERMISSION, 0, "%s was not closed cleanly, and the medium is read-only", db->path);
     bool lock_free = rx_byte_lock(db->lock_fd, F_WRLCK, RX_LOCK_USERS) == RX_OK;
-    bool data_free = rx_data_free(db, data_fd);
+    /* A joiner never holds it alone: it may be a fresh copy, which those on the old one want to come to. */
+    bool data_free = lock_free && rx_data_free(db, data_fd);
     for (int tries = 0; lock_free && !data_free && tries < RX_HALF_DEAD_TRIES; tries++) {
         if ((rc = rx_poll_interrupt()) != RX_OK)
             return rc;

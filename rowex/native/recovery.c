@@ -71,6 +71,7 @@ void rx_recovery_forget(struct rx_db *db)
     (void)rx_sys_unlinkat(db->dir_fd, name, 0);
     snprintf(side, sizeof side, "%s-lock", name);
     (void)rx_sys_unlinkat(db->dir_fd, side, 0);
+    rx_remove_leftovers(db, "-recovery"); /* what it outgrew its capacity into */
 }
 
 static int rx_copy_bytes(struct rx_db *db, int from, int to)

@@ -232,24 +232,34 @@ static int rx_data_open(struct rx_db *db, const struct rx_options *o, int *fd)
     return rc;
 }
 
-/* Under OPENING: create if asked, then attach.  *created: mode "n" has done its part. */
-static int rx_open_locked(struct rx_db *db, const struct rx_options *o, bool *created)
+struct rx_created { bool done; uint8_t uuid[16]; }; /* what mode "n" has done, through all tries of an open */
+
+/* Under OPENING: create if asked, then attach. */
+static int rx_open_locked(struct rx_db *db, const struct rx_options *o, struct rx_created *created)
 {
     struct stat st;
     bool exists = fstatat(db->dir_fd, db->name, &st, AT_SYMLINK_NOFOLLOW) == 0;
     if (!exists && (o->mode == 'r' || o->mode == 'w'))
         return rx_fail(RX_E_NOT_FOUND, 0, "%s", db->path);
     int fd, rc = RX_OK;
-    if (!*created && (!exists || o->mode == 'n')) {
+    if (!created->done && (!exists || o->mode == 'n')) {
         rc = rx_create(db, o);
-        *created = rc == RX_OK;
+        created->done = rc == RX_OK;
+        memcpy(created->uuid, db->uuid, sizeof created->uuid);
     }
     if (rc == RX_OK)
         rc = rx_data_open(db, o, &fd);
-    return rc ? rc : rx_attach(db, fd, o);
+    if (rc)
+        return rc;
+    rc = rx_attach(db, fd, o);
+    /* A copier who slept before its rename has put the old index in the new one's place. */
+    if (o->mode != 'n' || (rc != RX_OK && rc != RX_I_RESTART) || memcmp(db->uuid, created->uuid, sizeof created->uuid) == 0)
+        return rc;
+    created->done = false;
+    return RX_I_RESTART;
 }
 
-static int rx_open_once(const struct rx_options *o, bool *created, struct rx_db **out)
+static int rx_open_once(const struct rx_options *o, struct rx_created *created, struct rx_db **out)
 {
     struct stat st;
     struct rx_db *db = rx_db_new();
@@ -257,7 +267,7 @@ static int rx_open_once(const struct rx_options *o, bool *created, struct rx_db 
         return rx_fail(RX_E_MEMORY, 0, "for an index");
     int rc = rx_db_place(db, o->path);
     bool exists = rc == RX_OK && fstatat(db->dir_fd, db->name, &st, AT_SYMLINK_NOFOLLOW) == 0;
-    struct rx_db *shared = exists && (o->mode != 'n' || *created) ? rx_registered(&st) : NULL;
+    struct rx_db *shared = exists && (o->mode != 'n' || created->done) ? rx_registered(&st) : NULL;
     if (shared) {
         rx_db_discard(db);
         return rx_share(shared, o, out);
@@ -364,7 +374,7 @@ static int rx_memory_join(const struct rx_db *inherited, const struct rx_options
 /* Within the turn of openers; interrupts are asked for meanwhile (fork.c). */
 static int rx_open_in_turn(const struct rx_options *o, struct rx_db **out)
 {
-    bool created = false;
+    struct rx_created created = {0};
     int rc = RX_I_RESTART;
     if (o->path == NULL)
         return rx_memory_open(o, out);
