@@ -12,6 +12,7 @@ import struct
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, overload
 
+from rowex._door_texts import TEXTS
 from rowex._native import ffi, lib
 from rowex._slow_args import SLICE_NS, Wait, exact_bytes, exact_pair, export, pack, pairs_of, successor
 from rowex.columns import is_column
@@ -89,19 +90,16 @@ class Door:
             capacity = size[0]
 
     def get(self, key: ReadableBuffer, default: Any = None) -> Any:
-        """The value of *key* as bytes, or *default* where it is absent."""
         value = self._fetch(key)
         return default if value is None else value
 
     def lookup(self, key: ReadableBuffer, /) -> bytes:
-        """The value of *key* as bytes; KeyError where it is absent."""
         value = self._fetch(key)
         if value is None:
             raise KeyError(key)
         return value
 
     def exists(self, key: ReadableBuffer, /) -> bool:
-        """Whether *key* is present."""
         exact = exact_bytes(key, "key")
         handle = self._open_handle()
         code = lib.rx_exists(handle, self._thread, ffi.from_buffer(exact), len(exact))
@@ -156,14 +154,12 @@ class Door:
     def put(
         self, key: ReadableBuffer, value: ReadableBuffer, *, timeout: float | None = None, durable: bool = False
     ) -> int:
-        """Store *value* under *key*, replacing what was there; the ticket."""
         asked, wait = bool(durable), Wait(timeout)
         return self._settle(self._store(lib.rx_put, key, value, wait), asked, wait)
 
     def insert(
         self, key: ReadableBuffer, value: ReadableBuffer, *, timeout: float | None = None, durable: bool = False
     ) -> int:
-        """Store *value* under an absent key; the ticket.  DuplicateKeyError where present."""
         asked, wait = bool(durable), Wait(timeout)
         return self._settle(self._store(lib.rx_insert, key, value, wait), asked, wait)
 
@@ -185,14 +181,12 @@ class Door:
             slice_ns = wait.more()
 
     def remove(self, key: ReadableBuffer, *, timeout: float | None = None) -> int:
-        """Remove a key; the ticket.  KeyError where it is absent."""
         ticket = self._take_out(key, timeout)
         if ticket is None:
             raise KeyError(key)
         return ticket
 
     def discard(self, key: ReadableBuffer, *, timeout: float | None = None) -> bool:
-        """Remove a key if it is present; whether it was."""
         return self._take_out(key, timeout) is not None
 
     def __delitem__(self, key: ReadableBuffer, /) -> None:
@@ -239,7 +233,6 @@ class Door:
     @overload
     def get_many(self, keys: Any, default: Any = None, *, dtype: Any) -> Any: ...
     def get_many(self, keys: Any, default: Any = None, *, dtype: Any = None) -> Any:
-        """The values of *keys*, in their order, *default* for each absent one; with a dtype, as arrays."""
         self._open_handle()
         if dtype is not None or is_column(keys):
             return self._get_columns(keys, default, dtype)
@@ -284,11 +277,6 @@ class Door:
         return values
 
     def put_many(self, items: Any, values: Any = None, *, timeout: float | None = None) -> int:
-        """
-        Store the pairs of a mapping or an iterable, or keys and as many *values*; the ticket of the last.
-
-        Not atomic: what came before an error is applied.
-        """
         self._writable()
         if values is not None:
             return self._put_columns(items, values, timeout)
@@ -353,7 +341,6 @@ class Door:
         reverse: bool = False,
         limit: int | None = None,
     ) -> Iterator[tuple[bytes, bytes]]:
-        """An iterator of (key, value) with start <= key < stop, in key order."""
         return self._scan(start, stop, prefix, reverse, limit, 0)
 
     def _scan(
@@ -431,6 +418,10 @@ class Door:
             if capacity != _ROOM_BYTES:
                 capacity = _ROOM_BYTES
                 room = _allocate("char[]", capacity)
+
+
+for _name, _text in TEXTS.items():
+    getattr(Door, _name).__doc__ = _text
 
 
 def _records(buffer: Any, count: int, what: int) -> Iterator[Any]:

@@ -23,6 +23,7 @@ import pytest
 
 import rowex
 from doors import NAMES, door_module
+from rowex._door_texts import TEXTS
 from rowex.errors import ClosedError, DuplicateKeyError, ReadOnlyError
 from tools import run_python
 
@@ -254,15 +255,30 @@ def test_timeouts_that_make_no_sense_are_refused(door: Any) -> None:
         door.put(b"k", b"v", timeout=fine)
 
 
+CALLS = ("get", "lookup", "exists", "put", "insert", "remove", "discard", "get_many", "put_many", "scan")
+
+
 def test_both_doors_have_the_same_signatures() -> None:
     """One set of type hints and documentation serves both."""
     hot, slow = (door_module(name).Door for name in NAMES)
-    for name in ("get", "lookup", "exists", "put", "insert", "get_many", "put_many", "scan", "_scan", "_rebind"):
+    for name in (*CALLS, "_scan", "_try_put", "_try_insert", "_try_remove", "_rebind"):
         shapes = [
             [(p.name, p.kind, p.default) for p in list(inspect.signature(getattr(door, name)).parameters.values())[1:]]
             for door in (hot, slow)
         ]
         assert shapes[0] == shapes[1], name
+
+
+def test_both_doors_have_the_same_texts(door_type: Any) -> None:
+    """help() tells of each frequent call what it takes, returns, raises and promises, through either door."""
+    assert set(TEXTS) == {name for name in vars(door_type.__base__) if not name.startswith("_")} == set(CALLS)
+    for name in CALLS:
+        text = inspect.getdoc(getattr(door_type, name))
+        assert inspect.cleandoc(TEXTS[name]) == text, name
+        parts = ("\nArgs:\n    ", "\nReturns:\n    ", "\nRaises:\n    ")
+        assert all(part in text for part in parts), name
+        for parameter in list(inspect.signature(getattr(door_type, name)).parameters)[1:]:
+            assert f"\n    {parameter}: " in text, (name, parameter)
 
 
 # ---- closed and read-only ---------------------------------------------------------

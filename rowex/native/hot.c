@@ -8,6 +8,8 @@
  */
 #include "hot.h"
 
+#include <string.h>
+
 #define METHOD(function) ((PyCFunction)(void (*)(void))(function))
 
 static const struct rx_hot_api unbound; /* never called: every handle is NULL until bind() */
@@ -182,35 +184,25 @@ static void door_dealloc(struct hot_door *self)
     Py_DECREF(type);
 }
 
+/* What is said of the public ones is added by take_texts(). */
 static PyMethodDef door_methods[] = {
-    {"get", METHOD(door_get), METH_FASTCALL | METH_KEYWORDS,
-     PyDoc_STR("get($self, key, default=None)\n--\n\nThe value of key as bytes, or default where it is absent.")},
-    {"lookup", METHOD(door_lookup), METH_O,
-     PyDoc_STR("lookup($self, key, /)\n--\n\nThe value of key as bytes.  Raises KeyError where it is absent.")},
-    {"exists", METHOD(door_exists), METH_O, PyDoc_STR("exists($self, key, /)\n--\n\nWhether key is present.")},
+    {"get", METHOD(door_get), METH_FASTCALL | METH_KEYWORDS, PyDoc_STR("get($self, key, default=None)\n--\n\n")},
+    {"lookup", METHOD(door_lookup), METH_O, PyDoc_STR("lookup($self, key, /)\n--\n\n")},
+    {"exists", METHOD(door_exists), METH_O, PyDoc_STR("exists($self, key, /)\n--\n\n")},
     {"put", METHOD(rx_hot_put), METH_FASTCALL | METH_KEYWORDS,
-     PyDoc_STR("put($self, key, value, *, timeout=None, durable=False)\n--\n\n"
-               "Store value under key, replacing what was there; the ticket.  durable: wait until it\n"
-               "survives the loss of power.")},
+     PyDoc_STR("put($self, key, value, *, timeout=None, durable=False)\n--\n\n")},
     {"insert", METHOD(rx_hot_insert), METH_FASTCALL | METH_KEYWORDS,
-     PyDoc_STR("insert($self, key, value, *, timeout=None, durable=False)\n--\n\n"
-               "Store value under an absent key; the ticket.  Raises DuplicateKeyError where it is present.")},
+     PyDoc_STR("insert($self, key, value, *, timeout=None, durable=False)\n--\n\n")},
     {"remove", METHOD(rx_hot_remove), METH_FASTCALL | METH_KEYWORDS,
-     PyDoc_STR("remove($self, key, *, timeout=None)\n--\n\n"
-               "Remove a key; the ticket.  Raises KeyError where it is absent.")},
+     PyDoc_STR("remove($self, key, *, timeout=None)\n--\n\n")},
     {"discard", METHOD(rx_hot_discard), METH_FASTCALL | METH_KEYWORDS,
-     PyDoc_STR("discard($self, key, *, timeout=None)\n--\n\n"
-               "Remove a key if it is present; whether it was.")},
+     PyDoc_STR("discard($self, key, *, timeout=None)\n--\n\n")},
     {"get_many", METHOD(rx_hot_get_many), METH_FASTCALL | METH_KEYWORDS,
-     PyDoc_STR("get_many($self, keys, default=None, *, dtype=None)\n--\n\n"
-               "The values of keys, in their order, default for each absent one; with a dtype, as arrays.")},
+     PyDoc_STR("get_many($self, keys, default=None, *, dtype=None)\n--\n\n")},
     {"put_many", METHOD(rx_hot_put_many), METH_FASTCALL | METH_KEYWORDS,
-     PyDoc_STR("put_many($self, items, values=None, *, timeout=None)\n--\n\n"
-               "Store the pairs of a mapping or an iterable, or keys and as many values; the ticket of the last.\n\n"
-               "Not atomic: what came before an error is applied.")},
+     PyDoc_STR("put_many($self, items, values=None, *, timeout=None)\n--\n\n")},
     {"scan", METHOD(rx_hot_scan), METH_METHOD | METH_FASTCALL | METH_KEYWORDS,
-     PyDoc_STR("scan($self, start=None, stop=None, *, prefix=None, reverse=False, limit=None)\n--\n\n"
-               "An iterator of (key, value) with start <= key < stop, in key order.")},
+     PyDoc_STR("scan($self, start=None, stop=None, *, prefix=None, reverse=False, limit=None)\n--\n\n")},
     {"_scan", METHOD(rx_hot_scan_what), METH_METHOD | METH_FASTCALL | METH_KEYWORDS,
      PyDoc_STR("_scan($self, start, stop, prefix, reverse, limit, what)\n--\n\n"
                "As scan(); what: 0 items, 1 keys, 2 values.")},
@@ -224,6 +216,47 @@ static PyMethodDef door_methods[] = {
      PyDoc_STR("_rebind($self, handle, thread, /)\n--\n\nChange the addresses; handle 0 is closed.")},
     {NULL, NULL, 0, NULL},
 };
+
+/* The text of a call goes behind its signature, for as long as the process lives. */
+static int add_text(PyMethodDef *method, PyObject *text)
+{
+    Py_ssize_t size;
+    const char *data = PyUnicode_AsUTF8AndSize(text, &size);
+    if (!data)
+        return -1;
+    size_t before = strlen(method->ml_doc);
+    char *doc = PyMem_RawMalloc(before + (size_t)size + 1);
+    if (!doc) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    memcpy(doc, method->ml_doc, before);
+    memcpy(doc + before, data, (size_t)size + 1);
+    method->ml_doc = doc;
+    return 0;
+}
+
+/* The texts stand in Python, once for both doors. */
+static int take_texts(void)
+{
+    static bool taken; /* the table serves every interpreter of the process */
+    if (taken)
+        return 0;
+    PyObject *module = PyImport_ImportModule("rowex._door_texts");
+    PyObject *texts = module ? PyObject_GetAttrString(module, "TEXTS") : NULL;
+    Py_XDECREF(module);
+    int result = texts ? 0 : -1;
+    for (PyMethodDef *method = door_methods; result == 0 && method->ml_name; method++) {
+        if (method->ml_name[0] == '_')
+            continue;
+        PyObject *text = PyMapping_GetItemString(texts, method->ml_name);
+        result = text ? add_text(method, text) : -1;
+        Py_XDECREF(text);
+    }
+    Py_XDECREF(texts);
+    taken = result == 0;
+    return result;
+}
 
 static PyType_Slot door_slots[] = {
     {Py_tp_doc, PyDoc_STR("Door(handle, thread=0, readonly=False, commit=False)\n--\n\nThe frequent calls of an index.")},
@@ -269,6 +302,8 @@ static PyObject *hot_bind(PyObject *module, PyObject *address)
 static int hot_exec(PyObject *module)
 {
     struct hot_state *state = PyModule_GetState(module);
+    if (take_texts() < 0)
+        return -1;
     state->door_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &door_spec, NULL);
     if (!state->door_type)
         return -1;
