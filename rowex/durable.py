@@ -26,7 +26,7 @@ def log_status(handle: Any) -> LogStatus:
         handle: Of an open index.
 
     Returns:
-        Its tickets and sizes, at this moment.
+        Its tickets, at this moment.
 
     Raises:
         DurabilityError: The file has no log.
@@ -36,14 +36,7 @@ def log_status(handle: Any) -> LogStatus:
     code = lib.rx_log_status(handle, told)
     if code < 0:
         raise_result(code)
-    return LogStatus(
-        position=int(told.position),
-        durable=int(told.durable),
-        incarnation=int(told.incarnation),
-        log_bytes=int(told.log_bytes),
-        backlog_entries=int(told.backlog_entries),
-        failed=int(told.failed),
-    )
+    return LogStatus(position=int(told.position), durable=int(told.durable))
 
 
 def wait_durable(handle: Any, thread: Any, ticket: int, timeout: float | None) -> None:

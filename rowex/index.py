@@ -315,7 +315,6 @@ class Session(Calls):
 
     index: Index
     uid: int
-    _kind: int
 
     def __init__(self, index: Index, kind: int) -> None:
         """

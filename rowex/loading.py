@@ -26,7 +26,7 @@ Progress = Callable[[int], object]
 CHUNK_ITEMS = 65536  # some milliseconds of building
 PUT_PAIRS = 4096  # at once, and durable together where the handle waits for that
 BUILD_PAIRS = 512  # objects that are in the cache when they are looked at again
-OK, MISMATCH = int(lib.RX_OK), int(lib.RX_MISMATCH)
+OK = int(lib.RX_OK)
 
 
 def build(

@@ -18,30 +18,22 @@ class LogStatus:
     Attributes:
         position: Ticket of the last change that anybody made.
         durable: Ticket up to which everything survives the loss of power.
-        incarnation: How often the log was begun anew; the high part of tickets.
-        log_bytes: Written since the last checkpoint.
-        backlog_entries: Changes that are not yet durable.
-        failed: errno of the error after which nothing more becomes durable; 0: none.
     """
 
     position: int
     durable: int
-    incarnation: int
-    log_bytes: int
-    backlog_entries: int
-    failed: int
 
 
 @dataclass(frozen=True)
 class UidInfo:
     """
-    One live uid: a thread that has worked on the index, or a reader() or writer().
+    One live uid: a thread that has worked on the index, a reader() or writer(), or what flushes the log.
 
     Attributes:
         uid: Never used twice.
         pid: Process, as it sees itself.
         tid: Thread in it.
-        kind: "thread", "reader" or "writer".
+        kind: "thread", "reader", "writer", or "flusher": a process's own thread that makes changes durable.
         inside: Whether an operation is in progress.
         age_s: How long that operation has been in progress, 0.0 where none is.
     """
