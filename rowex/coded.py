@@ -74,14 +74,14 @@ class CodedCalls(OrderedMapping[K, V], Generic[K, V]):
         data = self._raw.get(self._key(key))
         return default if data is None else self._to_value(data)
 
-    def lookup(self, key: K) -> V:
+    def lookup(self, key: K, /) -> V:
         """The value of *key*; KeyError where it is absent."""
         data = self._raw.get(self._key(key))
         if data is None:
             raise KeyError(key)
         return self._to_value(data)
 
-    def exists(self, key: K) -> bool:
+    def exists(self, key: K, /) -> bool:
         """Whether *key* is present."""
         return self._raw.exists(self._key(key))
 

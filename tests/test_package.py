@@ -4,6 +4,7 @@ The package itself: its version, its names, its import.
 
 from __future__ import annotations
 
+import inspect
 import shutil
 import subprocess
 import sys
@@ -26,6 +27,19 @@ def test_public_names_are_documented() -> None:
         assert hasattr(rowex, name)
         if not name.startswith("_"):
             assert getattr(rowex, name).__doc__, name
+
+
+def test_index_and_coded_index_take_the_same_arguments() -> None:
+    """By name and by position; only a first value for setdefault() is known for bytes alone."""
+    shared = {name for name in dir(rowex.Index) if not name.startswith("_") and hasattr(rowex.CodedIndex, name)}
+    for name in shared:
+        shapes = [
+            [(p.name, p.kind) for p in list(inspect.signature(getattr(kind, name)).parameters.values())[1:]]
+            for kind in (rowex.Index, rowex.CodedIndex)
+            if callable(getattr(kind, name))
+        ]
+        assert shapes[:1] == shapes[1:], name
+    assert shared >= {"exists", "get", "insert", "lookup", "put", "scan"}
 
 
 def test_import_is_silent_and_starts_nothing() -> None:
