@@ -12,6 +12,9 @@ Rowex: an embedded, ordered key-value index in one memory-mapped file.
 
 Any number of threads and processes may use a file at once.  Readers never wait for writers, and a
 process may be killed at any instant.
+
+Public are the names in `__all__`, here and in `rowex.aio`, and what their objects have without an
+underscore; the other modules are the package's own.
 """
 
 from __future__ import annotations

@@ -82,7 +82,7 @@ class Batch(Generic[K, V]):
             raise ValueError("this batch is over")
         self._changes[key] = value
 
-    def coded(self, key: Callable[[L], bytes], value: Callable[[W], bytes]) -> Batch[L, W]:
+    def _coded(self, key: Callable[[L], bytes], value: Callable[[W], bytes]) -> Batch[L, W]:
         """The same, empty, for keys and values that are encoded otherwise."""
         return Batch(self._apply, key, value)
 

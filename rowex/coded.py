@@ -129,7 +129,7 @@ class CodedCalls(OrderedMapping[K, V], Generic[K, V]):
 
     def batch(self, *, timeout: float | None = None) -> Batch[K, V]:
         """Several changes at one instant, or none of them; see `Calls.batch`."""
-        return self._raw.batch(timeout=timeout).coded(self._key, self._value)
+        return self._raw.batch(timeout=timeout)._coded(self._key, self._value)
 
     def remove(self, key: K, *, timeout: float | None = None) -> int:
         """Remove a key; the ticket.  KeyError where it is absent."""

@@ -4,11 +4,16 @@ The package itself: its version, its names, its import.
 
 from __future__ import annotations
 
+import ast
 import inspect
+import re
 import shutil
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
+
+import pytest
 
 import rowex
 from tools import run_python
@@ -29,6 +34,32 @@ def test_public_names_are_documented() -> None:
             assert getattr(rowex, name).__doc__, name
 
 
+def own_bases(kind: type) -> list[type]:
+    """Those of the package, whose source is Python."""
+    return [base for base in kind.__mro__ if base.__module__.startswith("rowex") and base.__module__ != "rowex._hot"]
+
+
+def stored_names(kind: type) -> set[str]:
+    """The attributes that a class gives its objects, as its source has them."""
+    nodes = ast.walk(ast.parse(textwrap.dedent(inspect.getsource(kind))))
+    stores = (node for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store))
+    return {node.attr for node in stores if isinstance(node.value, ast.Name) and node.value.id == "self"}
+
+
+@pytest.mark.parametrize("module", ["rowex", "rowex.aio"])
+def test_public_attributes_are_documented(module: str) -> None:
+    """What has no underscore has a docstring, or stands under Attributes: nothing internal looks public."""
+    public = pytest.importorskip(module)
+    for kind in (found for found in map(vars(public).get, public.__all__) if isinstance(found, type)):
+        texts = "\n".join(inspect.getdoc(base) or "" for base in own_bases(kind))
+        for base in own_bases(kind):
+            names = stored_names(base) | set(inspect.get_annotations(base)) | set(vars(base))
+            for name in sorted(name for name in names if not name.startswith("_")):
+                found = getattr(kind, name, None)
+                told = (callable(found) or isinstance(found, property)) and inspect.getdoc(found)
+                assert told or re.search(rf"^    {name}: ", texts, flags=re.MULTILINE), f"{kind.__name__}.{name}"
+
+
 def test_index_and_coded_index_take_the_same_arguments() -> None:
     """By name and by position; only a first value for setdefault() is known for bytes alone."""
     shared = {name for name in dir(rowex.Index) if not name.startswith("_") and hasattr(rowex.CodedIndex, name)}
@@ -40,6 +71,22 @@ def test_index_and_coded_index_take_the_same_arguments() -> None:
         ]
         assert shapes[:1] == shapes[1:], name
     assert shared >= {"exists", "get", "insert", "lookup", "put", "scan"}
+
+
+def test_what_serves_only_the_package_has_an_underscore() -> None:
+    """A batch and a command show what their makers are told of, and no more."""
+    aio = pytest.importorskip("rowex.aio")
+    for kind, names in (
+        (rowex.Batch, {"put", "remove"}),
+        (aio.Batch, {"put", "remove"}),
+        (aio.Command, {"accepted", "is_running", "result"}),
+        (aio.Scan, {"batch"}),
+        (
+            aio.Service,
+            {"close", "exists", "index", "insert", "lookup", "pending", "put", "readers", "remove", "stats", "writers"},
+        ),
+    ):
+        assert {name for name in vars(kind) if not name.startswith("_")} == names, kind
 
 
 def test_import_is_silent_and_starts_nothing() -> None:

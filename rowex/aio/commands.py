@@ -46,11 +46,11 @@ class Command(Generic[T]):
             call: Does it, with what a worker gives it.
         """
         self.name, self.key = name, key
-        self.stored, self.call = stored, call
-        self.number = 0  # of the service's commands, from 1
-        self.durable = False
-        self.context: Context = copy_context()
-        self.task = task_name()
+        self._stored, self._call = stored, call
+        self._number = 0  # of the service's commands, from 1
+        self._durable = False
+        self._context: Context = copy_context()
+        self._task = task_name()
         self._service = service
         self._done: anyio.Event | None = None
         self._over = self._watched = False
@@ -86,7 +86,7 @@ class Command(Generic[T]):
     async def _wait(self) -> T:
         """A task that is cancelled here leaves the command to itself; it can be awaited again."""
         if not self._over:
-            self.watch()
+            self._watch()
             if self._done is None:
                 self._done = anyio.Event()
             await self._done.wait()
@@ -98,16 +98,16 @@ class Command(Generic[T]):
 
         For who drops its commands, and has to be held back: `await service.put(key, value).accepted()`.
         """
-        self.watch()
-        await self._service.wait_accepted(self)
+        self._watch()
+        await self._service._wait_accepted(self)
 
-    def watch(self) -> None:
+    def _watch(self) -> None:
         """Somebody holds it, and so is held back by it."""
         if not self._watched and not self._over:
             self._watched = True
-            self._service.watched()
+            self._service._count_watched()
 
-    def finish(self, result: T | None, error: BaseException | None) -> bool:
+    def _finish(self, result: T | None, error: BaseException | None) -> bool:
         """On the loop: it is over; whether nobody had watched it."""
         self._over, self._result, self._error = True, result, error
         if self._done is not None:

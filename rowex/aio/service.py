@@ -121,13 +121,13 @@ class Service(Generic[K, V]):
         if writes:
             self._index._raw._write_handle()
         command = Command(self, name, key, self._key(key), call)
-        command.durable = writes and (durable or self._index._commit)
+        command._durable = writes and (durable or self._index._commit)
         self._made += 1
         self._unwatched += 1
-        command.number = self._made
-        chain = self._chains.get(command.stored)
+        command._number = self._made
+        chain = self._chains.get(command._stored)
         if chain is None:
-            self._chains[command.stored] = deque((command,))
+            self._chains[command._stored] = deque((command,))
             self._dispatch(command)
         else:
             chain.append(command)
@@ -136,17 +136,17 @@ class Service(Generic[K, V]):
     def _dispatch(self, command: Command[Any]) -> None:
         self._queues["reader" if command.name in ("lookup", "exists") else "writer"].put(command)
 
-    def watched(self) -> None:
+    def _count_watched(self) -> None:
         """A command is awaited, so its task is held back by it."""
         self._unwatched -= 1
 
-    async def wait_accepted(self, command: Command[Any]) -> None:
+    async def _wait_accepted(self, command: Command[Any]) -> None:
         """Wait until *command* is within the backlog."""
-        if command.number <= self._finished + self._backlog:
+        if command._number <= self._finished + self._backlog:
             await checkpoint()
             return
         event = anyio.Event()
-        heappush(self._waiting, (command.number, id(event), event))
+        heappush(self._waiting, (command._number, id(event), event))
         await event.wait()
 
     # ---- what workers tell ------------------------------------------------------------------
@@ -176,7 +176,7 @@ class Service(Generic[K, V]):
         if isinstance(thing, Finished):
             self._deaths = 0
             self._advance(thing.command)
-            if not thing.command.durable or thing.error is not None:
+            if not thing.command._durable or thing.error is not None:
                 self._finish(thing.command, thing.result, thing.error)
             elif self._group.cancel_scope.cancel_called:
                 self._finish(thing.command, None, given_up_late(thing.result))
@@ -190,16 +190,16 @@ class Service(Generic[K, V]):
 
     def _advance(self, command: Command[Any]) -> None:
         """The next command of its key may be done."""
-        chain = self._chains[command.stored]
+        chain = self._chains[command._stored]
         chain.popleft()
         if chain:
             self._dispatch(chain[0])
         else:
-            del self._chains[command.stored]
+            del self._chains[command._stored]
 
     def _finish(self, command: Command[Any], result: Any, error: BaseException | None) -> None:
         self._finished += 1
-        if command.finish(result, error):
+        if command._finish(result, error):
             self._unwatched -= 1
         self._tell_changed()
         while self._waiting and self._waiting[0][0] <= self._finished + self._backlog:

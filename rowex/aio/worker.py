@@ -102,8 +102,8 @@ class Worker:
     def _do(self, command: Command[Any], session: Any) -> None:
         try:
             self._check()
-            with bound(command.task):
-                result = command.context.run(command.call, session)
+            with bound(command._task):
+                result = command._context.run(command._call, session)
         except Exception as error:
             self._tell(Finished(command, None, error))
         except Stopped:
