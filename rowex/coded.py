@@ -4,7 +4,6 @@ An index whose keys or values are not bytes: codecs around an index of bytes.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, overload
@@ -19,6 +18,7 @@ from rowex.columns import is_column
 from rowex.errors import DuplicateKeyError, raise_result
 from rowex.index import Index, Session
 from rowex.loading import load_into
+from rowex.options import Path
 from rowex.results import CheckReport, Info, Stats
 from rowex.scans import scan_columns
 
@@ -367,7 +367,7 @@ class CodedIndex(CodedCalls[K, V]):
         """As `Index.checkpoint`."""
         self._raw.checkpoint()
 
-    def backup(self, target: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> int:
+    def backup(self, target: Path) -> int:
         """As `Index.backup`."""
         return self._raw.backup(target)
 

@@ -4,13 +4,12 @@ Durability: tickets, waiting until what they stand for survives the loss of powe
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from rowex._native import ffi, lib
 from rowex._waits import until_done
 from rowex.errors import raise_result
-from rowex.options import as_path, core_options
+from rowex.options import Path, as_path, core_options
 from rowex.results import LogStatus
 
 __all__ = ["backup", "checkpoint", "log_status", "wait_durable"]
@@ -79,7 +78,7 @@ def checkpoint(handle: Any) -> None:
         raise_result(code)
 
 
-def backup(handle: Any, target: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> int:
+def backup(handle: Any, target: Path) -> int:
     """
     Make a copy that holds what the index holds at one instant, while others change it.
 

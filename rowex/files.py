@@ -9,12 +9,10 @@ from typing import Any
 
 from rowex._native import ffi, lib
 from rowex.errors import pending_interrupt, raise_result, remember_interrupt
-from rowex.options import as_path, core_options
+from rowex.options import Path, as_path, core_options
 from rowex.results import Salvaged
 
 __all__ = ["copy", "destroy", "rename", "salvage"]
-
-Path = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
 
 def _name(path: Path) -> bytes:

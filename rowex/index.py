@@ -20,6 +20,7 @@ from rowex.calls import Calls
 from rowex.durable import backup, checkpoint, log_status, wait_durable
 from rowex.errors import ReadOnlyError, RowexError, make_error, raise_result
 from rowex.events import interrupt_soon
+from rowex.options import Path
 from rowex.results import CheckReport, Info, Stats
 
 __all__ = ["Index", "Reader", "Session", "Writer"]
@@ -278,7 +279,7 @@ class Index(Calls):
         """
         checkpoint(self._write_handle())
 
-    def backup(self, target: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> int:
+    def backup(self, target: Path) -> int:
         """
         Make a copy that holds what the index holds at one instant, while others change it.
 

@@ -14,11 +14,10 @@ from rowex.arrays import columns_of, columns_of_pairs, put_items
 from rowex.codecs import BYTES, Codec, key_codec, value_codec
 from rowex.columns import Column
 from rowex.errors import raise_result
-from rowex.options import as_path, core_options
+from rowex.options import Path, as_path, core_options
 
 if TYPE_CHECKING:
     from rowex.calls import Calls
-    from rowex.files import Path
 
 __all__ = ["build", "load_into"]
 

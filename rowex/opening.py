@@ -4,7 +4,6 @@ Opening an index: options and codecs in, a handle out.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any, Literal, TypeVar, overload
 
@@ -14,13 +13,12 @@ from rowex.codecs import BYTES, CUSTOM, Codec, codec_name, key_codec, value_code
 from rowex.coded import CodedIndex
 from rowex.errors import raise_result
 from rowex.index import Index
-from rowex.options import as_path, core_options
+from rowex.options import Path, as_path, core_options
 
 __all__ = ["memory", "open", "open_raw"]
 
 K = TypeVar("K")
 V = TypeVar("V")
-Path = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 Mode = Literal["c", "r", "w", "n"]
 Pair = tuple[Callable[[K], bytes], Callable[[bytes], K]]
 AnyPair = tuple[Callable[[Any], bytes], Callable[[bytes], Any]]

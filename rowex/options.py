@@ -10,15 +10,16 @@ from typing import Any
 
 from rowex._native import ffi, lib
 
-__all__ = ["MODES", "as_path", "core_options", "durability_code"]
+__all__ = ["MODES", "Path", "as_path", "core_options", "durability_code"]
 
+Path = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 MODES = ("c", "r", "w", "n")
 LEVELS = ("process", "batch", "commit", "pmem")
 AS_THE_FILE_SAYS = 2**64 - 1
 SIZE_MAX = 2**62
 
 
-def as_path(path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> str:
+def as_path(path: Path) -> str:
     """
     An absolute path, so that a handle means the same file after a `chdir` and in another process.
 

@@ -4,7 +4,6 @@ The async index, and opening it.
 
 from __future__ import annotations
 
-import os
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
@@ -15,6 +14,7 @@ from rowex._native import ffi
 from rowex._waits import checked
 from rowex.aio.changing import Changing
 from rowex.aio.workers import patiently, run
+from rowex.options import Path
 from rowex.results import CheckReport, Info, Stats
 
 __all__ = ["Index", "Opening"]
@@ -116,7 +116,7 @@ class Index(Changing[K, V]):
         """As `rowex.Index.checkpoint`, in a worker; a task that is cancelled stops it."""
         await run(self._raw.checkpoint, self._state().limiter)
 
-    async def backup(self, target: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> int:
+    async def backup(self, target: Path) -> int:
         """As `rowex.Index.backup`, in a worker; a task that is cancelled leaves nothing of the copy."""
         return await run(lambda: self._raw.backup(target), self._state().limiter)
 

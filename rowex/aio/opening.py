@@ -9,7 +9,8 @@ from typing import Any, Generic, Literal, overload
 
 from rowex.aio.index import SLOW_READ_S, WORKERS, Opening
 from rowex.aio.service import Service
-from rowex.opening import K, KeyCodec, Mode, Pair, Path, V, ValueCodec
+from rowex.opening import K, KeyCodec, Mode, Pair, V, ValueCodec
+from rowex.options import Path
 
 __all__ = ["Serving", "open", "serve"]
 
