@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import operator
-import struct
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, overload
 
 from rowex._door_texts import TEXTS
 from rowex._native import ffi, lib
-from rowex._slow_args import SLICE_NS, Wait, exact_bytes, exact_pair, export, pack, pairs_of, successor
+from rowex._ranges import ITEMS, KEYS, RECORD, VALUES, open_scan
+from rowex._slow_args import SLICE_NS, Wait, exact_bytes, exact_pair, export, pack, pairs_of
 from rowex.columns import is_column
 from rowex.errors import raise_result
 
@@ -29,8 +29,6 @@ _CHUNK_ITEMS = 1024
 _COPIED_BYTES = 4 << 20  # a chunk of copies ends here
 _FIRST_ITEMS = 16
 _ABSENT_SIZE, _MAX_LIMIT = (1 << 64) - 1, (1 << 63) - 1
-_KEYS, _VALUES = 1, 2  # of _scan()
-_RECORD = struct.Struct("=IIQ")
 
 _allocate = ffi.new_allocator(should_clear_after_alloc=False)
 
@@ -341,7 +339,7 @@ class Door:
         reverse: bool = False,
         limit: int | None = None,
     ) -> Iterator[tuple[bytes, bytes]]:
-        return self._scan(start, stop, prefix, reverse, limit, 0)
+        return self._scan(start, stop, prefix, reverse, limit, ITEMS)
 
     def _scan(
         self,
@@ -352,8 +350,7 @@ class Door:
         limit: int | None,
         what: int,
     ) -> Iterator[Any]:
-        # what: 0 items, 1 keys, 2 values
-        if what not in (0, _KEYS, _VALUES):
+        if what not in (ITEMS, KEYS, VALUES):
             raise ValueError("what is 0 for items, 1 for keys, 2 for values")
         most = -1
         if limit is not None:
@@ -363,29 +360,9 @@ class Door:
                 raise TypeError(f"limit must be an int or None, not {type(limit).__name__}") from None
             if most < 0:
                 raise ValueError("limit must not be negative")
-        first = None if start is None else exact_bytes(start, "key")
-        after = None if stop is None else exact_bytes(stop, "key")
-        if prefix is not None:
-            stem = exact_bytes(prefix, "key")
-            end = successor(stem)
-            first = stem if first is None else max(first, stem)
-            if end is not None:
-                after = end if after is None else min(after, end)
+        first, last, stem = (None if bound is None else exact_bytes(bound, "key") for bound in (start, stop, prefix))
         handle = self._open_handle()
-        out = ffi.new("rx_scan **")
-        code = lib.rx_scan_open(
-            handle,
-            ffi.NULL if first is None else ffi.from_buffer(first),
-            0 if first is None else len(first),
-            ffi.NULL if after is None else ffi.from_buffer(after),
-            0 if after is None else len(after),
-            bool(reverse),
-            most,
-            out,
-        )
-        if code != lib.RX_OK:
-            raise_result(code)
-        return self._walk(handle, ffi.gc(out[0], lib.rx_scan_close), what)
+        return self._walk(handle, open_scan(handle, first, last, stem, reverse=bool(reverse), limit=most), what)
 
     def _walk(self, handle: Any, scan: Any, what: int) -> Iterator[Any]:
         batch_items, capacity = _FIRST_ITEMS, _FIRST_BYTES
@@ -401,7 +378,7 @@ class Door:
                 room,
                 capacity,
                 batch_items,
-                what != _KEYS,
+                what != KEYS,
                 items,
                 need,
             )
@@ -427,14 +404,14 @@ for _name, _text in TEXTS.items():
 def _records(buffer: Any, count: int, what: int) -> Iterator[Any]:
     at = 0
     for _ in range(count):
-        key_size, _zero, value_size = _RECORD.unpack_from(buffer, at)
-        key_at = at + _RECORD.size
+        key_size, _zero, value_size = RECORD.unpack_from(buffer, at)
+        key_at = at + RECORD.size
         value_at = key_at + key_size
-        end = value_at + (0 if what == _KEYS else value_size)
+        end = value_at + (0 if what == KEYS else value_size)
         at = (end + 7) & ~7
-        if what == _KEYS:
+        if what == KEYS:
             yield buffer[key_at:value_at]
-        elif what == _VALUES:
+        elif what == VALUES:
             yield buffer[value_at:end]
         else:
             yield buffer[key_at:value_at], buffer[value_at:end]

@@ -14,7 +14,7 @@ from rowex.errors import raise_result
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-__all__ = ["SLICE_NS", "Wait", "exact_bytes", "exact_pair", "export", "pack", "pairs_of", "successor"]
+__all__ = ["SLICE_NS", "Wait", "exact_bytes", "exact_pair", "export", "pack", "pairs_of"]
 
 SLICE_NS = 50_000_000  # one slice of a wait; bounds the wait for Ctrl-C
 
@@ -94,12 +94,6 @@ class Wait:
         if left <= 0:
             raise_result(lib.RX_E_TIMEOUT)
         return min(left, SLICE_NS)
-
-
-def successor(prefix: bytes) -> bytes | None:
-    # The first key after all that begin with prefix.
-    stem = prefix.rstrip(b"\xff")
-    return stem[:-1] + bytes([stem[-1] + 1]) if stem else None
 
 
 def pairs_of(items: Any) -> Iterator[Any]:

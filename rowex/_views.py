@@ -8,11 +8,12 @@ from abc import abstractmethod
 from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, MutableMapping, ValuesView
 from typing import Any, TypeVar
 
+from rowex._ranges import ITEMS, KEYS, VALUES
+
 __all__ = ["OrderedMapping"]
 
 K = TypeVar("K")
 V = TypeVar("V")
-ITEMS, KEYS, VALUES = 0, 1, 2  # what a scan yields
 
 
 class OrderedMapping(MutableMapping[K, V]):

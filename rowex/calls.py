@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
-from struct import Struct
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from rowex._door import Door
 from rowex._native import ffi, lib
+from rowex._ranges import RECORD
 from rowex._views import OrderedMapping
 from rowex._waits import until_done
 from rowex.arrays import get_columns, put_columns
@@ -35,7 +35,6 @@ OK, ABSENT, TOO_SMALL = int(lib.RX_OK), int(lib.RX_ABSENT), int(lib.RX_TOO_SMALL
 FIRST, LAST, FLOOR, CEILING = 0, 1, 2, 3  # rx_edge()
 ROOM_BYTES = 1024  # for an answer, before its size is known
 CHUNK_ITEMS = 1024  # keys handed to the core at once
-RECORD = Struct("=IIQ")  # key length, zero, value length (index.h, rx_scan_next)
 _MISSING: Any = object()
 _new_room = ffi.new_allocator(should_clear_after_alloc=False)
 

@@ -9,7 +9,8 @@ from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, overload
 
 from rowex._native import lib
-from rowex._views import ITEMS, KEYS, OrderedMapping
+from rowex._ranges import ITEMS, KEYS
+from rowex._views import OrderedMapping
 from rowex.arrays import get_columns, put_columns
 from rowex.batch import Batch
 from rowex.calls import Calls

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from rowex._native import ffi, lib
-from rowex._slow_args import successor
+from rowex._ranges import open_scan
 from rowex.arrays import Growing
 from rowex.columns import Packed, is_text, numpy, output_column
 from rowex.errors import raise_result
@@ -54,20 +54,7 @@ def scan_columns(
     if operator.index(size) < 1:
         raise ValueError("size must be at least 1")
     sides = [_Side(what, codec, dtype) for what, codec, dtype in zip(("keys", "values"), codecs, dtypes, strict=True)]
-    return _batches(calls, _open_scan(calls, *bounds), operator.index(size), sides)
-
-
-def _open_scan(calls: Calls, start: bytes | None, stop: bytes | None, prefix: bytes | None) -> Any:
-    if prefix is not None:
-        end = successor(prefix)
-        start = prefix if start is None else max(start, prefix)
-        stop = stop if end is None else end if stop is None else min(stop, end)
-    out = ffi.new("rx_scan **")
-    first, last = (ffi.NULL if bound is None else ffi.from_buffer(bound) for bound in (start, stop))
-    code = lib.rx_scan_open(calls._live_handle(), first, len(start or b""), last, len(stop or b""), 0, -1, out)
-    if code < OK:
-        raise_result(code)
-    return ffi.gc(out[0], lib.rx_scan_close)
+    return _batches(calls, open_scan(calls._live_handle(), *bounds), operator.index(size), sides)
 
 
 def _batches(calls: Calls, scan: Any, size: int, sides: list[_Side]) -> Iterator[tuple[Any, Any]]:

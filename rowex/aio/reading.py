@@ -15,6 +15,7 @@ from typing import Any, Generic, TypeVar, overload
 
 from anyio.lowlevel import checkpoint
 
+from rowex._ranges import ITEMS, KEYS, VALUES
 from rowex.aio.loops import LoopState, state_of
 from rowex.aio.plain import plain_calls
 from rowex.aio.scanning import Scan
@@ -30,7 +31,6 @@ T = TypeVar("T")
 TURN = 64  # calls that return at once before the loop has a turn
 COLD_READS = 64  # so many reads in a row must be fast in a worker before they are done on the loop again
 CHUNK = 256  # keys, or items of a scan, on the loop at once
-ITEMS, KEYS, VALUES = 0, 1, 2
 
 
 def major_faults() -> int:
