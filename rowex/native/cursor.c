@@ -14,7 +14,6 @@
 #include "cursor.h"
 
 #define RX_TERM (-1)
-#define RX_AFTER 256 /* upwards: nothing left */
 #define RX_BEFORE (-2) /* downwards: nothing left */
 #define RX_FIRST_WINDOW 4
 

@@ -14,10 +14,6 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#ifndef RX_CFFI
-struct rx_index;
-struct rx_thread;
-#endif
 /* <cffi> */
 typedef struct rx_index rx_index;
 typedef struct rx_thread rx_thread;
@@ -25,7 +21,7 @@ typedef struct rx_thread rx_thread;
 struct rx_options {
     const char *path;       /* NULL: memory() */
     int mode;               /* 'c' 'r' 'w' 'n' */
-    int durability;         /* enum rx_durability, 0 = as the file says / process */
+    int durability;         /* enum rx_durability, 0 = as the file says / batch; process in memory */
     int key_codec;          /* enum rx_codec, 0 = as the file says / bytes */
     int value_codec;
     int checksum;           /* -1 = as the file says / on, 0, 1 */
