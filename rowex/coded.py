@@ -32,7 +32,7 @@ _MISSING: Any = object()
 
 
 class CodedCalls(OrderedMapping[K, V], Generic[K, V]):
-    """The operations of `Calls`, for keys K and values V; see there."""
+    """The operations of an index of bytes, for keys K and values V; where little is said, see those of `Index`."""
 
     def __init__(self, raw: Calls, keys: Codec[K], values: Codec[V]) -> None:
         """
@@ -71,27 +71,27 @@ class CodedCalls(OrderedMapping[K, V], Generic[K, V]):
     @overload
     def get(self, key: K, default: D) -> V | D: ...
     def get(self, key: K, default: Any = None) -> Any:
-        """The value of *key*, or *default* where it is absent."""
+        """The value of *key*, or *default* where it is absent; as `Index.get`, which says more."""
         data = self._raw.get(self._key(key))
         return default if data is None else self._to_value(data)
 
     def lookup(self, key: K, /) -> V:
-        """The value of *key*; KeyError where it is absent."""
+        """The value of *key*; KeyError where it is absent; as `Index.lookup`."""
         data = self._raw.get(self._key(key))
         if data is None:
             raise KeyError(key)
         return self._to_value(data)
 
     def exists(self, key: K, /) -> bool:
-        """Whether *key* is present."""
+        """Whether *key* is present; as `Index.exists`."""
         return self._raw.exists(self._key(key))
 
     def put(self, key: K, value: V, *, timeout: float | None = None, durable: bool = False) -> int:
-        """Store *value* under *key*, replacing what was there; the ticket."""
+        """Store *value* under *key*, replacing what was there; the ticket; as `Index.put`, which says more."""
         return self._raw.put(self._key(key), self._value(value), timeout=timeout, durable=durable)
 
     def insert(self, key: K, value: V, *, timeout: float | None = None, durable: bool = False) -> int:
-        """Store *value* under an absent key; the ticket.  DuplicateKeyError where it is present."""
+        """Store *value* under an absent key; the ticket.  DuplicateKeyError where it is present; as `Index.insert`."""
         try:
             return self._raw.insert(self._key(key), self._value(value), timeout=timeout, durable=durable)
         except DuplicateKeyError:
@@ -104,7 +104,7 @@ class CodedCalls(OrderedMapping[K, V], Generic[K, V]):
     @overload
     def get_many(self, keys: Any, default: Any = None, *, dtype: Any) -> Any: ...
     def get_many(self, keys: Any, default: Any = None, *, dtype: Any = None) -> Any:
-        """The values of *keys*, in their order, *default* for each absent one; with a dtype, as arrays."""
+        """The values of *keys*, in their order; with a dtype, as arrays; as `Index.get_many`, which says more."""
         if dtype is not None or is_column(keys):
             return get_columns(self._raw, self._keys, self._values, keys, default, dtype)
         found = self._raw.get_many(list(map(self._key, keys)))
@@ -117,7 +117,7 @@ class CodedCalls(OrderedMapping[K, V], Generic[K, V]):
     @overload
     def put_many(self, items: Any, values: Any, *, timeout: float | None = ...) -> int: ...
     def put_many(self, items: Any, values: Any = None, *, timeout: float | None = None) -> int:
-        """Put every item, or keys and *values*; the ticket of the last.  Each put is atomic, the whole is not."""
+        """Put every item, or keys and *values*; the ticket of the last; as `Index.put_many`, which says more."""
         if values is not None:
             return put_columns(self._raw, self._keys, self._values, items, values, timeout)
         pairs = items.items() if isinstance(items, Mapping) else items
@@ -133,14 +133,14 @@ class CodedCalls(OrderedMapping[K, V], Generic[K, V]):
         return self._raw.batch(timeout=timeout)._coded(self._key, self._value)
 
     def remove(self, key: K, *, timeout: float | None = None) -> int:
-        """Remove a key; the ticket.  KeyError where it is absent."""
+        """Remove a key; the ticket.  KeyError where it is absent; as `Index.remove`, which says more."""
         try:
             return self._raw.remove(self._key(key), timeout=timeout)
         except KeyError:
             raise KeyError(key) from None
 
     def discard(self, key: K, *, timeout: float | None = None) -> bool:
-        """Remove a key if it is present; whether it was."""
+        """Remove a key if it is present; whether it was; as `Index.discard`."""
         return self._raw.discard(self._key(key), timeout=timeout)
 
     def compare_and_set(self, key: K, expected: V | None, new: V | None, *, timeout: float | None = None) -> bool:
