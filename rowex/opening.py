@@ -86,7 +86,8 @@ def open(
 
     Args:
         path: Of the data file; NAME-lock beside it is made as needed.
-        mode: "c" create it if missing, "w" it must exist, "r" read only, "n" replace it by a new one.
+        mode: "c" create it if missing, "w" it must exist, "r" read only, "n" replace it by a new one
+            (which a file that is neither Rowex's nor empty is not).
         durability: What survives an operation that returned.  "process": the death of any process, but
             not the loss of power.  "batch": that, and the loss of power once its ticket is durable,
             which takes a flush interval at most.  "commit": the loss of power too, at once.  "pmem":

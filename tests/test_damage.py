@@ -17,9 +17,10 @@ from typing import Any
 import pytest
 
 import rowex
-from tools import Child, assert_same, make_value, reseal
+from tools import Child, assert_same, make_value, refusal, reseal
 
 Start = Callable[..., Child]
+MAGIC = b"ROWEX\r\n\x1a"
 REFUSED = (rowex.CorruptionError, rowex.FormatError, rowex.DiskFullError, OSError, rowex.RowexError)
 
 
@@ -174,13 +175,28 @@ def test_truncated_file_is_never_written_over(image: bytearray, path: Path) -> N
     ids=["byte", "text", "zeros", "ones", "sqlite", "magic", "mangled", "random"],
 )
 def test_foreign_file_is_a_format_error_and_stays_as_it_is(path: Path, content: bytes) -> None:
-    """Not a Rowex file: FormatError (or CorruptionError) names it in every mode but "n"."""
+    """Not a Rowex file: FormatError (or CorruptionError) names it, and it is neither used nor replaced."""
     path.write_bytes(content)
-    for mode in ("r", "w", "c"):
+    for mode in ("r", "w", "c", *("n" if content[:8] != MAGIC else "")):
         with pytest.raises((rowex.FormatError, rowex.CorruptionError)) as caught:
             rowex.open(path, mode)
         assert path.name in str(caught.value)
         assert path.read_bytes() == content
+
+
+def test_n_replaces_an_index_or_an_empty_file_and_nothing_else(path: Path) -> None:
+    """Also an index that cannot be opened; a folder or a pipe is none."""
+    for content in (b"", MAGIC + b"\xaa" * 100_000):
+        path.write_bytes(content)
+        with rowex.open(path, "n") as index:
+            index[b"k"] = b"1"
+            assert_same(index, {b"k": b"1"})
+    folder, pipe = path.with_name("folder"), path.with_name("pipe")
+    folder.mkdir()
+    os.mkfifo(pipe)
+    for other, kind in ((folder, IsADirectoryError), (pipe, rowex.FormatError)):
+        refusal(lambda other=other: rowex.open(other, "n"), kind)
+    assert (folder.is_dir(), pipe.is_fifo()) == (True, True)
 
 
 @pytest.mark.parametrize(

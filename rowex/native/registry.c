@@ -204,16 +204,43 @@ static bool rx_lock_current(struct rx_db *db)
     return db->lock_fd < 0 || (rx_same_file(db->lock_fd, db->dir_fd, name) && rx_same_file(db->probe_fd, db->dir_fd, name));
 }
 
-/* A file that is plainly not ours is told so by attaching; here it only must not get a -lock file. */
-static int rx_look_first(struct rx_db *db)
+/* Mode "n": is it an index, or an empty file?  Another program's work is not replaced. */
+static int rx_replaceable(struct rx_db *db, int fd, const struct stat *st)
 {
     char magic[8];
-    int fd = rx_sys_openat(db->dir_fd, db->name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
-    if (fd < 0)
-        return RX_OK; /* whoever opens it in earnest says why */
+    ssize_t have = st->st_size ? rx_sys_pread(fd, magic, sizeof magic, 0) : 0;
+    if (have < 0)
+        return rx_os_error("read", db->path);
+    if (st->st_size && (have != (ssize_t)sizeof magic || memcmp(magic, RX_MAGIC, sizeof magic) != 0))
+        return rx_fail(RX_E_FORMAT, 0, "%s does not begin with Rowex's magic bytes; it was left alone", db->path);
+    return RX_OK;
+}
+
+/* A file that is plainly not ours is told so by attaching; here it only must not get a -lock file. */
+static int rx_plainly_foreign(struct rx_db *db, int fd)
+{
+    char magic[8];
     bool foreign = rx_sys_pread(fd, magic, sizeof magic, 0) == (ssize_t)sizeof magic && memcmp(magic, RX_MAGIC, sizeof magic) != 0;
-    close(fd);
     return foreign ? rx_fail(RX_E_FORMAT, 0, "%s does not begin with Rowex's magic bytes", db->path) : RX_OK;
+}
+
+/* At what NAME names already, before it gets a -lock file or is replaced.  RX_I_RESTART: it went meanwhile. */
+static int rx_look_first(struct rx_db *db, const struct rx_options *o)
+{
+    struct stat st;
+    int rc, fd = rx_sys_openat(db->dir_fd, db->name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
+    if (fd < 0)
+        return errno == ENOENT ? RX_I_RESTART : rx_os_error("open", db->path);
+    if (fstat(fd, &st) != 0)
+        rc = rx_os_error("look at", db->path);
+    else if (S_ISDIR(st.st_mode))
+        rc = rx_fail(RX_E_OS, EISDIR, "%s", db->path);
+    else if (!S_ISREG(st.st_mode))
+        rc = rx_fail(RX_E_FORMAT, 0, "%s is no regular file", db->path);
+    else
+        rc = o->mode == 'n' ? rx_replaceable(db, fd, &st) : rx_plainly_foreign(db, fd);
+    close(fd);
+    return rc;
 }
 
 static int rx_data_open(struct rx_db *db, const struct rx_options *o, int *fd)
@@ -241,8 +268,8 @@ static int rx_open_locked(struct rx_db *db, const struct rx_options *o, struct r
     bool exists = fstatat(db->dir_fd, db->name, &st, AT_SYMLINK_NOFOLLOW) == 0;
     if (!exists && (o->mode == 'r' || o->mode == 'w'))
         return rx_fail(RX_E_NOT_FOUND, 0, "%s", db->path);
-    int fd, rc = RX_OK;
-    if (!created->done && (!exists || o->mode == 'n')) {
+    int fd, rc = exists && o->mode == 'n' && !created->done ? rx_look_first(db, o) : RX_OK; /* again: it may be another by now */
+    if (rc == RX_OK && !created->done && (!exists || o->mode == 'n')) {
         rc = rx_create(db, o);
         created->done = rc == RX_OK;
         memcpy(created->uuid, db->uuid, sizeof created->uuid);
@@ -274,8 +301,8 @@ static int rx_open_once(const struct rx_options *o, struct rx_created *created, 
     }
     if (rc == RX_OK && !exists && (o->mode == 'r' || o->mode == 'w'))
         rc = rx_fail(RX_E_NOT_FOUND, 0, "%s", db->path); /* and no -lock file is left behind */
-    if (rc == RX_OK && exists && o->mode != 'n')
-        rc = rx_look_first(db);
+    if (rc == RX_OK && exists)
+        rc = rx_look_first(db, o);
     if (rc == RX_OK)
         rc = rx_lock_open(db, o);
     if (rc == RX_OK)
