@@ -6,6 +6,7 @@ closed, which is used and checked, and in one that was not, which the first open
 from __future__ import annotations
 
 import os
+import socket
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -144,6 +145,59 @@ def test_pipe_is_no_index(path: Path) -> None:
     for call in (lambda: rowex.open(path), lambda: rowex.salvage(path, path.with_name("salvaged"))):
         assert "no regular file" in str(refusal(call, rowex.FormatError))
     assert list(path.parent.glob("salvaged*")) == []
+
+
+def make_fifo(path: Path) -> None:
+    """A pipe with a name."""
+    os.mkfifo(path)
+
+
+def make_socket(path: Path) -> None:
+    """What a server leaves behind."""
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(os.fspath(path))
+
+
+def make_newer(path: Path) -> None:
+    """An index of a version to come."""
+    rowex.open(path, durability="process").close()
+    image = bytearray(path.read_bytes())
+    struct.pack_into("<I", image, 8, 99)
+    reseal(image)
+    path.write_bytes(image)
+    path.with_name(path.name + "-lock").unlink()
+
+
+REFUSED = {
+    "pipe": (make_fifo, rowex.FormatError),
+    "socket": (make_socket, OSError),
+    "folder": (Path.mkdir, IsADirectoryError),
+    "empty": (Path.touch, rowex.FormatError),
+    "short": (lambda path: path.write_bytes(b"ROWEX"), rowex.FormatError),
+    "cut": (lambda path: path.write_bytes(b"ROWEX\r\n\x1a" + bytes(100)), rowex.FormatError),
+    "newer": (make_newer, rowex.FormatError),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_is_no_usable_index_gets_no_lock_file(path: Path, what: str) -> None:
+    """Who mistypes a name leaves nothing beside it."""
+    make, kind = REFUSED[what]
+    make(path)
+    for mode in ("r", "w", "c", *("n" if what in ("pipe", "socket", "folder", "short") else "")):
+        refusal(lambda mode=mode: rowex.open(path, mode), kind)
+        assert list(path.parent.iterdir()) == [path], mode
+
+
+def test_device_is_no_index_and_its_folder_is_left_alone() -> None:
+    """Opening /dev/null makes nothing in /dev."""
+    litter = Path("/dev/null-lock")
+    try:
+        for mode in ("r", "w", "c", "n"):
+            assert "no regular file" in str(refusal(lambda mode=mode: rowex.open("/dev/null", mode), rowex.FormatError))
+        assert not litter.exists()
+    finally:
+        litter.unlink(missing_ok=True)
 
 
 def test_lock_file_that_was_removed_or_is_foreign_keeps_others_out(path: Path, child: Start) -> None:

@@ -11,6 +11,8 @@ int rx_attach(struct rx_db *db, int data_fd, const struct rx_options *o);
 int rx_options_agree(const struct rx_db *db, const struct rx_options *o);
 /* This boot of this machine; ROWEX_BOOT_ID overrides. */
 int rx_boot_id(uint8_t out[16]); /* RX_E_OS: it is not to be had */
+/* Could rx_create() make a file of these options here?  Asked before there is a -lock file. */
+int rx_may_create(struct rx_db *db, const struct rx_options *o);
 /* A new file at NAME: built under another name, then linked (mode c) or renamed (n) there. */
 int rx_create(struct rx_db *db, const struct rx_options *o);
 /* What a creator who died has left behind.  Caller holds OPENING. */

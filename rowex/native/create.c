@@ -120,6 +120,25 @@ static int rx_plan(const struct rx_db *db, const struct rx_options *o, struct rx
     return RX_OK;
 }
 
+#define RX_NEW_PMEM "choose durability=\"commit\", which survives the loss of power on any disk"
+
+int rx_may_create(struct rx_db *db, const struct rx_options *o)
+{
+    struct rx_super s;
+    uint64_t size;
+    int rc = rx_plan(db, o, &s, &size);
+    if (rc == RX_OK)
+        rc = rx_filesystem_allowed(db, db->dir_fd);
+    if (rc || o->durability != RX_D_PMEM)
+        return rc;
+    int fd = rx_sys_openat(db->dir_fd, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return RX_OK; /* no files without a name here: the new file tells */
+    rc = rx_pmem_check(fd, o->fences, db->path, RX_NEW_PMEM);
+    close(fd);
+    return rc;
+}
+
 int rx_format(struct rx_db *db, int fd, const struct rx_options *o)
 {
     static const struct rx_super none;
@@ -146,7 +165,7 @@ int rx_format(struct rx_db *db, int fd, const struct rx_options *o)
     s.brk = RX_HEAP;
     rx_super_seal_state(&s);
     if (s.durability == RX_D_PMEM &&
-        (rc = rx_pmem_check(fd, o->fences, db->path, "choose durability=\"commit\", which survives the loss of power on any disk")))
+        (rc = rx_pmem_check(fd, o->fences, db->path, RX_NEW_PMEM)))
         return rc;
     if (rx_allocate_fd(fd, 0, size) != 0)
         return rx_os_error("give blocks to", db->path);

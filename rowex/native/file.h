@@ -84,6 +84,7 @@ void rx_super_seal_state(struct rx_super *super); /* computes state_crc, of a fi
 void rx_super_set_state(struct rx_super *super, uint32_t state); /* state and state_crc by one store */
 /* Checks every field against `file_size`; RX_E_FORMAT / RX_E_CORRUPT with a text. */
 int rx_super_check(const struct rx_super *super, uint64_t file_size);
+int rx_super_check_fixed(const struct rx_super *super, uint64_t file_size); /* what nobody who has it open changes */
 
 /* ---- SIGBUS (sigbus.c) ------------------------------------------------------------------ */
 /* A fault inside a registered range sets *poison and maps a zero page there. */

@@ -216,12 +216,14 @@ static int rx_replaceable(struct rx_db *db, int fd, const struct stat *st)
     return RX_OK;
 }
 
-/* A file that is plainly not ours is told so by attaching; here it only must not get a -lock file. */
-static int rx_plainly_foreign(struct rx_db *db, int fd)
+/* What no user of a file changes can be judged beside them: one that is refused for it gets no -lock file. */
+static int rx_usable(struct rx_db *db, int fd, const struct stat *st)
 {
-    char magic[8];
-    bool foreign = rx_sys_pread(fd, magic, sizeof magic, 0) == (ssize_t)sizeof magic && memcmp(magic, RX_MAGIC, sizeof magic) != 0;
-    return foreign ? rx_fail(RX_E_FORMAT, 0, "%s does not begin with Rowex's magic bytes", db->path) : RX_OK;
+    struct rx_super super = {0};
+    if (rx_sys_pread(fd, &super, sizeof super, 0) < 0)
+        return rx_os_error("read", db->path);
+    int rc = rx_super_check_fixed(&super, (uint64_t)st->st_size);
+    return rc ? rx_fail_in(rc, db->path) : rx_filesystem_allowed(db, fd);
 }
 
 /* At what NAME names already, before it gets a -lock file or is replaced.  RX_I_RESTART: it went meanwhile. */
@@ -238,7 +240,7 @@ static int rx_look_first(struct rx_db *db, const struct rx_options *o)
     else if (!S_ISREG(st.st_mode))
         rc = rx_fail(RX_E_FORMAT, 0, "%s is no regular file", db->path);
     else
-        rc = o->mode == 'n' ? rx_replaceable(db, fd, &st) : rx_plainly_foreign(db, fd);
+        rc = o->mode == 'n' ? rx_replaceable(db, fd, &st) : rx_usable(db, fd, &st);
     close(fd);
     return rc;
 }
@@ -303,6 +305,8 @@ static int rx_open_once(const struct rx_options *o, struct rx_created *created, 
         rc = rx_fail(RX_E_NOT_FOUND, 0, "%s", db->path); /* and no -lock file is left behind */
     if (rc == RX_OK && exists)
         rc = rx_look_first(db, o);
+    if (rc == RX_OK && !*created && (!exists || o->mode == 'n'))
+        rc = rx_may_create(db, o);
     if (rc == RX_OK)
         rc = rx_lock_open(db, o);
     if (rc == RX_OK)

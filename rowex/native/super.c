@@ -29,7 +29,7 @@ void rx_super_set_state(struct rx_super *super, uint32_t state)
 
 void rx_super_seal_state(struct rx_super *super) { rx_super_set_state(super, super->state); }
 
-int rx_super_check(const struct rx_super *s, uint64_t file_size)
+int rx_super_check_fixed(const struct rx_super *s, uint64_t file_size)
 {
     if (file_size < RX_HEAP)
         return rx_fail(RX_E_FORMAT, 0, "%llu bytes are too few for a Rowex file", (unsigned long long)file_size);
@@ -49,6 +49,14 @@ int rx_super_check(const struct rx_super *s, uint64_t file_size)
         return rx_corrupt(0, "the superblock holds impossible values");
     if (s->durability < RX_D_PROCESS || s->durability > RX_D_PMEM)
         return rx_fail(RX_E_FORMAT, 0, "its durability level %u is not known to this version", s->durability);
+    return RX_OK;
+}
+
+int rx_super_check(const struct rx_super *s, uint64_t file_size)
+{
+    int rc = rx_super_check_fixed(s, file_size);
+    if (rc)
+        return rc;
     if (s->state != RX_STATE_CLEAN && s->state != RX_STATE_IN_USE)
         return rx_corrupt(offsetof(struct rx_super, state), "the state is %u", s->state);
     if (rx_state_crc(s, s->state) != s->state_crc)
