@@ -96,9 +96,11 @@ def open(
             are files without a log.  None: as the file says, and "batch" for a new one.
         flush_interval: Seconds between flushes of the log, > 0; the shortest of a process's handles
             counts.  Without effect on a file without a log.
-        initial_size: Bytes that a new file has; None: 1 MiB.
-        capacity: Bytes to which the file grows in place, before it is copied and renamed; None: as
-            the file says, or the larger of 1 GiB and 16 times the size for a new one.
+        initial_size: Bytes that a new file has, rounded up; None: 1 MiB, or less where the limits are
+            less.  Without effect on a file that is there.
+        capacity: Bytes to which the file grows in place at least, before it is copied and renamed, which
+            never makes them less; None: as the file says, or the larger of 1 GiB and 16 times the size
+            for a new one.
         max_size: Bytes that the file never exceeds; None: as the file says, or no limit for a new one.
         keys: Codec of the keys: "bytes", "str", "int" (signed, of any size), "tuple" (nested, of
             these), or a pair of functions (encode, decode); None: as the file says, or "bytes".
@@ -114,7 +116,7 @@ def open(
         PermissionError: The file, or its lock file, may not be opened.
         CorruptionError: The file is damaged, or was in use when the machine stopped.
         FormatError: Not a Rowex file, or one of a newer version.
-        ValueError: An option that disagrees with the file, both named; or is out of range.
+        ValueError: An option that disagrees with the file or with another, both named; or is out of range.
         DurabilityError: "pmem", and the filesystem is no persistent memory.
         DiskFullError: No room for a new file.
 
@@ -162,7 +164,7 @@ def memory(
         An `Index` where keys and values are bytes, else a `CodedIndex`.  It cannot be pickled.
 
     Raises:
-        ValueError: An option out of range.
+        ValueError: An option out of range, or that disagrees with another.
         MemoryError: There is none.
     """
     return _open(

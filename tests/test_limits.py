@@ -69,21 +69,64 @@ def test_path_that_leads_nowhere_is_an_error_that_says_why(folder: Path) -> None
 
 
 def test_sizes_that_no_file_can_have_are_conflicts(path: Path) -> None:
-    """Nothing is made of a size limit below the smallest file, or of an address range beyond all."""
-    with pytest.raises(ValueError, match="the smallest file has"):
-        rowex.open(path, max_size=1000)
-    with pytest.raises(ValueError, match="too large"):
-        rowex.open(path, capacity=1 << 62)
-    assert not path.exists()
+    """Nothing is made of sizes below the smallest file or beyond all addresses, or that exclude each other."""
+    rowex.open(path.with_name("source"), durability="process").close()
+    before = sorted(path.parent.iterdir())
+
+    def copy(**options: Any) -> None:
+        rowex.copy(path.with_name("source"), path, **options)
+
+    def build(**options: Any) -> None:
+        rowex.build(path, [(b"k", b"v")], **options)
+
+    for make in (lambda **options: rowex.open(path, **options), rowex.memory, copy, build):
+        for options, text in (
+            ({"max_size": 1000}, "max_size is 1000, the smallest file has 131072"),
+            ({"capacity": 1}, "capacity is 1, the smallest file has 131072"),
+            ({"capacity": 1 << 62}, "too large"),
+            ({"initial_size": 64 << 20, "max_size": 1 << 20}, "initial_size is 67108864, max_size is 1048576"),
+            ({"initial_size": 2 << 20, "capacity": 1 << 20}, "initial_size is 2097152, capacity is 1048576"),
+        ):
+            if "initial_size" not in options or make not in (copy, build):
+                assert text in str(refusal(lambda make=make, options=options: make(**options), ValueError))
+    assert sorted(path.parent.iterdir()) == before
 
 
-def test_initial_size_is_at_least_the_smallest_and_at_most_the_limit(folder: Path) -> None:
+def test_initial_size_is_at_least_the_smallest_and_at_most_the_limits(folder: Path) -> None:
     """A file is neither smaller than its parts nor larger than it may become."""
     with rowex.open(folder / "small", initial_size=1):
         assert 1 < (folder / "small").stat().st_size < 1 << 20
-    with rowex.open(folder / "limited", initial_size=8 << 20, max_size=3 << 20) as index:
-        index[b"k"] = b"1"
-        assert (folder / "limited").stat().st_size <= 3 << 20
+    for limits in ({"max_size": 300_000}, {"capacity": 300_000}):
+        with rowex.open(folder / "limited", "n", **limits) as index:
+            index[b"k"] = b"1"
+            assert (folder / "limited").stat().st_size <= 320 << 10, limits
+
+
+def test_capacity_is_what_a_file_has_at_least(path: Path, child: Start) -> None:
+    """It never becomes less; a file with less is a conflict that names both; a second handle counts what others did."""
+    asked = 8 << 20
+    for _ in range(2):
+        with rowex.open(path, capacity=asked) as index, rowex.open(path, capacity=1 << 20):
+            index[b"k"] = b"1"
+            for larger in (asked + 1, 1 << 40):
+                text = str(refusal(lambda larger=larger: rowex.open(path, capacity=larger), ValueError))
+                assert str(asked) in text
+                assert str(larger) in text
+            index.compact()
+            assert index.info().capacity_bytes >= asked
+        asked = 8 << 30 if asked < 8 << 30 else asked
+        rowex.open(path, "n", capacity=asked).close()
+
+    def grow(pipe: Any) -> None:
+        with rowex.open(path) as index:
+            for i in range(200):
+                index[b"%d" % i] = bytes(10_000)
+
+    rowex.open(path, "n", capacity=1 << 20).close()
+    with rowex.open(path) as index:
+        child(grow).finish()
+        with rowex.open(path, capacity=4 << 20):
+            assert index.info().capacity_bytes >= 4 << 20
 
 
 # ---- room ------------------------------------------------------------------------------

@@ -10,7 +10,6 @@
 #include "../native/file.h"
 #include "../native/flush.h"
 
-#define RX_CAPACITY_MIN (1ull << 30)
 #define RX_CAPACITY_AUTO (1ull << 45) /* what we choose ourselves; address space has 47 bits */
 #define RX_CAPACITY_UNIT (2ull << 20)
 
@@ -99,15 +98,15 @@ static uint64_t rx_used_estimate(struct rx_db *db)
 }
 
 /*
- * At least what is asked; sixteen times what is used, so that copying stays amortised; and
- * the default, unless this file was created with a smaller capacity than that.
+ * At least what is asked; sixteen times what is used, so that copying stays amortised; and no
+ * less than before, which who opens the file may rely on (rx_options_agree()).
  */
 static uint64_t rx_copy_capacity(struct rx_db *db, const struct rx_map *from, uint64_t asked)
 {
     uint64_t brk = (rx_load(&db->hdr->brk) & ((1ull << 36) - 1)) * RX_EXTENT;
     uint64_t used = rx_used_estimate(db), least = brk + RX_EXTENT; /* dense is never larger than before */
     uint64_t capacity = used < RX_CAPACITY_AUTO / 16 ? used * 16 : RX_CAPACITY_AUTO;
-    uint64_t floor = from->capacity < RX_CAPACITY_MIN ? from->capacity : RX_CAPACITY_MIN;
+    uint64_t floor = from->capacity < RX_CAPACITY_AUTO ? from->capacity : RX_CAPACITY_AUTO;
     capacity = capacity > floor ? capacity : floor;
     capacity = capacity > least ? capacity : least;
     capacity = capacity > asked ? capacity : asked;

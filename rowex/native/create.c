@@ -90,17 +90,47 @@ int rx_filesystem_allowed(struct rx_db *db, int fd)
 
 static uint64_t rx_round_extent(uint64_t n) { return (n + RX_EXTENT - 1) / RX_EXTENT * RX_EXTENT; }
 
+#define RX_SMALLEST (2 * RX_EXTENT)
+
+static int rx_sizes_clash(const char *one, uint64_t is, const char *other, uint64_t limit)
+{
+    return rx_fail(RX_E_CONFLICT, 0, "%s is %llu, %s %llu bytes", one, (unsigned long long)is, other, (unsigned long long)limit);
+}
+
+static int rx_capacity_fits(uint64_t capacity)
+{
+    if (capacity < RX_OFF_MAX)
+        return RX_OK;
+    return rx_fail(RX_E_CONFLICT, 0, "a capacity of %llu bytes is too large", (unsigned long long)capacity);
+}
+
+int rx_sizes_fit(const struct rx_options *o)
+{
+    uint64_t max = o->max_size == UINT64_MAX ? 0 : o->max_size;
+    if (max && max < RX_SMALLEST)
+        return rx_sizes_clash("max_size", max, "the smallest file has", RX_SMALLEST);
+    if (o->capacity && o->capacity < RX_SMALLEST)
+        return rx_sizes_clash("capacity", o->capacity, "the smallest file has", RX_SMALLEST);
+    if (max && o->initial_size > max)
+        return rx_sizes_clash("initial_size", o->initial_size, "max_size is", max);
+    if (o->capacity && o->initial_size > o->capacity)
+        return rx_sizes_clash("initial_size", o->initial_size, "capacity is", o->capacity);
+    return rx_capacity_fits(o->capacity);
+}
+
 static int rx_plan(const struct rx_db *db, const struct rx_options *o, struct rx_super *s, uint64_t *size)
 {
+    int rc = rx_sizes_fit(o);
+    if (rc)
+        return rc;
     *size = rx_round_extent(o->initial_size ? o->initial_size : RX_INITIAL_SIZE);
-    if (*size < 2 * RX_EXTENT)
-        *size = 2 * RX_EXTENT;
+    if (*size < RX_SMALLEST)
+        *size = RX_SMALLEST;
     s->max_size = o->max_size == UINT64_MAX ? 0 : o->max_size;
-    if (s->max_size && s->max_size < 2 * RX_EXTENT)
-        return rx_fail(RX_E_CONFLICT, 0, "max_size is %llu, the smallest file has %u bytes",
-                       (unsigned long long)s->max_size, 2 * RX_EXTENT);
     if (s->max_size && *size > s->max_size)
         *size = s->max_size / RX_EXTENT * RX_EXTENT;
+    if (o->capacity && *size > rx_round_extent(o->capacity))
+        *size = rx_round_extent(o->capacity);
     if (__BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__)
         return rx_fail(RX_E_FORMAT, 0, "this machine is big-endian, and Rowex's files are little-endian");
     uint64_t capacity = 16 * *size > RX_CAPACITY_MIN ? 16 * *size : RX_CAPACITY_MIN;
@@ -109,8 +139,8 @@ static int rx_plan(const struct rx_db *db, const struct rx_options *o, struct rx
     s->capacity = rx_round_extent(o->capacity ? o->capacity : capacity);
     if (s->capacity < *size)
         s->capacity = *size;
-    if (s->capacity >= RX_OFF_MAX)
-        return rx_fail(RX_E_CONFLICT, 0, "a capacity of %llu bytes is too large", (unsigned long long)s->capacity);
+    if ((rc = rx_capacity_fits(s->capacity)) != RX_OK)
+        return rc;
     /* Is there so much address space?  Asked before anything is created. */
     void *room = mmap(NULL, s->capacity, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (room == MAP_FAILED)

@@ -309,7 +309,9 @@ int rx_duplicate_index(struct rx_thread *t, const struct rx_options *o, const st
     target->dir_fd = target->lock_fd = target->probe_fd = -1;
     target->path = (char *)(uintptr_t)o->path;
     target->memory = t->db->memory;
-    int rc = rx_target_folder(o->path, &target->dir_fd, &target->name);
+    int rc = rx_sizes_fit(o);
+    if (rc == RX_OK)
+        rc = rx_target_folder(o->path, &target->dir_fd, &target->name);
     if (rc == RX_OK && !t->db->memory)
         rc = rx_remap_thread(t); /* mode and owner of the file as it is now */
     if (rc == RX_OK) {

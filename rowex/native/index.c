@@ -37,6 +37,7 @@ static int rx_options_keep(const struct rx_options *options, struct rx_options *
         return rx_fail(RX_E_MEMORY, 0, "for a handle");
     *o = *options;
     o->mode = options->mode == 'r' ? 'r' : 'w';
+    o->capacity = 0;
     if (options->path && (o->path = realpath(options->path, NULL)) == NULL) {
         int os_errno = errno;
         free(o);

@@ -25,8 +25,8 @@ struct rx_options {
     int key_codec;          /* enum rx_codec, 0 = as the file says / bytes */
     int value_codec;
     int checksum;           /* -1 = as the file says / on, 0, 1 */
-    uint64_t initial_size;  /* bytes, 0 = 1 MiB */
-    uint64_t capacity;      /* bytes, 0 = default */
+    uint64_t initial_size;  /* bytes of a new file, 0 = 1 MiB */
+    uint64_t capacity;      /* bytes, 0 = as the file says / default; a file that is there must have them at least */
     uint64_t max_size;      /* bytes, 0 = none; UINT64_MAX = as the file says */
     int fences;             /* -1 = by itself (DAX), 0, 1: forced, for tests */
     uint32_t umask_mode;    /* permission bits for new files before the umask: 0666 */

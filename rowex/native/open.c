@@ -198,6 +198,10 @@ int rx_options_agree(const struct rx_db *db, const struct rx_options *o)
     if (rc == RX_OK && o->checksum >= 0 && (o->checksum != 0) != db->map->checksum)
         rc = rx_fail(RX_E_CONFLICT, 0, "the file has checksum=%s, %s was asked for", db->map->checksum ? "True" : "False",
                      o->checksum ? "True" : "False");
+    uint64_t capacity = db->map->capacity;
+    if (rc == RX_OK && o->capacity > capacity) /* copies make it larger, so what is asked for is the least */
+        rc = rx_fail(RX_E_CONFLICT, 0, "capacity is %llu in the file, at least %llu was asked for",
+                     (unsigned long long)capacity, (unsigned long long)o->capacity);
     return rc ? rc : rx_agree("max_size", o->max_size, UINT64_MAX, db->max_size);
 }
 

@@ -149,7 +149,9 @@ static struct rx_db *rx_registered(const struct stat *st)
 
 static int rx_share(struct rx_db *db, const struct rx_options *o, struct rx_db **out)
 {
-    int rc = rx_options_agree(db, o);
+    int rc = o->capacity > db->map->capacity ? rx_remap(db) : RX_OK; /* there may be a larger generation by now */
+    if (rc == RX_OK)
+        rc = rx_options_agree(db, o);
     if (rc)
         return rc;
     if (db->readonly && o->mode != 'r')
