@@ -201,7 +201,7 @@ def test_who_may_only_read_the_data_file_reads_where_the_lock_file_may_be_writte
 
 
 def test_who_may_not_write_the_lock_file_is_told_so(path: Path, folder: Path, child: Start) -> None:
-    """A reader needs to write NAME-lock, and without that right gets an error that names it."""
+    """Reading and copying take the right to write NAME-lock, and without it end in an error that names it."""
     folder.chmod(0o755)
     with rowex.open(path) as index:
         index[b"k"] = b"1"
@@ -210,9 +210,10 @@ def test_who_may_not_write_the_lock_file_is_told_so(path: Path, folder: Path, ch
 
         def look(pipe: Any) -> None:
             as_somebody_else()
-            with pytest.raises(PermissionError) as caught:
-                rowex.open(path, "r")
-            assert f"{path.name}-lock" in str(caught.value)
+            for call in (lambda: rowex.open(path, "r"), lambda: rowex.copy(path, folder / "copy")):
+                with pytest.raises(PermissionError) as caught:
+                    call()
+                assert f"{path.name}-lock" in str(caught.value)
 
         child(look).finish()
 
