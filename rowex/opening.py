@@ -140,6 +140,36 @@ def _reopen(path: str, options: dict[str, Any]) -> Any:
     return open(path, **options)
 
 
+@overload
+def memory(
+    *,
+    initial_size: int | None = ...,
+    capacity: int | None = ...,
+    max_size: int | None = ...,
+    keys: Literal["bytes"] | None = ...,
+    values: Literal["bytes"] | None = ...,
+    checksum: bool | None = ...,
+) -> Index: ...
+@overload
+def memory(
+    *,
+    initial_size: int | None = ...,
+    capacity: int | None = ...,
+    max_size: int | None = ...,
+    keys: Pair[K],
+    values: Pair[V],
+    checksum: bool | None = ...,
+) -> CodedIndex[K, V]: ...
+@overload
+def memory(
+    *,
+    initial_size: int | None = ...,
+    capacity: int | None = ...,
+    max_size: int | None = ...,
+    keys: KeyCodec | None = ...,
+    values: ValueCodec | None = ...,
+    checksum: bool | None = ...,
+) -> CodedIndex[Any, Any]: ...
 def memory(
     *,
     initial_size: int | None = None,

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import get_overloads
 
 import pytest
 
@@ -87,6 +88,15 @@ def test_what_serves_only_the_package_has_an_underscore() -> None:
         ),
     ):
         assert {name for name in vars(kind) if not name.startswith("_")} == names, kind
+
+
+def test_index_in_memory_is_typed_as_one_in_a_file_is() -> None:
+    """By the codecs: an Index, or a CodedIndex of their types."""
+    both = list(zip(get_overloads(rowex.open), get_overloads(rowex.memory), strict=True))
+    assert next(memory.__annotations__["return"] for _, memory in both) == "Index"
+    for opened, memory in both:
+        for name, kind in memory.__annotations__.items():
+            assert opened.__annotations__[name] == kind
 
 
 def test_import_is_silent_and_starts_nothing() -> None:
