@@ -58,7 +58,9 @@ class Calls(Door, OrderedMapping[bytes, bytes]):
     def _live_handle(self) -> Any:
         handle = self._rx
         if handle is None:
-            raise make_error(ClosedError, f"this {type(self).__name__.lower()} is closed", hint="open it again")
+            where = getattr(self, "path", None)
+            text = f"this {type(self).__name__.lower()} is closed" + (f": {where}" if where else "")
+            raise make_error(ClosedError, text, hint="open it again")
         return handle
 
     def _write_handle(self) -> Any:

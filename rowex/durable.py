@@ -96,9 +96,10 @@ def backup(handle: Any, target: Path) -> int:
         DurabilityError: The log could not be written.
         ClosedError: The index is closed.
     """
-    options: tuple[Any, Any] = core_options(as_path(target), "c")
+    full_path = as_path(target)
+    options: tuple[Any, Any] = core_options(full_path, "c")
     ticket = ffi.new("uint64_t *")
     code = lib.rx_backup(handle, options[0], ticket)
     if code < 0:
-        raise_result(code)
+        raise_result(code, paths=(full_path,))
     return int(ticket[0])

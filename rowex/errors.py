@@ -105,6 +105,9 @@ _CLASSES: dict[str, type[Exception]] = {
     "RX_E_IO": OSError,
     "RX_E_POWER": CorruptionError,
     "RX_E_ITEM": ValueError,
+    "RX_E_NO_FOLDER": FileNotFoundError,
+    "RX_E_EXISTS": FileExistsError,
+    "RX_E_ARGUMENT": ValueError,
 }
 
 _ERRNO: dict[str, int] = {
@@ -117,6 +120,8 @@ _ERRNO: dict[str, int] = {
     "RX_E_NOT_FOUND": errno.ENOENT,
     "RX_E_TIMEOUT": errno.ETIMEDOUT,
     "RX_E_IO": errno.EIO,
+    "RX_E_NO_FOLDER": errno.ENOENT,
+    "RX_E_EXISTS": errno.EEXIST,
 }
 
 # Results that are also answered without a text of their own: what theirs begins with, so that one
@@ -190,13 +195,14 @@ def make_error(kind: type[Exception], text: str, *, hint: str = "", os_errno: in
     return error
 
 
-def raise_result(code: int, key: object = None) -> NoReturn:
+def raise_result(code: int, key: object = None, *, paths: tuple[str | None, ...] = ()) -> NoReturn:
     """
     Raise the exception of a result of the core.
 
     Args:
         code: What a function of index.h returned in this thread; the last one that it called.
         key: The key that the call was about, if there was one.
+        paths: Of the files that the call was about; an OSError has the one that its text names as filename.
 
     Raises:
         KeyError: The key is absent; DuplicateKeyError: it is present.
@@ -220,6 +226,9 @@ def raise_result(code: int, key: object = None) -> NoReturn:
     error = make_error(
         kind, text, hint=_text(lib.rx_result_hint(code)), os_errno=os_errno or _ERRNO.get(name, errno.EIO)
     )
+    files = [path for path in paths if path is not None]
+    if isinstance(error, OSError) and files:  # the longest: one path may begin as the other does
+        error.filename = max((path for path in files if path in text), key=len, default=files[0])
     if isinstance(error, CorruptionError):
         error.offset = int(lib.rx_error_offset())
     if isinstance(error, DuplicateKeyError):

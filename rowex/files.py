@@ -15,10 +15,6 @@ from rowex.results import Salvaged
 __all__ = ["copy", "destroy", "rename", "salvage"]
 
 
-def _name(path: Path) -> bytes:
-    return os.fsencode(as_path(path))
-
-
 def destroy(path: Path) -> None:
     """
     Remove an index and its sidecars.
@@ -32,9 +28,10 @@ def destroy(path: Path) -> None:
         RowexError: Somebody has it open; it is left alone.
         PermissionError: The folder may not be written.
     """
-    code = lib.rx_destroy(_name(path))
+    full_path = as_path(path)
+    code = lib.rx_destroy(os.fsencode(full_path))
     if code < 0:
-        raise_result(code)
+        raise_result(code, paths=(full_path,))
 
 
 def rename(source: Path, target: Path) -> None:
@@ -51,9 +48,10 @@ def rename(source: Path, target: Path) -> None:
         RowexError: Somebody has it open; nothing was changed.
         PermissionError: A folder may not be written.
     """
-    code = lib.rx_rename(_name(source), _name(target))
+    paths = as_path(source), as_path(target)
+    code = lib.rx_rename(*map(os.fsencode, paths))
     if code < 0:
-        raise_result(code)
+        raise_result(code, paths=paths)
 
 
 def copy(
@@ -85,17 +83,18 @@ def copy(
 
     Ctrl-C stops it within 100 ms; nothing is left of it then, or it is whole.  Cost: O(live data).
     """
+    paths = as_path(source), as_path(target)
     options: tuple[Any, Any] = core_options(
-        as_path(target),
+        paths[1],
         "c",
         durability=durability,
         capacity=capacity,
         max_size=max_size,
         checksum=checksum,
     )
-    code = lib.rx_copy_file(_name(source), options[0])
+    code = lib.rx_copy_file(os.fsencode(paths[0]), options[0])
     if code < 0:
-        raise_result(code)
+        raise_result(code, paths=paths)
 
 
 _STATES = {
@@ -174,15 +173,16 @@ def salvage_told(path: Path, options: Any, orphans: bool, told: Any) -> Salvaged
     """
     faults: list[tuple[int, str]] = []
     context = ffi.new_handle(faults)
-    code = lib.rx_salvage(_name(path), options, orphans, lib.rowex_on_fault, context, told)
+    paths = as_path(path), os.fsdecode(ffi.string(options.path))
+    code = lib.rx_salvage(os.fsencode(paths[0]), options, orphans, lib.rowex_on_fault, context, told)
     interrupted = pending_interrupt()
     if interrupted is not None:
         remember_interrupt(None)
         raise interrupted
     if code < 0:
-        raise_result(code)
+        raise_result(code, paths=paths)
     return Salvaged(
-        target=os.fsdecode(ffi.string(options.path)),
+        target=paths[1],
         keys=told.keys,
         data_file=_STATES[told.name.state],
         data_file_items=told.name.leaves,

@@ -82,7 +82,7 @@ def build(
     out = ffi.new("rx_building **")
     code = lib.rx_building_open(struct, out)
     if code < OK:
-        raise_result(code)
+        raise_result(code, paths=(full_path,))
     del path_memory
     opened = (full_path, codecs, durability)
     with _Building(ffi.gc(out[0], lib.rx_building_close), progress) as building:

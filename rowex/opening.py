@@ -237,7 +237,7 @@ def _open_handle(path: str | None, mode: str, **options: Any) -> Any:
     code = lib.rx_open(struct, out)
     del path_memory
     if code < 0:
-        raise_result(code)
+        raise_result(code, paths=(path,))
     return out[0]
 
 

@@ -128,7 +128,8 @@ class Commands(click.Group):
 def describe(error: BaseException) -> str:
     """What an exception says, without the number of an OSError."""
     if isinstance(error, OSError) and error.strerror:
-        return error.strerror if not error.filename else f"{error.strerror}: {os.fsdecode(error.filename)}"
+        name = os.fsdecode(error.filename) if error.filename else ""
+        return error.strerror if name in error.strerror else f"{error.strerror}: {name}"
     return str(error) or type(error).__name__
 
 

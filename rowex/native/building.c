@@ -66,7 +66,7 @@ int rx_building_open(const struct rx_options *options, rx_building **out)
     if (rc == RX_OK)
         rc = rx_target_folder(options->path, &b->target.dir_fd, &b->target.name);
     if (rc == RX_OK && rx_target_exists(b->target.dir_fd, b->target.name))
-        rc = rx_fail(RX_E_OS, EEXIST, "%s was left as it is", b->target.path);
+        rc = rx_fail(RX_E_EXISTS, 0, "%s was left as it is", b->target.path);
     if (rc == RX_OK)
         rc = rx_building_create(b);
     if (rc == RX_OK) {

@@ -94,14 +94,14 @@ static uint64_t rx_round_extent(uint64_t n) { return (n + RX_EXTENT - 1) / RX_EX
 
 static int rx_sizes_clash(const char *one, uint64_t is, const char *other, uint64_t limit)
 {
-    return rx_fail(RX_E_CONFLICT, 0, "%s is %llu, %s %llu bytes", one, (unsigned long long)is, other, (unsigned long long)limit);
+    return rx_fail(RX_E_ARGUMENT, 0, "%s is %llu, %s %llu bytes", one, (unsigned long long)is, other, (unsigned long long)limit);
 }
 
 static int rx_capacity_fits(uint64_t capacity)
 {
     if (capacity < RX_OFF_MAX)
         return RX_OK;
-    return rx_fail(RX_E_CONFLICT, 0, "a capacity of %llu bytes is too large", (unsigned long long)capacity);
+    return rx_fail(RX_E_ARGUMENT, 0, "a capacity of %llu bytes is too large", (unsigned long long)capacity);
 }
 
 int rx_sizes_fit(const struct rx_options *o)
@@ -226,7 +226,7 @@ static int rx_link_new(struct rx_db *db, const char *name)
     if (errno != EPERM && errno != EOPNOTSUPP && errno != EMLINK)
         return rx_os_error("create", db->path);
     int rc = rx_rename_new(db->dir_fd, name, db->dir_fd, db->name); /* no hard links here */
-    return rc && rx_error_errno() == EEXIST ? RX_OK : rc;
+    return rc == RX_E_EXISTS ? RX_OK : rc;
 }
 
 /*

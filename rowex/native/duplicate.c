@@ -280,7 +280,7 @@ static int rx_duplicate_place(struct rx_thread *t, struct rx_db *target, const s
     struct rx_exclusive x = {-1, NULL, -1, -1};
     bool replace = o->mode == 'n' && rx_target_exists(target->dir_fd, target->name);
     if (!replace && rx_target_exists(target->dir_fd, target->name))
-        return rx_fail(RX_E_OS, EEXIST, "%s was left as it is", target->path);
+        return rx_fail(RX_E_EXISTS, 0, "%s was left as it is", target->path);
     int rc = rx_copy_create(target, target->map, rx_duplicate_room(t->map), made, &to);
     if (rc)
         return rc;

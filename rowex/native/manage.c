@@ -19,7 +19,7 @@
 
 static int rx_os(const char *what, const char *path)
 {
-    int code = errno == ENOENT ? RX_E_NOT_FOUND : errno == EACCES || errno == EPERM || errno == EROFS
+    int code = errno == ENOENT ? RX_E_NOT_FOUND : errno == EEXIST ? RX_E_EXISTS : errno == EACCES || errno == EPERM || errno == EROFS
                    ? RX_E_PERMISSION : errno == ENOSPC || errno == EDQUOT ? RX_E_FULL : RX_E_OS;
     return rx_fail(code, errno, "cannot %s %s", what, path);
 }
@@ -106,7 +106,7 @@ static int rx_open_folder(const char *path, int *dir_fd, char **name)
     if (folder == NULL || *name == NULL)
         rc = rx_fail(RX_E_MEMORY, 0, "for a path");
     else if ((*dir_fd = rx_sys_openat(AT_FDCWD, folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0)
-        rc = rx_os("open the folder", folder);
+        rc = errno == ENOENT ? rx_fail(RX_E_NO_FOLDER, 0, "%s", folder) : rx_os("open the folder", folder);
     free(folder);
     return rc;
 }
@@ -135,9 +135,11 @@ int rx_exclusive_begin(const char *path, struct rx_exclusive *x)
     *x = (struct rx_exclusive){-1, NULL, -1, -1};
     rx_fork_setup(NULL);
     char side[300], *full = realpath(path, NULL);
-    if (full == NULL)
+    if (full == NULL && errno != ENOENT)
         return rx_os("find", path);
-    int rc = rx_open_folder(full, &x->dir_fd, &x->name);
+    int rc = rx_open_folder(full ? full : path, &x->dir_fd, &x->name); /* else is it the folder that is missing? */
+    if (rc == RX_OK && full == NULL)
+        rc = rx_fail(RX_E_NOT_FOUND, 0, "%s", path);
     free(full);
     if (rc == RX_OK)
         rc = rx_exclusive_open(path, x);
@@ -293,6 +295,8 @@ int rx_rename(const char *from, const char *to)
     rc = rx_open_folder(to, &to_dir, &name);
     if (rc == RX_OK)
         rc = rx_rename_new(x.dir_fd, x.name, to_dir, name);
+    if (rc == RX_E_EXISTS)
+        rc = rx_fail(rc, 0, "%s was left as it is", to);
     if (rc == RX_OK)
         rc = rx_rename_side(&x, to_dir, name, "-log");
     if (rc == RX_OK)

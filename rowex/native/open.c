@@ -160,11 +160,13 @@ static int rx_judge_unclean(const struct rx_db *db, const struct rx_super *super
     return RX_OK;
 }
 
-static int rx_agree(const char *what, uint64_t asked, uint64_t nothing, uint64_t file)
+static int rx_max_size_agrees(uint64_t asked, uint64_t file)
 {
-    if (asked == nothing || asked == file)
+    if (asked == UINT64_MAX || asked == file)
         return RX_OK;
-    return rx_fail(RX_E_CONFLICT, 0, "%s is %llu in the file, %llu was asked for", what, (unsigned long long)file,
+    if (file == 0)
+        return rx_fail(RX_E_CONFLICT, 0, "the file has no max_size, %llu was asked for", (unsigned long long)asked);
+    return rx_fail(RX_E_CONFLICT, 0, "max_size is %llu in the file, %llu was asked for", (unsigned long long)file,
                    (unsigned long long)asked);
 }
 
@@ -202,7 +204,7 @@ int rx_options_agree(const struct rx_db *db, const struct rx_options *o)
     if (rc == RX_OK && o->capacity > capacity) /* copies make it larger, so what is asked for is the least */
         rc = rx_fail(RX_E_CONFLICT, 0, "capacity is %llu in the file, at least %llu was asked for",
                      (unsigned long long)capacity, (unsigned long long)o->capacity);
-    return rc ? rc : rx_agree("max_size", o->max_size, UINT64_MAX, db->max_size);
+    return rc ? rc : rx_max_size_agrees(o->max_size, db->max_size);
 }
 
 /* A replay needs more room for a while than what it replays had: holes lie elsewhere, compact() is in no log. */

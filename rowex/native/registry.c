@@ -103,8 +103,9 @@ static int rx_real_path(const char *path, char whole[PATH_MAX])
         strcpy(folder, at);
         strcpy(last, at);
         const char *base = basename(last);
-        if (realpath(dirname(folder), real) == NULL)
-            return rx_os_error("find the folder of", path);
+        const char *parent = dirname(folder);
+        if (realpath(parent, real) == NULL)
+            return errno == ENOENT ? rx_fail(RX_E_NO_FOLDER, 0, "%s", parent) : rx_os_error("find the folder of", path);
         ssize_t n = readlink(at, target, sizeof target - 1);
         if (n >= 0)
             target[n] = 0;
@@ -263,6 +264,11 @@ static int rx_data_open(struct rx_db *db, const struct rx_options *o, int *fd)
     return rc;
 }
 
+static int rx_not_there(const struct rx_db *db)
+{
+    return rx_fail(RX_E_NOT_FOUND, 0, "%s, which mode \"c\" would create", db->path);
+}
+
 struct rx_created { bool done; uint8_t uuid[16]; }; /* what mode "n" has done, through all tries of an open */
 
 /* Under OPENING: create if asked, then attach. */
@@ -271,7 +277,7 @@ static int rx_open_locked(struct rx_db *db, const struct rx_options *o, struct r
     struct stat st;
     bool exists = fstatat(db->dir_fd, db->name, &st, AT_SYMLINK_NOFOLLOW) == 0;
     if (!exists && (o->mode == 'r' || o->mode == 'w'))
-        return rx_fail(RX_E_NOT_FOUND, 0, "%s", db->path);
+        return rx_not_there(db);
     int fd, rc = exists && o->mode == 'n' && !created->done ? rx_look_first(db, o) : RX_OK; /* again: it may be another by now */
     if (rc == RX_OK && !created->done && (!exists || o->mode == 'n')) {
         rc = rx_create(db, o);
@@ -304,10 +310,10 @@ static int rx_open_once(const struct rx_options *o, struct rx_created *created, 
         return rx_share(shared, o, out);
     }
     if (rc == RX_OK && !exists && (o->mode == 'r' || o->mode == 'w'))
-        rc = rx_fail(RX_E_NOT_FOUND, 0, "%s", db->path); /* and no -lock file is left behind */
+        rc = rx_not_there(db); /* and no -lock file is left behind */
     if (rc == RX_OK && exists)
         rc = rx_look_first(db, o);
-    if (rc == RX_OK && !*created && (!exists || o->mode == 'n'))
+    if (rc == RX_OK && !created->done && (!exists || o->mode == 'n'))
         rc = rx_may_create(db, o);
     if (rc == RX_OK)
         rc = rx_lock_open(db, o);

@@ -417,9 +417,9 @@ static int rx_salvage_target(struct rx_salvage *s, const struct rx_options *to)
     int dir_fd = -1, rc = rx_target_folder(to->path, &dir_fd, &name);
     if (rc == RX_OK && fstat(s->db->dir_fd, &source) == 0 && fstat(dir_fd, &target) == 0 && source.st_dev == target.st_dev &&
         source.st_ino == target.st_ino && strcmp(name, s->db->name) == 0)
-        rc = rx_fail(RX_E_CONFLICT, 0, "%s cannot be salvaged into itself", s->db->path);
+        rc = rx_fail(RX_E_ARGUMENT, 0, "%s salvaged into itself", s->db->path);
     if (rc == RX_OK && to->mode != 'n' && rx_target_exists(dir_fd, name))
-        rc = rx_fail(RX_E_OS, EEXIST, "%s was left as it is", to->path);
+        rc = rx_fail(RX_E_EXISTS, 0, "%s was left as it is", to->path);
     rx_close_fd(dir_fd);
     free(name);
     rx_random_bytes(&random, sizeof random);

@@ -424,7 +424,7 @@ static int rx_tx_check(const struct rx_tx *x)
         size_t a = x->key_len[i - 1], b = x->key_len[i], common = a < b ? a : b;
         int order = common ? memcmp(x->keys[i - 1], x->keys[i], common) : 0;
         if (order > 0 || (order == 0 && a >= b))
-            return rx_fail(RX_E_CONFLICT, 0, "the keys of a batch must rise");
+            return rx_fail(RX_E_ARGUMENT, 0, "the keys of a batch must rise");
     }
     return RX_OK;
 }
