@@ -1,7 +1,13 @@
-"""Arguments of the frequent calls, as `_slow` takes them: keys, values, timeouts."""
+"""
+Arguments: keys, values, timeouts, pairs.
+
+What is not exactly what is wanted comes here from everywhere: from both doors and from the calls
+beside them, so that all take and refuse the same, in the same words.
+"""
 
 from __future__ import annotations
 
+import re
 import time
 from array import array
 from collections.abc import Iterator
@@ -14,38 +20,68 @@ from rowex.errors import raise_result
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-__all__ = ["SLICE_NS", "Wait", "exact_bytes", "exact_pair", "export", "pack", "pairs_of"]
+__all__ = [
+    "SLICE_NS",
+    "Wait",
+    "checked_view",
+    "exact_bytes",
+    "exact_pair",
+    "export",
+    "holds_objects",
+    "pack",
+    "pairs_of",
+]
 
 SLICE_NS = 50_000_000  # one slice of a wait; bounds the wait for Ctrl-C
 
 
-def check_type(data: object, what: str) -> None:
-    if isinstance(data, str):
+def holds_objects(form: str | None) -> bool:
+    """Whether a buffer of this format has addresses of objects in it."""
+    return form is not None and "O" in form and "O" in re.sub(":[^:]*:", "", form)  # names of fields between colons
+
+
+def checked_view(data: ReadableBuffer, what: str) -> memoryview:
+    """
+    The one place that says what is bytes-like.
+
+    Args:
+        data: A key or a value.
+        what: "key" or "value".
+
+    Returns:
+        Its buffer, which lies in one piece, row after row, and is no text and no objects.
+
+    Raises:
+        TypeError: It is not like that.
+    """
+    kind = type(data).__name__
+    if isinstance(data, str):  # some of its subclasses are buffers
         raise TypeError(f"a {what} must be bytes-like, not str: encode it, or open with {what}s='str'")
     try:
-        memoryview(data).release()  # type: ignore[arg-type] # whether it may is the question
+        view = memoryview(data)
     except TypeError:
-        kind = type(data).__name__
         raise TypeError(f"a {what} must be bytes-like, not {kind}") from None
+    except (BufferError, ValueError) as error:  # closed, or of a type that has no format
+        raise TypeError(f"a {what} must be bytes-like, which this {kind} is not: {error}") from None
+    if view.c_contiguous and not holds_objects(view.format):
+        return view
+    with view:  # an exception that is kept keeps no buffer
+        if not view.c_contiguous:
+            raise TypeError(f"a {what} must be a contiguous buffer, which this {kind} is not")
+        raise TypeError(f"a {what} must be bytes-like, not objects, which this {kind} holds")
 
 
 def export(data: ReadableBuffer, what: str) -> Any:
     # A buffer that stays exported until the result is released or collected.
-    if type(data) is not bytes:
-        check_type(data, what)
-    try:
-        return ffi.from_buffer(data)
-    except BufferError:
-        kind = type(data).__name__
-        raise TypeError(f"a {what} must be a contiguous buffer, which this {kind} is not") from None
+    return ffi.from_buffer(data if type(data) is bytes else checked_view(data, what))
 
 
 def exact_bytes(data: ReadableBuffer, what: str) -> bytes:
     # Keys are immutable during a call: one that changed could end up in the wrong place.
     if type(data) is bytes:
         return data
-    with export(data, what) as pointer:
-        return bytes(ffi.buffer(pointer))
+    with checked_view(data, what) as view:
+        return view.tobytes()
 
 
 def exact_pair(item: Any) -> tuple[bytes, bytes]:

@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from rowex._door import pack
 from rowex._native import ffi, lib
-from rowex._slow_args import SLICE_NS, Wait
-from rowex.codecs import BYTES
+from rowex._slow_args import SLICE_NS, Wait, exact_bytes
 from rowex.columns import (
     OFFSETS,
     Column,
@@ -53,10 +52,10 @@ def _column_of(data: Any, what: str, codec: Codec[Any]) -> Column:
     if is_column(data):
         return input_column(data, what, codec.code)
     rows = list(data)
-    parts = pack(rows, -1) if codec is BYTES else None
+    parts = pack(rows, -1) if codec.plain else None
     if parts is None:
         rows = list(map(codec.encode, rows))
-        parts = pack(rows, -1) or pack([bytes(row) for row in rows], -1)  # of a class that is bytes, too
+        parts = pack(rows, -1) or pack([exact_bytes(row, what) for row in rows], -1)  # of a class that is bytes, too
     assert parts is not None
     return packed_column(len(rows), *parts)
 
@@ -102,7 +101,7 @@ def columns_of_pairs(keys: Codec[Any], values: Codec[Any], pairs: list[Any]) -> 
         TypeError: Items that the codecs do not take.
         ValueError: What is no pair.
     """
-    parts = [pack(pairs, side) for side in (0, 1)] if keys is BYTES and values is BYTES else [None, None]
+    parts = [pack(pairs, side) for side in (0, 1)] if keys.plain and values.plain else [None, None]
     if parts[0] is None or parts[1] is None:
         with columns_of(keys, values, [key for key, _ in pairs], [value for _, value in pairs]) as columns:
             yield columns

@@ -18,7 +18,7 @@ from rowex._views import OrderedMapping
 from rowex._waits import until_done
 from rowex.arrays import get_columns, put_columns
 from rowex.batch import Batch, apply_batch
-from rowex.codecs import BYTES, encode_bytes
+from rowex.codecs import BYTES, KEY_BYTES, encode_bytes, encode_key
 from rowex.durable import wait_durable
 from rowex.errors import ClosedError, make_error, raise_result
 from rowex.loading import load_into
@@ -77,10 +77,10 @@ class Calls(Door, OrderedMapping[bytes, bytes]):
         return number
 
     def _get_columns(self, keys: Any, default: Any, dtype: Any) -> Any:
-        return get_columns(self, BYTES, BYTES, keys, default, dtype)  # the door's get_many, for columns
+        return get_columns(self, KEY_BYTES, BYTES, keys, default, dtype)  # the door's get_many, for columns
 
     def _put_columns(self, keys: Any, values: Any, timeout: float | None) -> int:
-        return put_columns(self, BYTES, BYTES, keys, values, timeout)
+        return put_columns(self, KEY_BYTES, BYTES, keys, values, timeout)
 
     def load(self, items: Any, values: Any = None, *, progress: Callable[[int], object] | None = None) -> int:
         """
@@ -99,7 +99,7 @@ class Calls(Door, OrderedMapping[bytes, bytes]):
 
         `rowex.build` makes a new index of sorted items several times as fast.
         """
-        return load_into(self, BYTES, BYTES, items, values, progress)
+        return load_into(self, KEY_BYTES, BYTES, items, values, progress)
 
     def scan_batches(
         self,
@@ -132,8 +132,8 @@ class Calls(Door, OrderedMapping[bytes, bytes]):
 
         As weak as `scan`: of keys that come and go meanwhile some are given.
         """
-        first, last, stem = (None if bound is None else encode_bytes(bound) for bound in (start, stop, prefix))
-        return scan_columns(self, (BYTES, BYTES), (first, last, stem), size, (keys, values))
+        first, last, stem = (None if bound is None else encode_key(bound) for bound in (start, stop, prefix))
+        return scan_columns(self, (KEY_BYTES, BYTES), (first, last, stem), size, (keys, values))
 
     def __len__(self) -> int:
         count = ffi.new("uint64_t *")
@@ -164,7 +164,7 @@ class Calls(Door, OrderedMapping[bytes, bytes]):
 
         Atomic: no other change of the key comes between the comparison and the change.
         """
-        data = encode_bytes(key)
+        data = encode_key(key)
         old, old_size = _optional(expected)
         value, value_size = _optional(new)
         handle, thread = self._write_handle(), self._rx_thread
@@ -212,7 +212,7 @@ class Calls(Door, OrderedMapping[bytes, bytes]):
         return default
 
     def _take(self, key: Buffer, timeout: float | None) -> bytes | None:
-        data = encode_bytes(key)
+        data = encode_key(key)
         handle, thread = self._write_handle(), self._rx_thread
         ticket, size = ffi.new("uint64_t *"), ffi.new("size_t *", ROOM_BYTES)
         while True:
@@ -275,7 +275,7 @@ class Calls(Door, OrderedMapping[bytes, bytes]):
 
         Atomic: of several at once, one sets the value and all return it.
         """
-        name, value = encode_bytes(key), encode_bytes(default)
+        name, value = encode_key(key), encode_bytes(default)
         handle, thread = self._write_handle(), self._rx_thread
         ticket = ffi.new("uint64_t *")
         while True:
@@ -310,7 +310,7 @@ class Calls(Door, OrderedMapping[bytes, bytes]):
         """
         self._write_handle()
         ticket, remaining = ffi.new("uint64_t *"), iter(keys)
-        while chunk := [encode_bytes(key) for key in islice(remaining, CHUNK_ITEMS)]:
+        while chunk := [encode_key(key) for key in islice(remaining, CHUNK_ITEMS)]:
             self._remove_chunk(chunk, timeout, ticket)
         return self._settled(ticket, timeout)
 
@@ -369,7 +369,7 @@ class Calls(Door, OrderedMapping[bytes, bytes]):
             apply_batch(handle, self._rx_thread, changes, timeout, ticket)
             return self._settled(ticket, timeout)
 
-        return Batch(apply, encode_bytes, encode_bytes)
+        return Batch(apply, encode_key, encode_bytes)
 
     def first(self) -> tuple[bytes, bytes] | None:
         """The item with the smallest key, or None."""
@@ -381,11 +381,11 @@ class Calls(Door, OrderedMapping[bytes, bytes]):
 
     def floor(self, key: Buffer) -> tuple[bytes, bytes] | None:
         """The item with the greatest key <= *key*, or None."""
-        return self._edge(FLOOR, encode_bytes(key))
+        return self._edge(FLOOR, encode_key(key))
 
     def ceiling(self, key: Buffer) -> tuple[bytes, bytes] | None:
         """The item with the smallest key >= *key*, or None."""
-        return self._edge(CEILING, encode_bytes(key))
+        return self._edge(CEILING, encode_key(key))
 
     def _edge(self, which: int, key: bytes) -> tuple[bytes, bytes] | None:
         need = ffi.new("size_t *", ROOM_BYTES)

@@ -32,6 +32,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from rowex._native import lib
+from rowex._slow_args import exact_bytes
 from rowex.errors import CorruptionError
 
 if TYPE_CHECKING:
@@ -67,6 +68,11 @@ class Codec(Generic[T]):
     decode: Callable[[bytes], T]
     encode_prefix: Callable[[T], bytes]
 
+    @property
+    def plain(self) -> bool:
+        """Whether bytes are stored as they are."""
+        return self.code == BYTES.code
+
 
 def _damaged(what: str, data: bytes, reason: str) -> CorruptionError:
     return CorruptionError(f"these bytes are not {what} that Rowex stored: {bytes(data)[:40]!r} ({reason})")
@@ -76,16 +82,14 @@ def _wrong_type(what: str, value: object) -> TypeError:
     return TypeError(f"expected {what}, not {type(value).__name__}")
 
 
+def encode_key(key: Buffer) -> bytes:
+    """A key of bytes, or of any contiguous buffer, as they are."""
+    return key if type(key) is bytes else exact_bytes(key, "key")
+
+
 def encode_bytes(value: Buffer) -> bytes:
-    """Bytes, or any contiguous buffer, as they are."""
-    if isinstance(value, bytes):
-        return value
-    if isinstance(value, (str, int)):
-        raise _wrong_type("bytes", value)
-    with memoryview(value) as view:
-        if not view.contiguous:
-            raise TypeError("expected a contiguous buffer; this one is not")
-        return view.tobytes()
+    """A value of bytes, or of any contiguous buffer, as they are."""
+    return value if type(value) is bytes else exact_bytes(value, "value")
 
 
 def decode_bytes(data: bytes) -> bytes:
@@ -269,6 +273,7 @@ def _no_prefix(value: int) -> bytes:
     raise TypeError(f"int keys have no prefixes: {value!r}; use start and stop")
 
 
+KEY_BYTES: Codec[bytes] = Codec("bytes", int(lib.RX_C_BYTES), encode_key, decode_bytes, encode_key)
 BYTES: Codec[bytes] = Codec("bytes", int(lib.RX_C_BYTES), encode_bytes, decode_bytes, encode_bytes)
 STR: Codec[str] = Codec("str", int(lib.RX_C_STR), encode_str, decode_str, encode_str)
 INT: Codec[int] = Codec("int", int(lib.RX_C_INT), encode_int, decode_int, _no_prefix)
@@ -276,7 +281,7 @@ TUPLE: Codec[tuple[Any, ...]] = Codec("tuple", int(lib.RX_C_TUPLE), encode_tuple
 MSGPACK: Codec[Any] = Codec("msgpack", int(lib.RX_C_MSGPACK), encode_msgpack, decode_msgpack, encode_msgpack)
 CUSTOM = int(lib.RX_C_CUSTOM)
 
-_KEYS: dict[str, Codec[Any]] = {codec.name: codec for codec in (BYTES, STR, INT, TUPLE)}
+_KEYS: dict[str, Codec[Any]] = {codec.name: codec for codec in (KEY_BYTES, STR, INT, TUPLE)}
 _VALUES: dict[str, Codec[Any]] = {codec.name: codec for codec in (BYTES, STR, INT, MSGPACK)}
 _NAMES: dict[int, str] = {codec.code: codec.name for codec in (BYTES, STR, INT, TUPLE, MSGPACK)}
 

@@ -23,6 +23,7 @@ from itertools import accumulate, pairwise
 from typing import Any, NoReturn, overload
 
 from rowex._native import ffi, lib
+from rowex._slow_args import holds_objects
 from rowex.errors import raise_result
 
 __all__ = [
@@ -268,7 +269,7 @@ def input_column(data: Any, what: str, codec: int) -> Column:
     form, text = _number_form(view), (view.format or "B").lstrip("@=<>!")
     if codec == INT and form is None:
         _refuse(what, f"expected integers, not items of format {view.format!r}")
-    if text[-1] == "O" or (text[-1] == "w" and not text.startswith("T")):
+    if holds_objects(view.format) or (text[-1] == "w" and not text.startswith("T")):
         _refuse(what, "neither objects nor str can be stored; numpy.char.encode() makes bytes of str")
     if form is None or (codec == BYTES and what == "values"):
         form = PADDED if text[-1] == "s" and view.ndim == 1 and not text.startswith("T") else FIXED

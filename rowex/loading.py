@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rowex._native import ffi, lib
 from rowex._slow_args import Wait
 from rowex.arrays import columns_of, columns_of_pairs, put_items
-from rowex.codecs import BYTES, Codec, key_codec, value_codec
+from rowex.codecs import Codec, key_codec, value_codec
 from rowex.columns import Column
 from rowex.errors import raise_result
 from rowex.options import Path, as_path, core_options
@@ -176,7 +176,7 @@ def _put_columns(calls: Calls, keys: Column, values: Column, start: int, progres
 def _put_pairs(
     calls: Calls, key: Codec[Any], value: Codec[Any], pairs: Iterable[Any], count: int, progress: Progress | None
 ) -> int:
-    ticket, rest, plain = 0, iter(pairs), key is BYTES and value is BYTES
+    ticket, rest, plain = 0, iter(pairs), key.plain and value.plain
     while chunk := list(islice(rest, PUT_PAIRS)):
         if not plain:
             chunk = [(key.encode(name), value.encode(content)) for name, content in chunk]

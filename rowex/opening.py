@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar, overload
 
 from rowex._native import ffi, lib
 from rowex.admin import raw_info
-from rowex.codecs import BYTES, CUSTOM, Codec, codec_name, key_codec, value_codec
+from rowex.codecs import CUSTOM, Codec, codec_name, key_codec, value_codec
 from rowex.coded import CodedIndex
 from rowex.errors import raise_result
 from rowex.index import Index
@@ -268,7 +268,7 @@ def _open(
     except BaseException:
         index.close()
         raise
-    return index if key is BYTES and value is BYTES else CodedIndex(index, key, value)
+    return index if key.plain and value.plain else CodedIndex(index, key, value)
 
 
 def _agreed(

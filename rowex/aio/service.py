@@ -24,7 +24,7 @@ from rowex.aio.commands import Command
 from rowex.aio.index import Index
 from rowex.aio.worker import Ended, Finished, Worker, given_up
 from rowex.aio.workers import tell
-from rowex.codecs import encode_bytes
+from rowex.codecs import encode_key
 from rowex.coded import CodedIndex
 from rowex.errors import ClosedError, RowexError, make_error
 from rowex.results import Stats
@@ -52,7 +52,7 @@ class Service(Generic[K, V]):
         """
         self._index = index
         sync = index.sync
-        self._key: Callable[[Any], bytes] = sync._key if isinstance(sync, CodedIndex) else encode_bytes
+        self._key: Callable[[Any], bytes] = sync._key if isinstance(sync, CodedIndex) else encode_key
         self._counts = {"reader": readers, "writer": writers}
         self._open = {"reader": sync.reader, "writer": sync.writer}
         self._queues: dict[str, SimpleQueue[Any]] = {"reader": SimpleQueue(), "writer": SimpleQueue()}

@@ -7,6 +7,7 @@
 #include "hot.h"
 
 #include <math.h>
+#include <string.h>
 #include <time.h>
 
 /* --- exceptions --- */
@@ -29,30 +30,40 @@ int rx_hot_raise(int code, PyObject *key)
     return -1;
 }
 
-static int wrong_type(PyObject *object, const char *what)
+/* What is not exactly what is wanted: the functions of one module look at it for everybody. */
+static PyObject *ask(const char *function, PyObject *object, const char *what)
 {
-    if (PyUnicode_Check(object))
-        PyErr_Format(PyExc_TypeError, "a %s must be bytes-like, not str: encode it, or open with %ss='str'",
-                     what, what);
-    else
-        PyErr_Format(PyExc_TypeError, "a %s must be bytes-like, not %.200s", what, Py_TYPE(object)->tp_name);
-    return -1;
+    PyObject *module = PyImport_ImportModule("rowex._slow_args");
+    PyObject *answer = module ? PyObject_CallMethod(module, function, "Os", object, what) : NULL;
+    Py_XDECREF(module);
+    return answer;
 }
 
 /* --- buffers --- */
 
+/* 1 with the buffer where it is plainly bytes; 0: another kind, or something is wrong with it. */
+static int export_bytes(PyObject *object, Py_buffer *view)
+{
+    if (!PyBytes_Check(object) && !PyByteArray_CheckExact(object) && !PyMemoryView_Check(object))
+        return 0;
+    if (PyObject_GetBuffer(object, view, PyBUF_FULL_RO) < 0) {
+        PyErr_Clear();
+        return 0;
+    }
+    if (view->ndim == 1 && PyBuffer_IsContiguous(view, 'C') && (!view->format || strcmp(view->format, "B") == 0))
+        return 1;
+    PyBuffer_Release(view);
+    return 0;
+}
+
 static int export(PyObject *object, const char *what, Py_buffer *view)
 {
-    if (!PyObject_CheckBuffer(object))
-        return wrong_type(object, what);
-    if (PyObject_GetBuffer(object, view, PyBUF_SIMPLE) == 0)
+    if (export_bytes(object, view))
         return 0;
-    if (PyErr_ExceptionMatches(PyExc_BufferError)) {
-        PyErr_Clear();
-        PyErr_Format(PyExc_TypeError, "a %s must be a contiguous buffer, which this %.200s is not", what,
-                     Py_TYPE(object)->tp_name);
-    }
-    return -1;
+    PyObject *checked = ask("checked_view", object, what);
+    int result = checked ? PyObject_GetBuffer(checked, view, PyBUF_SIMPLE) : -1;
+    Py_XDECREF(checked);
+    return result;
 }
 
 PyObject *rx_hot_copy(PyObject *object, const char *what)
