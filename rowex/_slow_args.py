@@ -63,12 +63,26 @@ def checked_view(data: ReadableBuffer, what: str) -> memoryview:
         raise TypeError(f"a {what} must be bytes-like, not {kind}") from None
     except (BufferError, ValueError) as error:  # closed, or of a type that has no format
         raise TypeError(f"a {what} must be bytes-like, which this {kind} is not: {error}") from None
-    if view.c_contiguous and not holds_objects(view.format):
+    if not view.c_contiguous:
+        wrong = f"a {what} must be a contiguous buffer, which this {kind} is not"
+    elif holds_objects(view.format):
+        wrong = f"a {what} must be bytes-like, not objects, which this {kind} holds"
+    elif what == "key" and is_single(data, view):
+        wrong = (
+            f"a key must be bytes-like, not a single {kind}: int(key).to_bytes(8, 'big') is what an array "
+            "of integers stores, or open with keys='int'"
+        )
+    else:
         return view
-    with view:  # an exception that is kept keeps no buffer
-        if not view.c_contiguous:
-            raise TypeError(f"a {what} must be a contiguous buffer, which this {kind} is not")
-        raise TypeError(f"a {what} must be bytes-like, not objects, which this {kind} holds")
+    view.release()  # an exception that is kept keeps no buffer
+    raise TypeError(wrong)
+
+
+def is_single(data: object, view: memoryview) -> bool:
+    """Whether it is one number (or time), whose memory is not what an array of it stores as a key."""
+    if isinstance(data, bytes) or view.format.endswith("x"):  # items of S and V, which are bytes
+        return False
+    return view.ndim == 0 or getattr(data, "shape", None) == ()
 
 
 def export(data: ReadableBuffer, what: str) -> Any:

@@ -26,6 +26,7 @@ msgpack (values)
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
@@ -113,12 +114,23 @@ def decode_str(data: bytes) -> str:
 
 
 def encode_int(value: int) -> bytes:
-    """An int of any size, so that the bytes sort as the numbers do."""
-    if not isinstance(value, int) or isinstance(value, bool):
+    """An int of any size, or what stands for one, so that the bytes sort as the numbers do."""
+    number = value if type(value) is int else _int_of(value)
+    if number is None:
         raise _wrong_type("int", value)
-    if value < 0:
-        return _encode_natural(-value - 1).translate(COMPLEMENT)
-    return _encode_natural(value)
+    if number < 0:
+        return _encode_natural(-number - 1).translate(COMPLEMENT)
+    return _encode_natural(number)
+
+
+def _int_of(value: Any) -> int | None:
+    """An int, or what stands for one (NumPy's integers do); bool is none, as True would come back as 1."""
+    if isinstance(value, bool):
+        return None
+    try:
+        return operator.index(value)
+    except TypeError:
+        return None
 
 
 def _encode_natural(value: int) -> bytes:
@@ -198,9 +210,9 @@ def _append_item(out: bytearray, item: object) -> None:
         out.append(TAG_STR)
         out += encode_str(item).replace(b"\x00", ESCAPED)
         out.append(END)
-    elif isinstance(item, int) and not isinstance(item, bool):
+    elif (number := _int_of(item)) is not None:
         out.append(TAG_INT)
-        out += encode_int(item)
+        out += encode_int(number)
     else:
         raise TypeError(f"a tuple may hold bytes, str, int and tuples, not {type(item).__name__}")
 

@@ -182,3 +182,52 @@ def test_buffers_are_given_back_after_success_and_failure(door: Any) -> None:
             view.release()
         wrong.extend([1])
     assert kept
+
+
+def test_a_single_number_is_no_key_of_bytes(door: Any, index: Any) -> None:
+    """Its memory is not what an array of it stores; the message says what is.  As a value it is its memory."""
+    times = np.array(["2020"], "M8[D]")
+    for takes in (door_takes(door, "key"), index_takes(index, "key")):
+        for number in (np.int64(5), np.uint8(5), np.float64(5), np.array(5), np.True_, ctypes.c_int(5), times[0]):
+            refused(takes, number, r"not a single \w+: .*to_bytes\(8, 'big'\).*keys='int'")
+    assert len(index) == 0
+    index.put_many(np.array([5]), np.array([7]))
+    assert index[int(np.int64(5)).to_bytes(8, "big")] == np.int64(7).tobytes()
+    for takes in (door_takes(door, "value"), index_takes(index, "value")):
+        takes["setitem"](np.float64(1.5))
+        assert index[b"k"] == np.float64(1.5).tobytes()
+
+
+def test_items_of_arrays_of_bytes_are_the_keys_that_the_arrays_are(door: Any, index: Any) -> None:
+    """S and V, one by one and at once."""
+    for keys in (np.array([b"a", b"bc"]), np.frombuffer(b"12345678", "V4")):
+        index.put_many(keys, np.arange(2))
+        for number, key in enumerate(keys):
+            assert door[key] == index[key] == np.int64(number).tobytes()
+            assert index.pop(key) == np.int64(number).tobytes()
+        assert len(index) == 0
+
+
+def test_integers_of_other_types_are_the_integers_that_they_are(path: Path, opened: Callable[..., Any]) -> None:
+    """In keys, values and tuples: what an array of them stores, and what int() gives of them; bool is none."""
+    index = opened(path, keys="int", values="int")
+    numbers = np.array([5, -7, 2**40])
+    index.put_many(numbers, numbers)
+    for number in numbers:
+        assert index[number] == index.get(number) == int(number)
+        assert number in index
+    assert index.get_many(list(numbers)) == numbers.tolist()
+    index[np.uint8(9)] = np.int16(-9)
+    assert index.compare_and_set(np.array(9), np.int64(-9), np.int64(10))
+    assert list(index.items())[2] == (9, 10)
+    for wrong in (True, np.True_, np.float64(5), np.array([5]), 5.0, "5"):
+        with pytest.raises(TypeError, match="expected int, not"):
+            index.put(wrong, 1)
+        with pytest.raises(TypeError, match="expected int, not"):
+            index.put(1, wrong)
+    tuples = opened(path.with_name("tuples"), keys="tuple")
+    tuples[("a", np.int64(5))] = b""
+    assert list(tuples) == [("a", 5)]
+    for wrong in (np.True_, np.float64(5), np.array([5])):
+        with pytest.raises(TypeError, match="a tuple may hold bytes, str, int and tuples, not"):
+            tuples[(wrong,)] = b""
