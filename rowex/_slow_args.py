@@ -7,6 +7,7 @@ beside them, so that all take and refuse the same, in the same words.
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from array import array
@@ -30,6 +31,7 @@ __all__ = [
     "holds_objects",
     "pack",
     "pairs_of",
+    "seconds",
 ]
 
 SLICE_NS = 50_000_000  # one slice of a wait; bounds the wait for Ctrl-C
@@ -108,6 +110,33 @@ def exact_pair(item: Any) -> tuple[bytes, bytes]:
     return exact_bytes(pair[0], "key"), exact_bytes(pair[1], "value")
 
 
+def seconds(number: object, name: str) -> float:
+    """
+    A length of time.
+
+    Args:
+        number: Anything that is a number, and not negative.
+        name: Of the argument.
+
+    Returns:
+        It as a float.
+
+    Raises:
+        TypeError: It is no number.
+        ValueError: It is negative, no number of that kind (NaN), or too large for a float.
+    """
+    try:
+        length = math.ldexp(number, 0)  # type: ignore[arg-type] # as float(), but for text, which that would read
+    except TypeError:
+        kind = type(number).__name__
+        raise TypeError(f"{name} must be a number of seconds or None, not {kind}") from None
+    except OverflowError:
+        raise ValueError(f"{name} is out of range") from None
+    if not length >= 0:
+        raise ValueError(f"{name} must not be negative: {length!r}")
+    return length
+
+
 class Wait:
     """How long a call may wait for others, in slices between which signals are handled."""
 
@@ -115,21 +144,9 @@ class Wait:
 
     def __init__(self, timeout: float | None) -> None:
         self._deadline_ns: int | None = None
-        if timeout is None:
-            return
-        try:
-            seconds = float(timeout) if not isinstance(timeout, str | bytes) else None
-        except TypeError:
-            seconds = None
-        except OverflowError:
-            raise ValueError("timeout is out of range") from None
-        if seconds is None:
-            kind = type(timeout).__name__
-            raise TypeError(f"timeout must be a number of seconds or None, not {kind}")
-        if not seconds >= 0:
-            raise ValueError("timeout must not be negative")
-        if seconds < 1e9:
-            self._deadline_ns = time.monotonic_ns() + int(seconds * 1e9)
+        length = None if timeout is None else seconds(timeout, "timeout")
+        if length is not None and length < 1e9:  # more than 30 years is for ever, and fits in the sum
+            self._deadline_ns = time.monotonic_ns() + int(length * 1e9)
 
     def once(self) -> None:
         """No more than one slice from now on."""

@@ -11,12 +11,12 @@ from collections.abc import Callable
 from time import monotonic
 
 from rowex._native import lib
+from rowex._slow_args import SLICE_NS, seconds
 from rowex.errors import raise_result
 from rowex.events import tell_interrupt
 
-__all__ = ["checked", "until_done"]
+__all__ = ["until_done"]
 
-SLICE_NS = 50_000_000
 _OK = int(lib.RX_OK)
 _AGAIN = (int(lib.RX_WOULD_WAIT), int(lib.RX_E_TIMEOUT))
 
@@ -37,7 +37,7 @@ def until_done(attempt: Callable[[int], int], timeout: float | None) -> int:
         BaseException: What a signal handler raised; the call may have been over by then.
         Exception: The core's error.
     """
-    deadline = None if timeout is None else monotonic() + checked(timeout)
+    deadline = None if timeout is None else monotonic() + seconds(timeout, "timeout")
     while True:
         wait_ns = SLICE_NS
         if deadline is not None:
@@ -51,12 +51,3 @@ def until_done(attempt: Callable[[int], int], timeout: float | None) -> int:
         else:
             tell_interrupt()
             return code
-
-
-def checked(timeout: float) -> float:
-    """*timeout*, if it is a number of seconds >= 0."""
-    if not isinstance(timeout, (int, float)):
-        raise TypeError(f"timeout is in seconds, not {type(timeout).__name__}")
-    if not timeout >= 0:
-        raise ValueError(f"timeout={timeout!r}: seconds, 0 or more")
-    return timeout

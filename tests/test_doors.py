@@ -241,20 +241,6 @@ def test_wrong_arguments_are_type_errors(door: Any) -> None:
         door._scan(None, None, None, False, None, 3)
 
 
-def test_timeouts_that_make_no_sense_are_refused(door: Any) -> None:
-    """Before anything is stored."""
-    for call in (door.put, door.insert, lambda key, value, **options: door.put_many({key: value}, **options)):
-        for timeout in ("1", b"1", [1], object()):
-            with pytest.raises(TypeError, match=f"timeout must be .* not {type(timeout).__name__}"):
-                call(b"k", b"v", timeout=timeout)
-        for number in (-1, -0.001, float("nan"), float("-inf"), 10**400):
-            with pytest.raises(ValueError, match="timeout"):
-                call(b"k", b"v", timeout=number)
-        assert b"k" not in door
-    for fine in (None, 0, 0.0, 1, True, 1.5, 1e30, float("inf")):
-        door.put(b"k", b"v", timeout=fine)
-
-
 CALLS = ("get", "lookup", "exists", "put", "insert", "remove", "discard", "get_many", "put_many", "scan")
 
 

@@ -11,7 +11,7 @@ import anyio
 
 import rowex
 from rowex._native import ffi
-from rowex._waits import checked
+from rowex._slow_args import seconds
 from rowex.aio.changing import Changing
 from rowex.aio.workers import patiently, run
 from rowex.options import Path
@@ -51,7 +51,7 @@ class Index(Changing[K, V]):
         """
         if workers < 1:
             raise ValueError(f"workers={workers}: 1 or more")
-        super().__init__(sync, workers, checked(slow_read))
+        super().__init__(sync, workers, seconds(slow_read, "slow_read"))
         self.sync = sync
 
     @property
@@ -103,7 +103,7 @@ class Index(Changing[K, V]):
         if timeout is None:
             await waiters.wait(ticket)
             return
-        with anyio.move_on_after(checked(timeout)) as scope:
+        with anyio.move_on_after(seconds(timeout, "timeout")) as scope:
             await waiters.wait(ticket)
         if scope.cancelled_caught:
             raise waiters.late(ticket, timeout)

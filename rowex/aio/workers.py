@@ -17,7 +17,7 @@ import anyio
 import anyio.from_thread
 import anyio.to_thread
 
-from rowex._waits import checked
+from rowex._slow_args import seconds
 from rowex.aio.context import bound, task_name
 from rowex.events import stop_when
 
@@ -152,7 +152,7 @@ async def patiently(
     """
     if timeout is None:
         return await run(lambda: call(None), limiter, first=first)
-    until = monotonic() + checked(timeout)
+    until = monotonic() + seconds(timeout, "timeout")
     with anyio.move_on_after(timeout + GRACE_S):
         return await run(lambda: call(max(0.0, until - monotonic())), limiter, first=first)
     raise TimeoutError(f"no worker thread was free within {timeout} s; nothing was changed")

@@ -6,7 +6,6 @@
  */
 #include "hot.h"
 
-#include <math.h>
 #include <string.h>
 #include <time.h>
 
@@ -150,20 +149,13 @@ int rx_hot_wait_begin(PyObject *timeout, struct hot_wait *wait)
     wait->deadline_ns = INT64_MAX;
     if (!timeout || timeout == Py_None)
         return 0;
-    double seconds = PyFloat_AsDouble(timeout);
-    if (seconds == -1.0 && PyErr_Occurred()) {
-        if (PyErr_ExceptionMatches(PyExc_OverflowError)) { /* an int beyond any float */
-            PyErr_SetString(PyExc_ValueError, "timeout is out of range");
-        } else if (PyErr_ExceptionMatches(PyExc_TypeError)) {
-            PyErr_Clear();
-            PyErr_Format(PyExc_TypeError, "timeout must be a number of seconds or None, not %.200s",
-                         Py_TYPE(timeout)->tp_name);
-        }
-        return -1;
-    }
-    if (isnan(seconds) || seconds < 0) {
-        PyErr_SetString(PyExc_ValueError, "timeout must not be negative");
-        return -1;
+    double seconds = PyFloat_CheckExact(timeout) ? PyFloat_AS_DOUBLE(timeout) : -1;
+    if (!(seconds >= 0)) {
+        PyObject *number = ask("seconds", timeout, "timeout");
+        if (!number)
+            return -1;
+        seconds = PyFloat_AsDouble(number);
+        Py_DECREF(number);
     }
     if (seconds < 1e9) /* more than 30 years is for ever, and fits in the sum */
         wait->deadline_ns = now_ns() + (int64_t)(seconds * 1e9);
