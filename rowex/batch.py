@@ -17,6 +17,7 @@ K = TypeVar("K")
 V = TypeVar("V")
 L = TypeVar("L")
 W = TypeVar("W")
+KEY_BYTES = 1 << 20  # format.h, RX_KEY_MAX; one that is longer is absent
 WAIT_NS = 1_000_000_000  # giving a batch up to hear signals costs: the core hears them while it waits
 
 
@@ -123,7 +124,7 @@ def apply_batch(
         TimeoutError: Others held what it needs; nothing was changed.
         DiskFullError: No room; nothing was changed.
     """
-    keys = sorted(changes)
+    keys = sorted(key for key, value in changes.items() if value is not None or len(key) <= KEY_BYTES)
     values = [changes[key] for key in keys]
     held = [ffi.NULL if value is None else ffi.from_buffer(value) for value in values]
     key_pointers = ffi.new("void *[]", [ffi.from_buffer(key) for key in keys])

@@ -129,6 +129,53 @@ def test_capacity_is_what_a_file_has_at_least(path: Path, child: Start) -> None:
             assert index.info().capacity_bytes >= 4 << 20
 
 
+def test_key_that_is_too_long_is_absent_for_who_only_looks_or_removes(
+    path: Path, door: Any, opened: Callable[..., Any]
+) -> None:
+    """No such key can be there, so only who would store it has made a mistake."""
+    long = b"k" * ((1 << 20) + 1)
+    index = opened(path.with_name("other"), durability="commit")
+    index[b"k"] = b"1"
+    for each in (door, index):
+        for take in (each.remove, each.lookup, each.__getitem__, each.__delitem__, each._try_remove):
+            with pytest.raises(KeyError) as caught:
+                take(long)
+            assert caught.value.args == (long,)
+        assert each.get(long) is None
+        assert each.discard(long) is False
+        assert long not in each
+        assert each.get_many([long]) == [None]
+        for store in (lambda each=each: each.put(long, b""), lambda each=each: each.insert(long, b"")):
+            with pytest.raises(ValueError, match="1048577 bytes, the limit is 1048576"):
+                store()
+        assert list(each.scan(long)) == []
+    with pytest.raises(KeyError):
+        index.pop(long)
+    assert index.pop(long, None) is None
+    assert index.compare_and_set(long, b"1", None) is False
+    assert index.compare_and_set(long, None, None) is True
+    index.remove_many([long])
+    assert index.floor(long) == (b"k", b"1")
+    assert index.ceiling(long) is None
+    with index.batch() as batch:
+        batch.remove(long)
+    with index.batch() as batch:
+        batch.remove(long)
+        batch.put(b"l", b"2")
+    for store in (lambda: index.compare_and_set(long, None, b""), lambda: index.setdefault(long, b"")):
+        with pytest.raises(ValueError, match="1048577 bytes"):
+            store()
+    assert list(index) == [b"k", b"l"]
+    with rowex.open(index.path, "r") as reader:
+        for take in (reader.discard, lambda key: reader.compare_and_set(key, None, None)):
+            with pytest.raises(rowex.ReadOnlyError):
+                take(long)
+    index.close()
+    for take in (index.discard, index.remove, index.exists):
+        with pytest.raises(rowex.ClosedError):
+            take(long)
+
+
 # ---- room ------------------------------------------------------------------------------
 
 

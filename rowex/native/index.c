@@ -310,12 +310,27 @@ int64_t rx_deadline(int64_t wait_ns)
     return wait_ns == 0 ? 0 : rx_now_ns() + (wait_ns < 0 ? 50000000ll : wait_ns);
 }
 
+/* A key longer than any is an absent one for who would only remove it. */
+static int rx_change_of_no_key(rx_index *h, rx_thread *given, const struct rx_op *op)
+{
+    struct rx_thread *t;
+    if (h->readonly)
+        return rx_fail(RX_E_READONLY, 0, "nothing was changed");
+    int rc = rx_call_begin(h, given, &t);
+    if (rc)
+        return rc;
+    rx_call_end(t);
+    if (op->change != RX_CAS)
+        return RX_ABSENT;
+    return op->expected ? RX_MISMATCH : RX_OK;
+}
+
 static int rx_change_one(rx_index *h, rx_thread *given, struct rx_op *op, int64_t wait_ns, uint64_t *ticket)
 {
     struct rx_thread *t;
     int rc = rx_sizes_allowed(op->key_len, op->value_len);
     if (RX_UNLIKELY(rc))
-        return rc;
+        return op->value ? rc : rx_change_of_no_key(h, given, op);
     if (RX_UNLIKELY(h->readonly))
         return rx_fail(RX_E_READONLY, 0, "nothing was changed");
     rc = rx_call_begin(h, given, &t);
