@@ -45,8 +45,11 @@ FILE_CALLS = re.compile(
 )
 FILES = "backup.c building.c checkpoint.c create.c file.c manage.c open.c recovery.c segment.c".split()
 
-# Those that find and read files have their names there too, but stand anywhere.
-FILE_LOOKS = re.compile(r"(?<![\w.])(open|openat|pread|mkdirat)\(")
+# Those that find, look at, lock and read files have their names there too, but stand anywhere.
+FILE_LOOKS = re.compile(
+    r"(?<![\w.])(open|openat|pread|mkdirat|f?stat|fstatat|f?statfs|fdopendir|opendir|readdir|fchown|fchmod"
+    r"|fgetxattr|fsetxattr|flock|madvise|fcntl(?=\([^;]*LK))\((?!\))"
+)
 
 # Memory and threads of the process: only under the names of allocate.h.
 ALLOCATIONS = re.compile(

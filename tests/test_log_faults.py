@@ -28,8 +28,9 @@ SCENARIOS = [
     "recovery",
     "rescue",
 ]
-EINTR, EIO, ENOSPC, EDQUOT = 4, 5, 28, 122
-CALLS = ["open", "pread", "pwrite", "fallocate", "ftruncate", "fsync", "fdatasync", "msync", "mmap", "rename", "unlink"]
+EINTR, EIO, ENOSPC, ENOLCK, EDQUOT = 4, 5, 28, 37, 122
+CHANGES = ["open", "pwrite", "fallocate", "ftruncate", "fsync", "fdatasync", "msync", "rename", "unlink", "attribute"]
+CALLS = [*CHANGES, "pread", "mmap", "stat", "statfs", "lock", "list", "madvise"]
 
 
 def drive(scenario: str, folder: Path, build: Path, plans: list[str]) -> None:

@@ -21,6 +21,7 @@
 #include "gate.h"
 #include "intent.h"
 #include "settle.h"
+#include "../native/disk.h"
 #include "../native/file.h"
 #include "../native/guard.h"
 
@@ -73,7 +74,7 @@ static struct rx_thread *rx_pool_get(void)
         struct rx_thread *page = rx_sys_pages(RX_POOL_BYTES);
         if (page != MAP_FAILED) {
 #ifdef MADV_WIPEONFORK
-            madvise(page, RX_POOL_BYTES, MADV_WIPEONFORK);
+            rx_sys_madvise(page, RX_POOL_BYTES, MADV_WIPEONFORK);
 #endif
             for (size_t i = 0; i < RX_POOL_BYTES / sizeof *page; i++) {
                 page[i].next_in_thread = rx_pool;

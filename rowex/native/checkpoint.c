@@ -7,7 +7,6 @@
  * such mixture gives the state at P1.  Hence: renamed only when the log is durable up to P1.
  */
 #define _GNU_SOURCE
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -68,7 +67,7 @@ int rx_checkpoint_super(struct rx_db *db, struct rx_super *super, int *fd)
     if (*fd < 0)
         return errno == ENOENT ? RX_ABSENT : rx_os_error("open the checkpoint of", db->path);
     memset(super, 0, sizeof *super);
-    int rc = fstat(*fd, &st) != 0 || rx_sys_pread(*fd, super, sizeof *super, 0) < 0 ? rx_os_error("read the checkpoint of", db->path)
+    int rc = rx_sys_fstat(*fd, &st) != 0 || rx_sys_pread(*fd, super, sizeof *super, 0) < 0 ? rx_os_error("read the checkpoint of", db->path)
                                                                             : RX_OK;
     if (rc == RX_OK)
         rc = rx_super_check(super, (uint64_t)st.st_size);
@@ -100,8 +99,8 @@ void rx_log_clear(struct rx_db *db)
     if (rx_log_folder(db, false, &dir_fd) != RX_OK)
         return;
     int fd = rx_sys_openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    DIR *folder = fd < 0 ? NULL : fdopendir(fd);
-    for (struct dirent *e; folder && (e = readdir(folder)) != NULL;)
+    DIR *folder = fd < 0 ? NULL : rx_sys_fdopendir(fd);
+    for (struct dirent *e; folder && (e = rx_sys_readdir(folder)) != NULL;)
         if (strlen(e->d_name) == 16 && strspn(e->d_name, "0123456789abcdef") == 16)
             (void)rx_sys_unlinkat(dir_fd, e->d_name, 0);
     if (folder)

@@ -91,7 +91,7 @@ static int rx_open_generation(struct rx_db *db, uint64_t generation, struct rx_m
     if (fd < 0)
         return errno == ENOENT ? rx_fail(RX_E_REPLACED, 0, "%s is gone", db->path) : rx_os_error("open", db->path);
     int rc = RX_OK;
-    if (fstat(fd, &st) != 0 || rx_sys_pread(fd, &super, sizeof super, 0) < 0)
+    if (rx_sys_fstat(fd, &st) != 0 || rx_sys_pread(fd, &super, sizeof super, 0) < 0)
         rc = rx_os_error("read", db->path);
     if (rc == RX_OK)
         rc = rx_super_check(&super, (uint64_t)st.st_size);

@@ -2,14 +2,12 @@
  * create.c -- new files, and on which filesystems they may lie.
  */
 #define _GNU_SOURCE
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <sys/vfs.h>
 #include <unistd.h>
 #include "attach.h"
 #include "disk.h"
@@ -69,7 +67,7 @@ int rx_filesystem_allowed(struct rx_db *db, int fd)
                                        0x73757245, 0x5346414f, 0x6b414653, 0x0bd00bd0, 0x01161970, 0x7461636f};
     static const uint32_t shares_blocks[] = {0x9123683e, 0xca451a4e, 0x2fc12fc1};
     struct statfs fs;
-    if (fstatfs(fd, &fs) != 0)
+    if (rx_sys_fstatfs(fd, &fs) != 0)
         return RX_OK; /* not told: then not refused */
     for (size_t i = 0; i < sizeof network / sizeof *network; i++)
         if ((uint32_t)fs.f_type == network[i] && !rx_env_set("ROWEX_ALLOW_NETWORK_FS"))
@@ -266,12 +264,12 @@ void rx_remove_leftovers(struct rx_db *db, const char *of)
     size_t length = (size_t)snprintf(prefix, sizeof prefix, "%.200s-copy-%08x-", name,
                                      rx_crc32c(0, db->uuid, sizeof db->uuid));
     int fd = rx_sys_openat(db->dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    DIR *folder = fd < 0 ? NULL : fdopendir(fd);
+    DIR *folder = fd < 0 ? NULL : rx_sys_fdopendir(fd);
     if (folder == NULL) {
         rx_close_fd(fd);
         return;
     }
-    for (struct dirent *e; (e = readdir(folder)) != NULL;)
+    for (struct dirent *e; (e = rx_sys_readdir(folder)) != NULL;)
         if (strncmp(e->d_name, prefix, length) == 0 && e->d_name[length] &&
             e->d_name[length + strspn(e->d_name + length, "0123456789abcdef")] == 0)
             (void)rx_sys_unlinkat(db->dir_fd, e->d_name, 0);

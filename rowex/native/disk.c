@@ -271,6 +271,35 @@ int rx_sys_unlinkat(int dir_fd, const char *name, int flags)
     return rc;
 }
 
+int rx_sys_fstat(int fd, struct stat *st) { return rx_fault("stat") ? -1 : fstat(fd, st); }
+
+int rx_sys_fstatat(int dir_fd, const char *name, struct stat *st, int flags)
+{
+    return rx_fault("stat") ? -1 : fstatat(dir_fd, name, st, flags);
+}
+
+int rx_sys_fstatfs(int fd, struct statfs *fs) { return rx_fault("statfs") ? -1 : fstatfs(fd, fs); }
+
+/* To take a lock, to ask for one, and to give one back. */
+int rx_sys_lock(int fd, int command, struct flock *lock) { return rx_fault("lock") ? -1 : fcntl(fd, command, lock); }
+
+DIR *rx_sys_fdopendir(int fd) { return rx_fault("list") ? NULL : fdopendir(fd); }
+struct dirent *rx_sys_readdir(DIR *folder) { return rx_fault("list") ? NULL : readdir(folder); }
+int rx_sys_fchown(int fd, uid_t uid, gid_t gid) { return RX_FAULT("attribute") ? -1 : fchown(fd, uid, gid); }
+int rx_sys_fchmod(int fd, mode_t mode) { return RX_FAULT("attribute") ? -1 : fchmod(fd, mode); }
+
+ssize_t rx_sys_fgetxattr(int fd, const char *name, void *to, size_t size)
+{
+    return rx_fault("attribute") ? -1 : fgetxattr(fd, name, to, size);
+}
+
+int rx_sys_fsetxattr(int fd, const char *name, const void *from, size_t size, int flags)
+{
+    return RX_FAULT("attribute") ? -1 : fsetxattr(fd, name, from, size, flags);
+}
+
+int rx_sys_madvise(void *base, size_t size, int advice) { return rx_fault("madvise") ? -1 : madvise(base, size, advice); }
+
 void *rx_sys_malloc(size_t size) { return rx_fault("malloc") ? NULL : malloc(size); }
 void *rx_sys_calloc(size_t count, size_t size) { return rx_fault("malloc") ? NULL : calloc(count, size); }
 void *rx_sys_realloc(void *at, size_t size) { return rx_fault("malloc") ? NULL : realloc(at, size); }

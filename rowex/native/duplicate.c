@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 #include "checkpoint.h"
 #include "cursor.h"
+#include "disk.h"
 #include "fileio.h"
 #include "guard.h"
 #include "manage.h"
@@ -256,7 +257,7 @@ uint64_t rx_duplicate_room(struct rx_map *from)
 static int rx_duplicate_finish(struct rx_thread *t, struct rx_db *target, struct rx_map *to, const char *made,
                                const struct rx_finishing *f)
 {
-    if (fchmod(to->fd, 0600) != 0)
+    if (rx_sys_fchmod(to->fd, 0600) != 0)
         return rx_os_error("change the mode of", made);
     int rc = f->run(t, target, made, f->ctx);
     if (rc)

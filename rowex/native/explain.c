@@ -222,7 +222,7 @@ static int rx_explain_file(struct rx_db *db, int fd, struct rx_explained *x)
 {
     struct rx_super s = {0};
     struct stat st;
-    if (fstat(fd, &st) != 0 || rx_sys_pread(fd, &s, sizeof s, 0) < 0)
+    if (rx_sys_fstat(fd, &st) != 0 || rx_sys_pread(fd, &s, sizeof s, 0) < 0)
         return rx_os_error("read", db->path);
     x->file_bytes = (uint64_t)st.st_size;
     int rc = rx_super_check(&s, (uint64_t)st.st_size);

@@ -9,7 +9,6 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <sys/xattr.h>
 #include <time.h>
 #include <unistd.h>
 #include "disk.h"
@@ -47,14 +46,14 @@ int rx_byte_lock(int fd, short type, uint64_t byte)
 {
     struct flock lock = {.l_type = type, .l_whence = SEEK_SET, .l_start = (off_t)byte, .l_len = 1};
     RX_POINT(); /* a process may stand still between what it has looked at and its lock */
-    return fcntl(fd, F_OFD_SETLK, &lock) == 0 ? RX_OK : errno == EAGAIN || errno == EACCES ? RX_E_BUSY : RX_E_OS;
+    return rx_sys_lock(fd, F_OFD_SETLK, &lock) == 0 ? RX_OK : errno == EAGAIN || errno == EACCES ? RX_E_BUSY : RX_E_OS;
 }
 
 /* A description that may not write cannot take an exclusive lock, but it can ask for one. */
 bool rx_byte_free(int fd, uint64_t byte)
 {
     struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = (off_t)byte, .l_len = 1};
-    return fcntl(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type == F_UNLCK;
+    return rx_sys_lock(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type == F_UNLCK;
 }
 
 #define RX_BYTE_WAIT_NS 30000000000ll
@@ -96,7 +95,7 @@ void rx_probe_end(struct rx_db *db, uint32_t index) { (void)rx_byte_lock(db->pro
 void rx_map_refresh(struct rx_map *map)
 {
     struct stat st;
-    if (fstat(map->fd, &st) != 0)
+    if (rx_sys_fstat(map->fd, &st) != 0)
         return;
     uint64_t size = (uint64_t)st.st_size;
     __atomic_store_n(&map->size, size < map->capacity ? size : map->capacity, __ATOMIC_RELEASE);
@@ -155,7 +154,7 @@ static int rx_fallocate(int fd, uint64_t from, uint64_t upto)
 static int rx_extend_by_zeros(int fd, uint64_t from, uint64_t upto)
 {
     struct stat st;
-    if (fstat(fd, &st) != 0)
+    if (rx_sys_fstat(fd, &st) != 0)
         return -1;
     uint64_t end = (uint64_t)st.st_size;
     return rx_write_zeros(fd, end > from ? end : from, upto);
@@ -196,7 +195,7 @@ static void rx_populate(struct rx_map *map, uint64_t from, uint64_t upto)
     from &= ~4095ull;
     while (from < upto) {
         uint64_t n = upto - from < 2u << 20 ? upto - from : 2u << 20;
-        if (madvise(map->base + from, n, MADV_POPULATE_WRITE) != 0)
+        if (rx_sys_madvise(map->base + from, n, MADV_POPULATE_WRITE) != 0)
             return;
         from += n;
     }
@@ -215,7 +214,7 @@ int rx_name_is_ours(struct rx_db *db)
     if (db->memory)
         return RX_OK;
     uint64_t generation = rx_load(&db->hdr->generation);
-    bool same = fstatat(db->dir_fd, db->name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+    bool same = rx_sys_fstatat(db->dir_fd, db->name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
                 (uint64_t)st.st_ino == rx_load(&db->hdr->ino) && (uint64_t)st.st_dev == rx_load(&db->hdr->dev);
     if (same)
         return RX_OK;
@@ -335,7 +334,7 @@ int rx_map_new(int fd, uint64_t capacity, bool readonly, int fences, bool pmem, 
     map->fences = forced >= 0 ? forced : dax;
     if (map->fences)
         rx_persist_setup();
-    madvise(base, capacity, MADV_HUGEPAGE);
+    rx_sys_madvise(base, capacity, MADV_HUGEPAGE);
     RX_TRACE(rx_trace_map(base, capacity, fd));
     rx_map_refresh(map);
     int rc = rx_guard_add(map->base, capacity, &map->poison);
@@ -385,14 +384,14 @@ void rx_copy_attributes(int from, int to)
 {
     struct stat st;
     char acl[4096];
-    if (fstat(from, &st) != 0)
+    if (rx_sys_fstat(from, &st) != 0)
         return;
-    if (fchown(to, st.st_uid, st.st_gid) != 0 && fchown(to, (uid_t)-1, st.st_gid) != 0)
+    if (rx_sys_fchown(to, st.st_uid, st.st_gid) != 0 && rx_sys_fchown(to, (uid_t)-1, st.st_gid) != 0)
         errno = 0; /* not ours to give: it stays with us */
-    (void)fchmod(to, st.st_mode & 07777);
-    ssize_t n = fgetxattr(from, "system.posix_acl_access", acl, sizeof acl);
+    (void)rx_sys_fchmod(to, st.st_mode & 07777);
+    ssize_t n = rx_sys_fgetxattr(from, "system.posix_acl_access", acl, sizeof acl);
     if (n > 0)
-        (void)fsetxattr(to, "system.posix_acl_access", acl, (size_t)n, 0);
+        (void)rx_sys_fsetxattr(to, "system.posix_acl_access", acl, (size_t)n, 0);
 }
 
 int rx_copy_create(struct rx_db *db, const struct rx_map *like, uint64_t capacity, const char *name, struct rx_map **out)

@@ -3,7 +3,6 @@
  * looking at what NAME names.  duplicate.c copies one.
  */
 #define _GNU_SOURCE
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -29,7 +28,7 @@ static int rx_os(const char *what, const char *path)
 int rx_fd_identity(int fd, uint64_t *dev, uint64_t *ino)
 {
     struct stat st;
-    if (fstat(fd, &st) != 0)
+    if (rx_sys_fstat(fd, &st) != 0)
         return rx_os("look at", "the file");
     *dev = (uint64_t)st.st_dev;
     *ino = (uint64_t)st.st_ino;
@@ -40,7 +39,7 @@ static int rx_peek_fd(struct rx_db *db, int fd, struct rx_peek *out)
 {
     struct rx_super super;
     struct stat st;
-    if (fstat(fd, &st) != 0)
+    if (rx_sys_fstat(fd, &st) != 0)
         return rx_os("look at", db->path);
     ssize_t have = rx_sys_pread(fd, &super, sizeof super, 0);
     if (have < 0)
@@ -68,7 +67,7 @@ int rx_name_peek(struct rx_db *db, struct rx_peek *out)
 static int rx_lock_byte(int fd, uint64_t byte, const char *path)
 {
     struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = (off_t)byte, .l_len = 1};
-    if (fcntl(fd, F_OFD_SETLK, &lock) == 0)
+    if (rx_sys_lock(fd, F_OFD_SETLK, &lock) == 0)
         return RX_OK;
     if (errno == EAGAIN || errno == EACCES)
         return rx_fail(RX_E_BUSY, 0, "%s is open, here or in another process", path);
@@ -92,7 +91,7 @@ static int rx_lock_opening(int fd, const char *path)
 static bool rx_names_fd(int dir_fd, const char *name, int fd)
 {
     struct stat named, held;
-    return fstatat(dir_fd, name, &named, AT_SYMLINK_NOFOLLOW) == 0 && fstat(fd, &held) == 0 &&
+    return rx_sys_fstatat(dir_fd, name, &named, AT_SYMLINK_NOFOLLOW) == 0 && rx_sys_fstat(fd, &held) == 0 &&
            named.st_dev == held.st_dev && named.st_ino == held.st_ino;
 }
 
@@ -121,7 +120,7 @@ static int rx_exclusive_open(const char *path, struct rx_exclusive *x)
     char side[300], magic[8];
     struct stat st;
     x->data_fd = rx_held_open(x->dir_fd, x->name, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, 0);
-    if (x->data_fd < 0 || fstat(x->data_fd, &st) != 0)
+    if (x->data_fd < 0 || rx_sys_fstat(x->data_fd, &st) != 0)
         return rx_os("open", path);
     if (!S_ISREG(st.st_mode) || rx_sys_pread(x->data_fd, magic, 8, 0) != 8 || memcmp(magic, RX_MAGIC, 8) != 0)
         return rx_fail(RX_E_FORMAT, 0, "%s does not begin as a Rowex file does; it was left alone", path);
@@ -185,14 +184,14 @@ static int rx_unlink_log(const struct rx_exclusive *x)
     char side[300];
     rx_side_name(x->name, "-log", side);
     int fd = rx_sys_openat(x->dir_fd, side, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    DIR *folder = fd < 0 ? NULL : fdopendir(fd);
+    DIR *folder = fd < 0 ? NULL : rx_sys_fdopendir(fd);
     if (folder == NULL) {
         int rc = fd < 0 && errno == ENOENT ? RX_OK : rx_os("open", side);
         if (fd >= 0)
             close(fd);
         return rc;
     }
-    for (struct dirent *e; (e = readdir(folder)) != NULL;)
+    for (struct dirent *e; (e = rx_sys_readdir(folder)) != NULL;)
         if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
             rx_sys_unlinkat(fd, e->d_name, 0); /* what stays is told by the folder that cannot be removed */
     closedir(folder);
@@ -204,7 +203,7 @@ static void rx_unlink_copies(const struct rx_exclusive *x, const char *of, const
 {
     char name[300], prefix[256];
     int fd = rx_sys_openat(x->dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    DIR *folder = fd < 0 ? NULL : fdopendir(fd);
+    DIR *folder = fd < 0 ? NULL : rx_sys_fdopendir(fd);
     if (folder == NULL) {
         if (fd >= 0)
             close(fd);
@@ -212,7 +211,7 @@ static void rx_unlink_copies(const struct rx_exclusive *x, const char *of, const
     }
     rx_side_name(x->name, of, name);
     size_t len = (size_t)snprintf(prefix, sizeof prefix, "%.200s-copy-%08x-", name, rx_crc32c(0, uuid, 16));
-    for (struct dirent *e; (e = readdir(folder)) != NULL;)
+    for (struct dirent *e; (e = rx_sys_readdir(folder)) != NULL;)
         if (strncmp(e->d_name, prefix, len) == 0 && strspn(e->d_name + len, "0123456789abcdef") == strlen(e->d_name + len))
             rx_sys_unlinkat(x->dir_fd, e->d_name, 0);
     closedir(folder);
@@ -325,7 +324,7 @@ int rx_target_folder(const char *path, int *dir_fd, char **name)
 bool rx_target_exists(int dir_fd, const char *name)
 {
     struct stat st;
-    return fstatat(dir_fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0;
+    return rx_sys_fstatat(dir_fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0;
 }
 
 int rx_remove_lock(const struct rx_exclusive *x) { return rx_unlink_side(x, "-lock"); }

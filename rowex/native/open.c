@@ -74,7 +74,7 @@ static int rx_lock_map(struct rx_db *db)
         close(fd);
     if (base == MAP_FAILED)
         return rx_fail(RX_E_MEMORY, os_errno, "cannot map the -lock file of %s", db->path);
-    (void)madvise(base, RX_LOCKFILE_SIZE, MADV_RANDOM); /* read-around of its holes costs 3 ms at the first touch */
+    (void)rx_sys_madvise(base, RX_LOCKFILE_SIZE, MADV_RANDOM); /* read-around of its holes costs 3 ms at the first touch */
     rx_lock_pointers(db, base);
     return db->lock_fd < 0 ? RX_OK : rx_guard_add(base, RX_LOCKFILE_SIZE, &db->map->poison);
 }
@@ -135,7 +135,7 @@ static int rx_process_take(struct rx_db *db)
 
 static int rx_super_read(struct rx_db *db, int fd, struct rx_super *super, struct stat *st)
 {
-    if (fstat(fd, st) != 0)
+    if (rx_sys_fstat(fd, st) != 0)
         return rx_os_error("look at", db->path);
     if (!S_ISREG(st->st_mode))
         return rx_fail(RX_E_FORMAT, 0, "%s is no regular file", db->path);
@@ -244,7 +244,7 @@ static void rx_hdr_fill(struct rx_db *db, const struct rx_super *super, const st
 static int rx_rescue(struct rx_db *db, const struct rx_super *super, struct rx_origin *kept)
 {
     struct stat st;
-    if (fstat(db->lock_fd, &st) != 0 || (uint64_t)st.st_size != RX_LOCKFILE_SIZE)
+    if (rx_sys_fstat(db->lock_fd, &st) != 0 || (uint64_t)st.st_size != RX_LOCKFILE_SIZE)
         return RX_ABSENT;
     int rc = rx_lock_map(db);
     if (rc)

@@ -195,7 +195,7 @@ static int rx_lock_open(struct rx_db *db, const struct rx_options *o)
 static bool rx_same_file(int fd, int dir_fd, const char *name)
 {
     struct stat a, b;
-    return fstat(fd, &a) == 0 && fstatat(dir_fd, name, &b, AT_SYMLINK_NOFOLLOW) == 0 && a.st_ino == b.st_ino &&
+    return rx_sys_fstat(fd, &a) == 0 && rx_sys_fstatat(dir_fd, name, &b, AT_SYMLINK_NOFOLLOW) == 0 && a.st_ino == b.st_ino &&
            a.st_dev == b.st_dev;
 }
 
@@ -275,7 +275,7 @@ struct rx_created { bool done; uint8_t uuid[16]; }; /* what mode "n" has done, t
 static int rx_open_locked(struct rx_db *db, const struct rx_options *o, struct rx_created *created)
 {
     struct stat st;
-    bool exists = fstatat(db->dir_fd, db->name, &st, AT_SYMLINK_NOFOLLOW) == 0;
+    bool exists = rx_sys_fstatat(db->dir_fd, db->name, &st, AT_SYMLINK_NOFOLLOW) == 0;
     if (!exists && (o->mode == 'r' || o->mode == 'w'))
         return rx_not_there(db);
     int fd, rc = exists && o->mode == 'n' && !created->done ? rx_look_first(db, o) : RX_OK; /* again: it may be another by now */
@@ -303,7 +303,7 @@ static int rx_open_once(const struct rx_options *o, struct rx_created *created, 
     if (db == NULL)
         return rx_fail(RX_E_MEMORY, 0, "for an index");
     int rc = rx_db_place(db, o->path);
-    bool exists = rc == RX_OK && fstatat(db->dir_fd, db->name, &st, AT_SYMLINK_NOFOLLOW) == 0;
+    bool exists = rc == RX_OK && rx_sys_fstatat(db->dir_fd, db->name, &st, AT_SYMLINK_NOFOLLOW) == 0;
     struct rx_db *shared = exists && (o->mode != 'n' || created->done) ? rx_registered(&st) : NULL;
     if (shared) {
         rx_db_discard(db);
@@ -395,7 +395,7 @@ static int rx_memory_open(const struct rx_options *o, struct rx_db **out)
 static int rx_memory_join(const struct rx_db *inherited, const struct rx_options *o, struct rx_db **out)
 {
     struct stat st;
-    if (fstat(inherited->memory_fd[0], &st) == 0) {
+    if (rx_sys_fstat(inherited->memory_fd[0], &st) == 0) {
         struct rx_db *shared = rx_registered(&st);
         if (shared)
             return rx_share(shared, o, out);

@@ -4,7 +4,6 @@
  * beyond its file.
  */
 #define _GNU_SOURCE
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -44,7 +43,7 @@ static int rx_head_look(struct rx_reader *r, int fd, const char *name, struct rx
 {
     struct rx_segment head = {0};
     struct stat st;
-    if (fstat(fd, &st) != 0)
+    if (rx_sys_fstat(fd, &st) != 0)
         return rx_os_error("read segment", name);
     if (!S_ISREG(st.st_mode))
         return RX_ABSENT;
@@ -105,12 +104,12 @@ static int rx_by_id(const void *a, const void *b)
 static int rx_reader_list(struct rx_reader *r)
 {
     int fd = rx_sys_openat(r->dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    DIR *folder = fd < 0 ? NULL : fdopendir(fd);
+    DIR *folder = fd < 0 ? NULL : rx_sys_fdopendir(fd);
     size_t room = 0;
     int rc = RX_OK;
     if (folder == NULL)
         return rx_os_error("list", "a log");
-    for (struct dirent *e; rc == RX_OK && (e = readdir(folder)) != NULL;) {
+    for (struct dirent *e; rc == RX_OK && (e = rx_sys_readdir(folder)) != NULL;) {
         struct rx_segment_head head;
         rc = rx_head_read(r, e->d_name, &head);
         if (rc == RX_ABSENT || rc == RX_END) {

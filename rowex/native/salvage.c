@@ -229,7 +229,7 @@ static int rx_salvage_into(struct rx_salvage *s)
                            .key_codec = (int)s->known.key_codec, .value_codec = (int)s->known.value_codec,
                            .checksum = 1, .umask_mode = 0666};
     struct stat st;
-    if (s->fd[RX_LAYER_NAME] >= 0 && fstat(s->fd[RX_LAYER_NAME], &st) == 0)
+    if (s->fd[RX_LAYER_NAME] >= 0 && rx_sys_fstat(s->fd[RX_LAYER_NAME], &st) == 0)
         o.umask_mode = st.st_mode & 0666;
     return rx_open(&o, &s->into);
 }
@@ -304,7 +304,7 @@ static int rx_salvage_open(struct rx_salvage *s, enum rx_layer layer, const char
     if (fd < 0)
         return errno == ENOENT ? RX_OK : rx_os_error("open", name);
     s->fd[layer] = fd;
-    if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode))
+    if (rx_sys_fstat(fd, &st) != 0 || !S_ISREG(st.st_mode))
         return rx_fail(RX_E_FORMAT, 0, "%s is no regular file", name);
     if (rx_sys_pread(fd, &s->super[layer], sizeof s->super[layer], 0) < 0)
         memset(&s->super[layer], 0, sizeof s->super[layer]); /* a sector that cannot be read */
@@ -369,7 +369,7 @@ static bool rx_salvage_believes(const struct rx_salvage *s)
         return false;
     if (name->state == RX_STATE_CLEAN)
         return !rx_salvage_logged(s) || rx_log_agrees(s->db, name) == RX_OK;
-    return rx_boot_id(boot) == RX_OK && memcmp(name->boot_id, boot, 16) == 0 && fstat(s->fd[RX_LAYER_NAME], &st) == 0 &&
+    return rx_boot_id(boot) == RX_OK && memcmp(name->boot_id, boot, 16) == 0 && rx_sys_fstat(s->fd[RX_LAYER_NAME], &st) == 0 &&
            name->dev == (uint64_t)st.st_dev && name->ino == (uint64_t)st.st_ino;
 }
 
@@ -415,7 +415,7 @@ static int rx_salvage_target(struct rx_salvage *s, const struct rx_options *to)
     uint64_t random;
     char *name = NULL;
     int dir_fd = -1, rc = rx_target_folder(to->path, &dir_fd, &name);
-    if (rc == RX_OK && fstat(s->db->dir_fd, &source) == 0 && fstat(dir_fd, &target) == 0 && source.st_dev == target.st_dev &&
+    if (rc == RX_OK && rx_sys_fstat(s->db->dir_fd, &source) == 0 && rx_sys_fstat(dir_fd, &target) == 0 && source.st_dev == target.st_dev &&
         source.st_ino == target.st_ino && strcmp(name, s->db->name) == 0)
         rc = rx_fail(RX_E_ARGUMENT, 0, "%s salvaged into itself", s->db->path);
     if (rc == RX_OK && to->mode != 'n' && rx_target_exists(dir_fd, name))

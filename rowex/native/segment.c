@@ -24,13 +24,13 @@ int rx_log_folder(struct rx_db *db, bool create, int *dir_fd)
         if (!create)
             return RX_ABSENT;
         struct stat st = {.st_mode = 0600};
-        (void)fstat(db->lock_fd, &st); /* who may write the file may write its log */
+        (void)rx_sys_fstat(db->lock_fd, &st); /* who may write the file may write its log */
         mode_t mode = (st.st_mode & 0666) | (st.st_mode & 0444) >> 2;
         if (rx_sys_mkdirat(db->dir_fd, name, mode) != 0 && errno != EEXIST)
             return rx_os_error("create the log of", db->path);
         int fd = rx_sys_openat(db->dir_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
         if (fd >= 0) {
-            if (fchown(fd, st.st_uid, st.st_gid) != 0 || fchmod(fd, mode) != 0)
+            if (rx_sys_fchown(fd, st.st_uid, st.st_gid) != 0 || rx_sys_fchmod(fd, mode) != 0)
                 errno = 0; /* not ours to give: it stays with us */
             close(fd);
         }
@@ -62,7 +62,7 @@ int rx_spare_ensure(struct rx_db *db, int dir_fd, uint64_t size)
     if (fd < 0)
         return rx_os_error("create a spare segment of the log of", db->path);
     int rc = RX_OK;
-    if (fstat(fd, &st) != 0 || ((uint64_t)st.st_size < size && rx_allocate_fd(fd, 0, size) != 0))
+    if (rx_sys_fstat(fd, &st) != 0 || ((uint64_t)st.st_size < size && rx_allocate_fd(fd, 0, size) != 0))
         rc = rx_os_error("give blocks to the log of", db->path);
     close(fd);
     return rc;
@@ -71,7 +71,7 @@ int rx_spare_ensure(struct rx_db *db, int dir_fd, uint64_t size)
 uint64_t rx_spare_size(int dir_fd)
 {
     struct stat st;
-    return fstatat(dir_fd, RX_SPARE, &st, AT_SYMLINK_NOFOLLOW) == 0 ? (uint64_t)st.st_size : 0;
+    return rx_sys_fstatat(dir_fd, RX_SPARE, &st, AT_SYMLINK_NOFOLLOW) == 0 ? (uint64_t)st.st_size : 0;
 }
 
 /*
@@ -85,7 +85,7 @@ static int rx_spare_take(int dir_fd, const char *name, struct rx_segment *head)
     if (rx_spare_size(dir_fd) < head->size || rx_sys_renameat(dir_fd, RX_SPARE, dir_fd, name) != 0)
         return -1;
     int fd = rx_sys_openat(dir_fd, name, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
-    if (fd >= 0 && fstat(fd, &st) == 0 && (uint64_t)st.st_size >= head->size) {
+    if (fd >= 0 && rx_sys_fstat(fd, &st) == 0 && (uint64_t)st.st_size >= head->size) {
         head->size = (uint64_t)st.st_size & ~4095ull;
         return fd;
     }

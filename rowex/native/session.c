@@ -11,6 +11,7 @@
 #include <unistd.h>
 #include "attach.h"
 #include "checkpoint.h"
+#include "disk.h"
 #include "flush.h"
 #include "frames.h"
 #include "../gc/uid.h"
@@ -54,7 +55,7 @@ int rx_log_join(struct rx_db *db)
     pthread_mutex_lock(&l->mutex);
     int rc = rx_join_locked(db, l);
     if (rc == RX_OK) {
-        (void)madvise(db->ring, rx_load(&db->hdr->log_size) * sizeof *db->ring, MADV_POPULATE_WRITE);
+        (void)rx_sys_madvise(db->ring, rx_load(&db->hdr->log_size) * sizeof *db->ring, MADV_POPULATE_WRITE);
         rx_store32(&l->ready, 1);
     }
     pthread_mutex_unlock(&l->mutex);

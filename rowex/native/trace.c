@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+#include "disk.h"
 #include "trace.h"
 
 #define RX_TRACED_MAPS 16u
@@ -65,7 +66,7 @@ void rx_trace_map(const void *base, uint64_t capacity, int fd)
 {
     struct stat st;
     for (unsigned i = 0; i < RX_TRACED_MAPS; i++)
-        if (rx_traced[i].base == 0 && fstat(fd, &st) == 0) {
+        if (rx_traced[i].base == 0 && rx_sys_fstat(fd, &st) == 0) {
             rx_traced[i].capacity = capacity;
             rx_traced[i].ino = (uint64_t)st.st_ino;
             rx_traced[i].base = (uintptr_t)base;
