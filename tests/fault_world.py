@@ -74,6 +74,7 @@ class World:
         self.sure = 0  # of states: told to be durable
         self.tickets: list[int] = []
         self.inode = 0
+        self.mode = path.stat().st_mode if path.exists() else 0
         self.dead = False  # the log has failed for good
 
     def open(self, **options: object) -> rowex.Index:
@@ -187,6 +188,7 @@ class World:
             index.put(b"reopened", b"1", durable=True)
             off = without_power(self.path, self.path.parent.with_name("off"))
             assert after_power_loss(off) == {**seen, b"reopened": b"1"}, "after a good session"
+        assert self.mode in (0, self.path.stat().st_mode), "another mode than before"
         ours = {self.path.name + side for side in ("", "-lock", "-log", "-checkpoint")}
         assert {entry.name for entry in self.path.parent.iterdir()} <= ours, "something is left behind"
 

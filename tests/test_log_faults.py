@@ -64,6 +64,12 @@ def test_short_writes_and_signals_are_not_seen(scenario: str, folder: Path, vari
     drive(scenario, folder, variant, ["pwrite:short", *plans])
 
 
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_lock_that_is_not_told_is_an_error_and_nothing_is_believed(scenario: str, folder: Path, variant: Path) -> None:
+    """The system cannot say who holds a lock, or cannot take one back, for want of memory."""
+    drive(scenario, folder, variant, [f"lock:{ENOLCK}", f"lock+:{ENOLCK}"])
+
+
 @pytest.mark.long
 @pytest.mark.limit(3600)
 @pytest.mark.parametrize("scenario", SCENARIOS)

@@ -45,8 +45,16 @@ def test_checkout_is_tidy(tidy: Any) -> None:
         ("rowex/gc/limbo.c", "rx_sys_fallocate(fd, 0, 0, 1);\n", "fallocate() belongs into file.c and its neighbours"),
         ("rowex/native/segment.c", "fsync(fd); rx_sys_fsync(fd);\n", "fsync() is called rx_sys_fsync() here"),
         ("rowex/native/tree.c", "rx_sys_openat(a); openat(b);\n", "openat() has another name here (disk.h)"),
-        ("rowex/gc/uid.c", "rx_sys_fstat(a, b); /* fstat() */ fstat(c, d); __atomic_\n", "fstat() has another name here (disk.h)"),
-        ("rowex/native/tree.c", "fcntl(a, F_DUPFD, b); fcntl(c, F_OFD_SETLK, d);\n", "fcntl() has another name here (disk.h)"),
+        (
+            "rowex/gc/uid.c",
+            "rx_sys_fstat(a, b); /* fstat() */ fstat(c, d); __atomic_\n",
+            "fstat() has another name here (disk.h)",
+        ),
+        (
+            "rowex/native/tree.c",
+            "fcntl(a, F_DUPFD, b); fcntl(c, F_OFD_SETLK, d);\n",
+            "fcntl() has another name here (disk.h)",
+        ),
         (
             "rowex/gc/scan.c",
             "rx_sys_malloc(8);\nvoid *p = calloc(1, 8); /* __atomic_ */\n",

@@ -312,13 +312,15 @@ int rx_scan_repair(struct rx_db *db, struct rx_map *map, struct rx_scan_report *
 {
     struct rx_scanner s = {.map = map, .report = report};
     memset(report, 0, sizeof *report);
-    rx_map_refresh(map);
+    int rc = rx_map_refresh(map); /* what lies behind an older size is no damage */
+    if (rc)
+        return rc;
     s.limit = __atomic_load_n(&map->size, __ATOMIC_RELAXED);
     if (s.limit > map->capacity)
         s.limit = map->capacity;
     if (s.limit < RX_HEAP)
         return rx_corrupt(s.limit, "the file ends before its heap begins");
-    int rc = rx_bits_make(&s.marks, s.limit);
+    rc = rx_bits_make(&s.marks, s.limit);
     if (rc == RX_OK && (rc = rx_mark_all(&s)) == RX_OK) {
         report->leaves = s.marked[RX_K_LEAF] + s.marked[RX_K_BIG];
         bool cut = db->durability == RX_D_PMEM && memcmp(rx_super_of(map)->boot_id, db->boot_id, 16) != 0;

@@ -347,13 +347,15 @@ int rx_scan_verify(struct rx_db *db, struct rx_map *map, rx_fault_fn fault, void
 {
     struct rx_verifier v = {.db = db, .map = map, .fault = fault, .ctx = ctx, .report = report};
     memset(report, 0, sizeof *report);
-    rx_map_refresh(map);
+    int rc = rx_map_refresh(map); /* what lies behind an older size is no damage */
+    if (rc)
+        return rc;
     v.limit = __atomic_load_n(&map->size, __ATOMIC_RELAXED);
     if (v.limit > map->capacity)
         v.limit = map->capacity;
     if (v.limit < RX_HEAP)
         return rx_corrupt(v.limit, "the file ends before its heap begins");
-    int rc = rx_bits_make(&v.reached, v.limit);
+    rc = rx_bits_make(&v.reached, v.limit);
     if (rc == RX_OK)
         rc = rx_bits_make(&v.owned, v.limit);
     v.path = rx_sys_malloc((size_t)RX_KEY_MAX + RX_PREFIX_MAX + 8);

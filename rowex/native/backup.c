@@ -54,6 +54,8 @@ static int rx_backup_hold(struct rx_db *db, int *fd)
     while ((rc = rx_byte_lock(*fd, F_WRLCK, RX_LOCK_CHECKPOINT)) == RX_E_BUSY)
         if ((rc = rx_backup_nap()) != RX_OK)
             break;
+    if (rc == RX_E_OS)
+        rc = rx_os_error("lock", db->path);
     if (rc)
         rx_held_close(*fd);
     return rc;

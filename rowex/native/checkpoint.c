@@ -105,6 +105,8 @@ void rx_log_clear(struct rx_db *db)
             (void)rx_sys_unlinkat(dir_fd, e->d_name, 0);
     if (folder)
         closedir(folder);
+    else
+        rx_close_fd(fd);
     close(dir_fd);
 }
 
@@ -216,9 +218,10 @@ int rx_checkpoint_make(struct rx_thread *t)
         p.number = rx_log_point(db, &p.at);
         if (rc == RX_OK)
             rc = rx_checkpoint_of(t, &p, false);
-        (void)rx_byte_lock(db->lock_fd, F_UNLCK, RX_LOCK_CHECKPOINT);
-    } else if (rc == RX_E_BUSY) {
-        rc = rx_fail(RX_E_BUSY, 0, "another process is making a checkpoint of %s", db->path);
+        (void)rx_byte_unlock(db->lock_fd, RX_LOCK_CHECKPOINT);
+    } else {
+        rc = rc == RX_E_BUSY ? rx_fail(RX_E_BUSY, 0, "another process is making a checkpoint of %s", db->path)
+                             : rx_os_error("ask who makes a checkpoint of", db->path);
     }
     pthread_mutex_unlock(&l->checkpoint);
     return rc;
@@ -267,7 +270,7 @@ void rx_checkpoint_if_due(struct rx_thread *t)
     if (rx_load32(&l->checkpointing) == 2)
         rx_checkpointer_join(db);
     if (rx_load32(&l->checkpointing) || rx_now_ns() < l->checkpoint_after_ns ||
-        !rx_byte_free(db->probe_fd, RX_LOCK_CHECKPOINT))
+        rx_byte_ask(db->probe_fd, RX_LOCK_CHECKPOINT) != RX_OK)
         return;
     sigset_t all, before;
     sigfillset(&all);

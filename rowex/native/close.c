@@ -99,8 +99,8 @@ static int rx_open_generation(struct rx_db *db, uint64_t generation, struct rx_m
         rc = rx_fail(RX_E_REPLACED, 0, "%s is another file now", db->path);
     if (rc == RX_OK && super.generation != generation)
         rc = RX_I_RESTART;
-    if (rc == RX_OK && rx_byte_lock(fd, F_RDLCK, RX_LOCK_USERS) != RX_OK)
-        rc = RX_I_RESTART;
+    if (rc == RX_OK && (rc = rx_byte_lock(fd, F_RDLCK, RX_LOCK_USERS)) != RX_OK)
+        rc = rc == RX_E_BUSY ? RX_I_RESTART : rx_os_error("lock", db->path);
     if (rc == RX_OK)
         rc = rx_map_new(fd, super.capacity, db->readonly, db->map->fences, super.durability == RX_D_PMEM, out);
     if (rc) {
@@ -182,7 +182,7 @@ static int rx_write_clean(struct rx_db *db)
         return rc;
     uint64_t count = rx_db_count(db), brk = (rx_load(&db->hdr->brk) & ((1ull << 36) - 1)) * RX_EXTENT;
     rc = rx_arenas_to_super(db, map, super);
-    rx_map_refresh(map);
+    (void)rx_map_refresh(map); /* all that was mapped is synced as well by the file's own sync */
     if (rc == RX_OK && !db->memory)
         rc = rx_map_sync(map, map->size);
     if (rc || __atomic_load_n(&map->poison, __ATOMIC_ACQUIRE))
@@ -194,10 +194,13 @@ static int rx_write_clean(struct rx_db *db)
     return db->memory ? RX_OK : rx_map_sync(map, RX_SUPER_SIZE);
 }
 
-static bool rx_be_last(struct rx_db *db)
+/* RX_OK; RX_E_BUSY: others are here; an error: not told, so that nobody can say that the file was closed cleanly. */
+static int rx_be_last(struct rx_db *db)
 {
-    return rx_byte_lock(db->lock_fd, F_WRLCK, RX_LOCK_USERS) == RX_OK &&
-           rx_byte_lock(db->map->fd, F_WRLCK, RX_LOCK_USERS) == RX_OK;
+    int rc = rx_byte_lock(db->lock_fd, F_WRLCK, RX_LOCK_USERS);
+    if (rc == RX_OK)
+        rc = rx_byte_lock(db->map->fd, F_WRLCK, RX_LOCK_USERS);
+    return rc == RX_E_OS ? rx_os_error("ask who uses", db->path) : rc;
 }
 
 /*
@@ -209,13 +212,14 @@ static int rx_leave_last(struct rx_db *db)
     for (uint32_t i = 0; i < RX_PROCESSES; i++)
         if (rx_load(&db->processes[i].token))
             rx_reap_process(db, db->map, i);
-    if (!db->memory && rx_gate_finish_step(db) < 0)
-        return RX_OK; /* the startup scan will do it all */
+    int rc = db->memory ? RX_OK : rx_gate_finish_step(db);
+    if (rc < 0)
+        return rc; /* the startup scan will do it all; but clean it is not */
     if (rx_load(&db->hdr->generation) != db->map->generation &&
         (rx_remap(db) != RX_OK || rx_byte_lock(db->map->fd, F_WRLCK, RX_LOCK_USERS) != RX_OK))
         return RX_OK;
-    if (rx_name_is_ours(db) != RX_OK)
-        return RX_OK;
+    if ((rc = rx_name_is_ours(db)) != RX_OK)
+        return rc == RX_E_REPLACED ? RX_OK : rc;
     if (db->logger)
         rx_checkpoint_forget(db, db->uuid);
     if (!db->memory && rx_load(&db->hdr->takeovers)) /* of a copier who lost the gate first, nobody knew */
@@ -233,15 +237,16 @@ int rx_detach(struct rx_db *db)
             uint64_t generation = rx_load(&db->hdr->generation);
             bool current = generation != RX_GENERATION_REPLACED && rx_remap(db) == RX_OK;
             rx_store(&db->processes[db->process].token, 0);
-            (void)rx_byte_lock(db->lock_fd, F_UNLCK, RX_LOCK_PROCESS + db->process);
-            if (current && !db->readonly && rx_load(&db->hdr->marked) && rx_be_last(db))
+            (void)rx_byte_unlock(db->lock_fd, RX_LOCK_PROCESS + db->process);
+            if (current && !db->readonly && rx_load(&db->hdr->marked) && (rc = rx_be_last(db)) == RX_OK)
                 rc = rx_leave_last(db);
+            rc = rc == RX_E_BUSY ? RX_OK : rc;
             /* Before OPENING is let go: who comes next must see that we are no user any more,
              * or it would join an index that nobody keeps, or not be known as the last one. */
             for (struct rx_map *map = db->map; map; map = map->older)
                 if (!map->unmapped)
-                    (void)rx_byte_lock(map->fd, F_UNLCK, RX_LOCK_USERS);
-            (void)rx_byte_lock(db->lock_fd, F_UNLCK, RX_LOCK_USERS);
+                    (void)rx_byte_unlock(map->fd, RX_LOCK_USERS);
+            (void)rx_byte_unlock(db->lock_fd, RX_LOCK_USERS);
             rx_opening_unlock(db->lock_fd);
         }
     }

@@ -67,8 +67,8 @@ int rx_filesystem_allowed(struct rx_db *db, int fd)
                                        0x73757245, 0x5346414f, 0x6b414653, 0x0bd00bd0, 0x01161970, 0x7461636f};
     static const uint32_t shares_blocks[] = {0x9123683e, 0xca451a4e, 0x2fc12fc1};
     struct statfs fs;
-    if (rx_sys_fstatfs(fd, &fs) != 0)
-        return RX_OK; /* not told: then not refused */
+    if (rx_sys_fstatfs(fd, &fs) != 0) /* where there is no such call nothing is refused */
+        return errno == ENOSYS ? RX_OK : rx_os_error("ask for the filesystem of", db->path);
     for (size_t i = 0; i < sizeof network / sizeof *network; i++)
         if ((uint32_t)fs.f_type == network[i] && !rx_env_set("ROWEX_ALLOW_NETWORK_FS"))
             return rx_fail(RX_E_UNSUPPORTED, 0,

@@ -249,7 +249,7 @@ static int rx_duplicate_into(struct rx_thread *t, struct rx_map *to, const struc
 /* Address space to build in: the copy is denser than the source, which may still grow. */
 uint64_t rx_duplicate_room(struct rx_map *from)
 {
-    rx_map_refresh(from);
+    (void)rx_map_refresh(from); /* else the size that it had */
     return __atomic_load_n(&from->size, __ATOMIC_RELAXED) * 2 + (1ull << 32);
 }
 
@@ -262,7 +262,8 @@ static int rx_duplicate_finish(struct rx_thread *t, struct rx_db *target, struct
     int rc = f->run(t, target, made, f->ctx);
     if (rc)
         return rc;
-    rx_copy_attributes(t->map->fd, to->fd); /* of now: a compaction may have taken the file that was copied */
+    if (rx_copy_attributes(t->map->fd, to->fd) != 0) /* of now: a compaction may have taken the file that was copied */
+        return rx_os_error("give mode and owner to", made);
     return rx_sync_fd(to->fd) == 0 ? RX_OK : rx_os_error("sync", made);
 }
 

@@ -44,23 +44,30 @@ static int rx_explain_state(const struct rx_super *s, const struct stat *st, str
 }
 
 /* Who has the index open holds bytes of both files. */
-static void rx_explain_lock(struct rx_db *db, int data_fd, const struct rx_super *s, struct rx_explained *x)
+static int rx_explain_lock(struct rx_db *db, int data_fd, const struct rx_super *s, struct rx_explained *x)
 {
     char name[300];
     struct rx_lockhdr hdr;
     snprintf(name, sizeof name, "%.290s-lock", db->name);
-    x->open_now = !rx_byte_free(data_fd, RX_LOCK_USERS);
+    int rc = rx_byte_ask(data_fd, RX_LOCK_USERS);
+    x->open_now = rc == RX_E_BUSY;
+    if (rc == RX_E_OS)
+        return rx_os_error("ask who uses", db->path);
     int fd = rx_sys_openat(db->dir_fd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     if (fd < 0)
-        return;
-    x->open_now |= !rx_byte_free(fd, RX_LOCK_USERS);
-    if (rx_sys_pread(fd, &hdr, sizeof hdr, 0) == (ssize_t)sizeof hdr && memcmp(hdr.magic, RX_LOCK_MAGIC, 8) == 0 &&
+        return errno == ENOENT || errno == ELOOP || errno == EACCES ? RX_OK : rx_os_error("open the -lock file of", db->path);
+    rc = rx_byte_ask(fd, RX_LOCK_USERS);
+    x->open_now |= rc == RX_E_BUSY;
+    if (rc == RX_E_OS)
+        rc = rx_os_error("ask who uses", db->path);
+    else if (rx_sys_pread(fd, &hdr, sizeof hdr, 0) == (ssize_t)sizeof hdr && memcmp(hdr.magic, RX_LOCK_MAGIC, 8) == 0 &&
         hdr.version == RX_LOCK_VERSION && hdr.ready == 1 && memcmp(hdr.uuid, s->uuid, 16) == 0 &&
         hdr.session == s->session && hdr.log_size && hdr.log_failed == 0) {
         x->ring = 1;
         x->ring_entries = (hdr.log_tail >> RX_LOG_TAIL_SHIFT) - (hdr.log_durable >> RX_LOG_DURABLE_SHIFT);
     }
     close(fd);
+    return rc == RX_E_BUSY ? RX_OK : rc;
 }
 
 /* ---- what recovery would read -------------------------------------------------------------- */
@@ -233,7 +240,8 @@ static int rx_explain_file(struct rx_db *db, int fd, struct rx_explained *x)
     memcpy(db->uuid, s.uuid, 16);
     if ((rc = rx_explain_state(&s, &st, x)) != RX_OK)
         return rc;
-    rx_explain_lock(db, fd, &s, x);
+    if ((rc = rx_explain_lock(db, fd, &s, x)) != RX_OK)
+        return rc;
     if (rx_level_logged(s.durability))
         rc = rx_explain_sides(db, &s, x);
     if (rc == RX_OK)

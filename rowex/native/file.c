@@ -49,11 +49,23 @@ int rx_byte_lock(int fd, short type, uint64_t byte)
     return rx_sys_lock(fd, F_OFD_SETLK, &lock) == 0 ? RX_OK : errno == EAGAIN || errno == EACCES ? RX_E_BUSY : RX_E_OS;
 }
 
+/* What is not given back (the system needs memory for that too) holds others up for as long as we live. */
+#define RX_UNLOCK_TRIES 10 /* of a millisecond */
+int rx_byte_unlock(int fd, uint64_t byte)
+{
+    int rc;
+    for (int tries = 0; (rc = rx_byte_lock(fd, F_UNLCK, byte)) != RX_OK && tries < RX_UNLOCK_TRIES; tries++)
+        nanosleep(&(struct timespec){0, 1000000}, NULL);
+    return rc;
+}
+
 /* A description that may not write cannot take an exclusive lock, but it can ask for one. */
-bool rx_byte_free(int fd, uint64_t byte)
+int rx_byte_ask(int fd, uint64_t byte)
 {
     struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = (off_t)byte, .l_len = 1};
-    return rx_sys_lock(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type == F_UNLCK;
+    if (rx_sys_lock(fd, F_OFD_GETLK, &lock) != 0)
+        return RX_E_OS;
+    return lock.l_type == F_UNLCK ? RX_OK : RX_E_BUSY;
 }
 
 #define RX_BYTE_WAIT_NS 30000000000ll
@@ -80,26 +92,30 @@ int rx_opening_lock(int fd, const char *path)
 void rx_opening_unlock(int fd)
 {
     if (fd >= 0)
-        (void)rx_byte_lock(fd, F_UNLCK, RX_LOCK_OPENING);
+        (void)rx_byte_unlock(fd, RX_LOCK_OPENING);
 }
 
-/* R7: probe_fd is a description of its own, so our own process's bytes do not look free. */
+/*
+ * R7: probe_fd is a description of its own, so our own process's bytes do not look free.  A lock
+ * that was refused for any reason is no proof.
+ */
 int rx_probe_begin(struct rx_db *db, uint32_t index)
 {
     return db->probe_fd >= 0 && rx_byte_lock(db->probe_fd, F_WRLCK, RX_LOCK_PROCESS + index) == RX_OK;
 }
-void rx_probe_end(struct rx_db *db, uint32_t index) { (void)rx_byte_lock(db->probe_fd, F_UNLCK, RX_LOCK_PROCESS + index); }
+void rx_probe_end(struct rx_db *db, uint32_t index) { (void)rx_byte_unlock(db->probe_fd, RX_LOCK_PROCESS + index); }
 
 /* ---- sizes ------------------------------------------------------------------------- */
 
-void rx_map_refresh(struct rx_map *map)
+int rx_map_refresh(struct rx_map *map)
 {
     struct stat st;
     if (rx_sys_fstat(map->fd, &st) != 0)
-        return;
+        return rx_os_error("look at", "an open file");
     uint64_t size = (uint64_t)st.st_size;
     __atomic_store_n(&map->size, size < map->capacity ? size : map->capacity, __ATOMIC_RELEASE);
     RX_TRACE(rx_trace_note(RX_T_SIZE, map->base, size));
+    return RX_OK;
 }
 
 bool rx_in_file_slow(struct rx_map *map, uint64_t off, uint64_t size)
@@ -108,7 +124,8 @@ bool rx_in_file_slow(struct rx_map *map, uint64_t off, uint64_t size)
         return size <= RX_HEAP - off;
     if (off < RX_HEAP || off >= map->capacity || size > map->capacity - off)
         return false;
-    rx_map_refresh(map); /* the one fstat() after the file grew (P3) */
+    if (rx_map_refresh(map) != RX_OK) /* the one fstat() after the file grew (P3) */
+        return true; /* not told: that is no damage.  Beyond the end there is a fault, which is told (sigbus.c) */
     uint64_t have = __atomic_load_n(&map->size, __ATOMIC_ACQUIRE);
     return off <= have && size <= have - off;
 }
@@ -183,7 +200,7 @@ static int rx_allocate_shared(struct rx_db *db, int fd, uint64_t from, uint64_t 
     if (rc == RX_OK) {
         if (rx_extend_by_zeros(fd, from, upto) != 0)
             rc = rx_os_error("give more blocks to", db->path);
-        (void)rx_byte_lock(db->lock_fd, F_UNLCK, RX_LOCK_GROWING);
+        (void)rx_byte_unlock(db->lock_fd, RX_LOCK_GROWING);
     }
     rx_turn_end(RX_TURN_GROWING);
     return rc;
@@ -214,9 +231,10 @@ int rx_name_is_ours(struct rx_db *db)
     if (db->memory)
         return RX_OK;
     uint64_t generation = rx_load(&db->hdr->generation);
-    bool same = rx_sys_fstatat(db->dir_fd, db->name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
-                (uint64_t)st.st_ino == rx_load(&db->hdr->ino) && (uint64_t)st.st_dev == rx_load(&db->hdr->dev);
-    if (same)
+    bool there = rx_sys_fstatat(db->dir_fd, db->name, &st, AT_SYMLINK_NOFOLLOW) == 0;
+    if (!there && errno != ENOENT)
+        return rx_os_error("look at", db->path); /* not told: nobody is robbed for that */
+    if (there && (uint64_t)st.st_ino == rx_load(&db->hdr->ino) && (uint64_t)st.st_dev == rx_load(&db->hdr->dev))
         return RX_OK;
     struct rx_peek seen; /* a copy that was renamed and whose step is not finished is ours too */
     int rc = rx_name_peek(db, &seen);
@@ -240,7 +258,7 @@ int rx_file_allocate(struct rx_db *db, struct rx_map *map, uint64_t upto)
         return rc;
     if ((rc = rx_allocate_shared(db, map->fd, have, upto)) != RX_OK)
         return rc;
-    rx_map_refresh(map);
+    (void)rx_map_refresh(map); /* else by who first goes there */
     rx_populate(map, have, upto);
     if (map->fences && rx_sync_fd(map->fd) != 0) /* its size and blocks, before anything that returns lies there */
         return rx_os_error("sync", db->path);
@@ -336,8 +354,9 @@ int rx_map_new(int fd, uint64_t capacity, bool readonly, int fences, bool pmem, 
         rx_persist_setup();
     rx_sys_madvise(base, capacity, MADV_HUGEPAGE);
     RX_TRACE(rx_trace_map(base, capacity, fd));
-    rx_map_refresh(map);
-    int rc = rx_guard_add(map->base, capacity, &map->poison);
+    int rc = rx_map_refresh(map);
+    if (rc == RX_OK)
+        rc = rx_guard_add(map->base, capacity, &map->poison);
     if (rc) {
         munmap(base, capacity);
         free(map);
@@ -379,21 +398,6 @@ int rx_map_sync(struct rx_map *map, uint64_t size)
 
 /* ---- copies ------------------------------------------------------------------------------ */
 
-/* Mode, owner, group and ACL of the original, as far as we may. */
-void rx_copy_attributes(int from, int to)
-{
-    struct stat st;
-    char acl[4096];
-    if (rx_sys_fstat(from, &st) != 0)
-        return;
-    if (rx_sys_fchown(to, st.st_uid, st.st_gid) != 0 && rx_sys_fchown(to, (uid_t)-1, st.st_gid) != 0)
-        errno = 0; /* not ours to give: it stays with us */
-    (void)rx_sys_fchmod(to, st.st_mode & 07777);
-    ssize_t n = rx_sys_fgetxattr(from, "system.posix_acl_access", acl, sizeof acl);
-    if (n > 0)
-        (void)rx_sys_fsetxattr(to, "system.posix_acl_access", acl, (size_t)n, 0);
-}
-
 int rx_copy_create(struct rx_db *db, const struct rx_map *like, uint64_t capacity, const char *name, struct rx_map **out)
 {
     (void)rx_sys_unlinkat(db->dir_fd, name, 0);
@@ -410,10 +414,15 @@ int rx_copy_create(struct rx_db *db, const struct rx_map *like, uint64_t capacit
         (void)rx_sys_unlinkat(db->dir_fd, name, 0);
         return rc;
     }
-    if (!db->memory) /* of that the modes say nothing.  Last: who may only read makes copies too, and maps them to write */
-        rx_copy_attributes(like->fd, fd);
     (*out)->checksum = like->checksum;
-    return RX_OK;
+    /* Of memory the modes say nothing.  Last: who may only read makes copies too, and maps them to write. */
+    if (db->memory || rx_copy_attributes(like->fd, fd) == 0)
+        return RX_OK;
+    rc = rx_os_error("give the mode and owner of the file to a copy of", db->path);
+    rx_copy_drop(*out);
+    *out = NULL;
+    (void)rx_sys_unlinkat(db->dir_fd, name, 0);
+    return rc;
 }
 
 int rx_copy_allocate(struct rx_map *copy, uint64_t upto)
@@ -423,9 +432,10 @@ int rx_copy_allocate(struct rx_map *copy, uint64_t upto)
         return rx_fail(RX_E_FULL, 0, "the copy outgrows its capacity of %llu bytes", (unsigned long long)copy->capacity);
     if (rx_allocate_fd(copy->fd, have, upto) != 0)
         return rx_os_error("give blocks to", "a copy");
-    rx_map_refresh(copy);
-    rx_populate(copy, have, upto);
-    return RX_OK;
+    int rc = rx_map_refresh(copy);
+    if (rc == RX_OK)
+        rx_populate(copy, have, upto);
+    return rc;
 }
 
 void rx_copy_begin_sync(struct rx_map *copy, uint64_t from, uint64_t upto)
@@ -442,7 +452,7 @@ int rx_copy_sync(struct rx_map *copy, uint64_t size)
     if (size < copy->size) {
         if (rx_sys_ftruncate(copy->fd, (off_t)size) != 0)
             return rx_os_error("cut", "a copy");
-        rx_map_refresh(copy);
+        (void)rx_map_refresh(copy); /* else more is synced */
     }
     return rx_map_sync(copy, copy->size);
 }

@@ -43,8 +43,8 @@ int rx_probe_begin(struct rx_db *db, uint32_t index);
 void rx_probe_end(struct rx_db *db, uint32_t index);
 
 /* ---- space (file.c) -------------------------------------------------------------- */
-/* Asks fstat(); raises map->size. */
-void rx_map_refresh(struct rx_map *map);
+/* Asks fstat(); raises map->size.  RX_E_OS: it is as it was. */
+int rx_map_refresh(struct rx_map *map);
 /*
  * Gives the data file blocks for [0, upto): fallocate(2) mode 0, populate and
  * advise huge the new part; raises hdr->allocated (atomic max) and map->size.

@@ -20,8 +20,13 @@ void rx_fork_setup(void (*forget)(void));
 
 /* ---- file.c ---- */
 int rx_os_error(const char *what, const char *name); /* by errno */
-int rx_byte_lock(int fd, short type, uint64_t byte); /* RX_OK, RX_E_BUSY, RX_E_OS; never waits */
-bool rx_byte_free(int fd, uint64_t byte);            /* could it be locked exclusively?  Takes nothing */
+/*
+ * RX_OK, RX_E_BUSY; RX_E_OS (errno): not told, which is neither that nobody holds it nor that somebody
+ * does.  They never wait.
+ */
+int rx_byte_lock(int fd, short type, uint64_t byte);
+int rx_byte_ask(int fd, uint64_t byte);    /* could it be locked exclusively?  Takes nothing */
+int rx_byte_unlock(int fd, uint64_t byte); /* RX_OK; RX_E_OS: it is still held */
 int rx_opening_lock(int fd, const char *path);       /* waits; RX_E_TIMEOUT, RX_E_INTERRUPTED */
 void rx_opening_unlock(int fd);
 int rx_write_fd(int fd, uint64_t at, const void *data, uint64_t size); /* all of it; 0, or -1 with errno */
@@ -33,7 +38,8 @@ int rx_pmem_check(int fd, int fences, const char *path, const char *instead);
 void rx_map_unmap(struct rx_map *map);
 int rx_map_sync(struct rx_map *map, uint64_t size);
 int rx_sync_fd(int fd);
+int rx_names_fd(int dir_fd, const char *name, int fd); /* RX_OK; RX_ABSENT: it names another file, or none (manage.c) */
 int rx_reopen_fd(int fd, int flags); /* another description of the same file; -1 with errno */
-void rx_copy_attributes(int from, int to);
+int rx_copy_attributes(int from, int to); /* manage.c: as far as we may, never more than *from* allows; 0; -1, errno */
 int rx_name_is_ours(struct rx_db *db); /* RX_E_REPLACED, and every user is told */
 #endif

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
+#include "disk.h"
 #include "fileio.h"
 #include "image.h"
 
@@ -31,8 +32,13 @@ struct rx_image_walk {
 int rx_image_open(int fd, bool checksum, uint64_t *done, struct rx_image *im)
 {
     *im = (struct rx_image){.checksum = checksum, .done = done};
-    off_t size = lseek(fd, 0, SEEK_END);
-    uint64_t capacity = ((uint64_t)(size < 0 ? 0 : size) + RX_EXTENT - 1) / RX_EXTENT * RX_EXTENT;
+    struct stat st;
+    if (rx_sys_fstat(fd, &st) != 0) { /* not told: it is not empty for that */
+        int failed = rx_os_error("look at", "a file to be read");
+        rx_held_close(fd);
+        return failed;
+    }
+    uint64_t capacity = ((uint64_t)st.st_size + RX_EXTENT - 1) / RX_EXTENT * RX_EXTENT;
     capacity = capacity < 2 * RX_EXTENT ? 2 * RX_EXTENT : capacity;
     int rc = capacity >= RX_OFF_MAX ? rx_corrupt(0, "the file is too large to be an index")
                                     : rx_map_new(fd, capacity, true, 0, false, &im->map);

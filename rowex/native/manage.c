@@ -1,6 +1,6 @@
 /*
- * manage.c -- whole files: destroying and renaming an index that nobody uses, and
- * looking at what NAME names.  duplicate.c copies one.
+ * manage.c -- whole files: destroying and renaming an index that nobody uses, looking at what NAME
+ * names, and whose mode and owner a file gets.  duplicate.c copies one.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -66,12 +66,10 @@ int rx_name_peek(struct rx_db *db, struct rx_peek *out)
 /* RX_E_BUSY when another description holds the byte. */
 static int rx_lock_byte(int fd, uint64_t byte, const char *path)
 {
-    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = (off_t)byte, .l_len = 1};
-    if (rx_sys_lock(fd, F_OFD_SETLK, &lock) == 0)
-        return RX_OK;
-    if (errno == EAGAIN || errno == EACCES)
+    int rc = rx_byte_lock(fd, F_WRLCK, byte);
+    if (rc == RX_E_BUSY)
         return rx_fail(RX_E_BUSY, 0, "%s is open, here or in another process", path);
-    return rx_os("lock", path);
+    return rc ? rx_os("lock", path) : RX_OK;
 }
 
 /* Opening and closing hold this byte briefly, a startup scan longer. */
@@ -88,11 +86,14 @@ static int rx_lock_opening(int fd, const char *path)
     return rc;
 }
 
-static bool rx_names_fd(int dir_fd, const char *name, int fd)
+int rx_names_fd(int dir_fd, const char *name, int fd)
 {
     struct stat named, held;
-    return rx_sys_fstatat(dir_fd, name, &named, AT_SYMLINK_NOFOLLOW) == 0 && rx_sys_fstat(fd, &held) == 0 &&
-           named.st_dev == held.st_dev && named.st_ino == held.st_ino;
+    if (rx_sys_fstatat(dir_fd, name, &named, AT_SYMLINK_NOFOLLOW) != 0)
+        return errno == ENOENT ? RX_ABSENT : rx_os("look at", name);
+    if (rx_sys_fstat(fd, &held) != 0)
+        return rx_os("look at", name);
+    return named.st_dev == held.st_dev && named.st_ino == held.st_ino ? RX_OK : RX_ABSENT;
 }
 
 /* Splits at the last slash; the folder of a bare name is ".". */
@@ -150,7 +151,10 @@ int rx_exclusive_begin(const char *path, struct rx_exclusive *x)
         rc = rx_lock_byte(x->data_fd, RX_LOCK_USERS, path);
     if (rc == RX_OK) {
         rx_side_name(x->name, "-lock", side);
-        if (!rx_names_fd(x->dir_fd, x->name, x->data_fd) || !rx_names_fd(x->dir_fd, side, x->lock_fd))
+        rc = rx_names_fd(x->dir_fd, x->name, x->data_fd);
+        if (rc == RX_OK)
+            rc = rx_names_fd(x->dir_fd, side, x->lock_fd);
+        if (rc == RX_ABSENT)
             rc = rx_fail(RX_E_BUSY, 0, "%s was just replaced or removed by another process", path);
     }
     if (rc)
@@ -167,6 +171,40 @@ void rx_exclusive_end(struct rx_exclusive *x)
         close(x->dir_fd);
     free(x->name);
     *x = (struct rx_exclusive){-1, NULL, -1, -1};
+}
+
+/* ---- mode, owner, ACL ---------------------------------------------------------------------- */
+
+#define RX_ACL "system.posix_acl_access"
+
+/* Not ours to give, or there is no such thing here. */
+static bool rx_may_not(void) { return errno == EPERM || errno == EINVAL || errno == EOPNOTSUPP || errno == ENOSYS; }
+
+/* 0: the same, or neither has one; -1, errno. */
+static int rx_copy_acl(int from, int to)
+{
+    char acl[4096];
+    ssize_t n = rx_sys_fgetxattr(from, RX_ACL, acl, sizeof acl);
+    if (n < 0)
+        return errno == ENODATA || errno == EOPNOTSUPP || errno == ENOSYS ? 0 : -1;
+    return rx_sys_fsetxattr(to, RX_ACL, acl, (size_t)n, 0);
+}
+
+int rx_copy_attributes(int from, int to)
+{
+    struct stat st;
+    if (rx_sys_fstat(from, &st) != 0)
+        return -1;
+    if (rx_sys_fchown(to, st.st_uid, st.st_gid) != 0 &&
+        (!rx_may_not() || (rx_sys_fchown(to, (uid_t)-1, st.st_gid) != 0 && !rx_may_not())))
+        return -1; /* else it stays with us */
+    mode_t mode = st.st_mode & 07777;
+    if (rx_copy_acl(from, to) != 0) {
+        if (!rx_may_not() && errno != ERANGE)
+            return -1;
+        mode &= ~(mode_t)070; /* with an ACL these are its mask: without it they would let the group in */
+    }
+    return rx_sys_fchmod(to, mode) == 0 || rx_may_not() ? 0 : -1;
 }
 
 /* ---- destroying ------------------------------------------------------------------------- */

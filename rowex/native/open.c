@@ -87,8 +87,8 @@ static int rx_lock_reset(struct rx_db *db)
     if (rx_sys_ftruncate(db->lock_fd, 0) != 0 || rx_allocate_fd(db->lock_fd, 0, RX_LOCKFILE_SLOTS) != 0 ||
         rx_sys_ftruncate(db->lock_fd, (off_t)RX_LOCKFILE_SIZE) != 0)
         return rx_os_error("set up the -lock file of", db->path);
-    if (!db->memory)
-        rx_copy_attributes(db->map->fd, db->lock_fd);
+    if (!db->memory && rx_copy_attributes(db->map->fd, db->lock_fd) != 0)
+        return rx_os_error("give the mode and owner of the file to the -lock file of", db->path);
     return RX_OK;
 }
 
@@ -112,9 +112,9 @@ static int rx_process_take(struct rx_db *db)
              * a step may have been taken since we looked, but none can pass once it is dead. */
             bool moved = db->map->generation != rx_load(&db->hdr->generation);
             if (moved || db->readonly) {
-                (void)rx_byte_lock(db->lock_fd, F_UNLCK, RX_LOCK_PROCESS + i);
-                if (moved)
-                    return RX_I_RESTART;
+                rc = rx_byte_unlock(db->lock_fd, RX_LOCK_PROCESS + i); /* held on, it would keep others from the proof */
+                if (moved || rc)
+                    return moved ? RX_I_RESTART : rx_os_error("unlock", db->path);
                 continue;
             }
             rx_reap_process(db, db->map, i);
@@ -371,13 +371,36 @@ static int rx_join(struct rx_db *db, const struct rx_super *super, const struct 
     return rx_process_take(db);
 }
 
-/* Whether nobody uses the data file; then it is ours alone, where it may be locked. */
-static bool rx_data_free(struct rx_db *db, int data_fd)
+/* RX_OK: nobody uses the data file, and it is ours alone, where it may be locked.  RX_E_BUSY, RX_E_OS. */
+static int rx_data_free(struct rx_db *db, int data_fd)
 {
-    return db->readonly ? rx_byte_free(data_fd, RX_LOCK_USERS) : rx_byte_lock(data_fd, F_WRLCK, RX_LOCK_USERS) == RX_OK;
+    return db->readonly ? rx_byte_ask(data_fd, RX_LOCK_USERS) : rx_byte_lock(data_fd, F_WRLCK, RX_LOCK_USERS);
 }
 
 #define RX_HALF_DEAD_TRIES 1000 /* of a millisecond: the kernel takes a dying user's locks back file by file */
+
+/*
+ * Whether we are the first.  Nothing is believed of NAME-lock before it was asked: it may be of another boot,
+ * and its users long dead.  A joiner never holds the data file alone: it may be a fresh copy, which those on the
+ * old one want to come to.
+ */
+static int rx_users_ask(struct rx_db *db, int data_fd, bool *first)
+{
+    int rc, lock = rx_byte_lock(db->lock_fd, F_WRLCK, RX_LOCK_USERS);
+    int data = lock == RX_OK ? rx_data_free(db, data_fd) : lock;
+    for (int tries = 0; lock == RX_OK && data == RX_E_BUSY && tries < RX_HALF_DEAD_TRIES; tries++) {
+        if ((rc = rx_poll_interrupt()) != RX_OK)
+            return rc;
+        nanosleep(&(struct timespec){0, 1000000}, NULL);
+        data = rx_data_free(db, data_fd);
+    }
+    if (data == RX_E_OS)
+        return rx_os_error("ask who uses", db->path);
+    if (lock == RX_OK && data == RX_E_BUSY)
+        return rx_fail(RX_E_BUSY, 0, "%s is in use, but its -lock file was removed or replaced", db->path);
+    *first = lock == RX_OK;
+    return RX_OK;
+}
 
 /*
  * With both files open under OPENING.  Takes over data_fd (into db->map).
@@ -414,18 +437,10 @@ int rx_attach(struct rx_db *db, int data_fd, const struct rx_options *o)
     if (db->lock_fd < 0) /* a read-only medium */
         return super.state == RX_STATE_CLEAN ? rx_be_first(db, &super, &st)
                                              : rx_fail(RX_E_PERMISSION, 0, "%s was not closed cleanly, and the medium is read-only", db->path);
-    bool lock_free = rx_byte_lock(db->lock_fd, F_WRLCK, RX_LOCK_USERS) == RX_OK;
-    /* A joiner never holds it alone: it may be a fresh copy, which those on the old one want to come to. */
-    bool data_free = lock_free && rx_data_free(db, data_fd);
-    for (int tries = 0; lock_free && !data_free && tries < RX_HALF_DEAD_TRIES; tries++) {
-        if ((rc = rx_poll_interrupt()) != RX_OK)
-            return rc;
-        nanosleep(&(struct timespec){0, 1000000}, NULL);
-        data_free = rx_data_free(db, data_fd);
-    }
-    if (lock_free && !data_free)
-        return rx_fail(RX_E_BUSY, 0, "%s is in use, but its -lock file was removed or replaced", db->path);
-    rc = lock_free ? rx_be_first(db, &super, &st) : rx_join(db, &super, &st);
+    bool first = false;
+    if ((rc = rx_users_ask(db, data_fd, &first)) != RX_OK)
+        return rc;
+    rc = first ? rx_be_first(db, &super, &st) : rx_join(db, &super, &st);
     if (rc == RX_OK && (rx_byte_lock(db->lock_fd, F_RDLCK, RX_LOCK_USERS) != RX_OK ||
                         rx_byte_lock(data_fd, F_RDLCK, RX_LOCK_USERS) != RX_OK))
         rc = rx_os_error("lock", db->path);

@@ -102,9 +102,10 @@ static int rx_recovery_create(struct rx_db *db, const struct rx_base *b)
     int fd = rx_sys_openat(db->dir_fd, name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (fd < 0)
         return rx_os_error("create a file to recover", db->path);
-    rx_copy_attributes(db->map->fd, fd);
     int rc = RX_OK;
-    if (b->fd >= 0)
+    if (rx_copy_attributes(db->map->fd, fd) != 0)
+        rc = rx_os_error("give mode and owner to a file to recover", db->path);
+    else if (b->fd >= 0)
         rc = rx_copy_bytes(db, b->fd, fd);
     else if (rx_allocate_fd(fd, 0, 2 * RX_EXTENT) != 0 ||
              rx_write_fd(fd, RX_ROOT_OFF, &root, sizeof root) != 0 || rx_write_fd(fd, 0, &b->super, sizeof b->super) != 0)
@@ -292,8 +293,8 @@ int rx_recover(struct rx_db *db, const struct rx_super *name, struct rx_recovere
     struct rx_reader reader;
     struct rx_segment_head head;
     *told = (struct rx_recovered){0};
-    rx_copy_attributes(db->map->fd, db->lock_fd); /* the new segment takes them from there */
-    int rc = rx_base_find(db, name, &base);
+    int rc = rx_copy_attributes(db->map->fd, db->lock_fd) == 0 /* the new segment takes them from there */
+                 ? rx_base_find(db, name, &base) : rx_os_error("give mode and owner to the -lock file of", db->path);
     if (rc)
         return rc;
     rc = rx_base_seek(db, &base, &reader);

@@ -107,6 +107,8 @@ static int rx_real_path(const char *path, char whole[PATH_MAX])
         if (realpath(parent, real) == NULL)
             return errno == ENOENT ? rx_fail(RX_E_NO_FOLDER, 0, "%s", parent) : rx_os_error("find the folder of", path);
         ssize_t n = readlink(at, target, sizeof target - 1);
+        if (n < 0 && errno != EINVAL && errno != ENOENT)
+            return rx_os_error("follow", path); /* it may be a link to what is there */
         if (n >= 0)
             target[n] = 0;
         const char *next = n >= 0 ? target : base;
@@ -192,19 +194,22 @@ static int rx_lock_open(struct rx_db *db, const struct rx_options *o)
     return db->probe_fd < 0 ? errno == ENOENT ? RX_I_RESTART : rx_os_error("open the -lock file of", db->path) : RX_OK;
 }
 
-static bool rx_same_file(int fd, int dir_fd, const char *name)
-{
-    struct stat a, b;
-    return rx_sys_fstat(fd, &a) == 0 && rx_sys_fstatat(dir_fd, name, &b, AT_SYMLINK_NOFOLLOW) == 0 && a.st_ino == b.st_ino &&
-           a.st_dev == b.st_dev;
-}
-
 /* Does NAME-lock still name what we have locked?  destroy() and mode "n" unlink it under OPENING. */
-static bool rx_lock_current(struct rx_db *db)
+static int rx_lock_current(struct rx_db *db)
 {
     char name[300];
     snprintf(name, sizeof name, "%s-lock", db->name);
-    return db->lock_fd < 0 || (rx_same_file(db->lock_fd, db->dir_fd, name) && rx_same_file(db->probe_fd, db->dir_fd, name));
+    int rc = db->lock_fd < 0 ? RX_OK : rx_names_fd(db->dir_fd, name, db->lock_fd);
+    if (rc == RX_OK && db->lock_fd >= 0)
+        rc = rx_names_fd(db->dir_fd, name, db->probe_fd);
+    return rc == RX_ABSENT ? RX_I_RESTART : rc;
+}
+
+/* What cannot be looked at is not taken for missing. */
+static int rx_name_look(struct rx_db *db, struct stat *st, bool *exists)
+{
+    *exists = rx_sys_fstatat(db->dir_fd, db->name, st, AT_SYMLINK_NOFOLLOW) == 0;
+    return *exists || errno == ENOENT ? RX_OK : rx_os_error("look at", db->path);
 }
 
 /* Mode "n": is it an index, or an empty file?  Another program's work is not replaced. */
@@ -275,10 +280,12 @@ struct rx_created { bool done; uint8_t uuid[16]; }; /* what mode "n" has done, t
 static int rx_open_locked(struct rx_db *db, const struct rx_options *o, struct rx_created *created)
 {
     struct stat st;
-    bool exists = rx_sys_fstatat(db->dir_fd, db->name, &st, AT_SYMLINK_NOFOLLOW) == 0;
-    if (!exists && (o->mode == 'r' || o->mode == 'w'))
-        return rx_not_there(db);
-    int fd, rc = exists && o->mode == 'n' && !created->done ? rx_look_first(db, o) : RX_OK; /* again: it may be another by now */
+    bool exists;
+    int fd, rc = rx_name_look(db, &st, &exists);
+    if (rc == RX_OK && !exists && (o->mode == 'r' || o->mode == 'w'))
+        rc = rx_not_there(db);
+    if (rc == RX_OK && exists && o->mode == 'n' && !created->done)
+        rc = rx_look_first(db, o); /* again: it may be another by now */
     if (rc == RX_OK && !created->done && (!exists || o->mode == 'n')) {
         rc = rx_create(db, o);
         created->done = rc == RX_OK;
@@ -299,11 +306,13 @@ static int rx_open_locked(struct rx_db *db, const struct rx_options *o, struct r
 static int rx_open_once(const struct rx_options *o, struct rx_created *created, struct rx_db **out)
 {
     struct stat st;
+    bool exists = false;
     struct rx_db *db = rx_db_new();
     if (db == NULL)
         return rx_fail(RX_E_MEMORY, 0, "for an index");
     int rc = rx_db_place(db, o->path);
-    bool exists = rc == RX_OK && rx_sys_fstatat(db->dir_fd, db->name, &st, AT_SYMLINK_NOFOLLOW) == 0;
+    if (rc == RX_OK)
+        rc = rx_name_look(db, &st, &exists);
     struct rx_db *shared = exists && (o->mode != 'n' || created->done) ? rx_registered(&st) : NULL;
     if (shared) {
         rx_db_discard(db);
@@ -319,8 +328,10 @@ static int rx_open_once(const struct rx_options *o, struct rx_created *created, 
         rc = rx_lock_open(db, o);
     if (rc == RX_OK)
         rc = rx_opening_lock(db->lock_fd, db->path);
+    if (rc == RX_OK)
+        rc = rx_lock_current(db);
     if (rc == RX_OK) {
-        rc = rx_lock_current(db) ? rx_open_locked(db, o, created) : RX_I_RESTART;
+        rc = rx_open_locked(db, o, created);
         if (rc == RX_OK)
             rx_opening_unlock(db->lock_fd);
     }

@@ -107,10 +107,18 @@ static int rx_reader_list(struct rx_reader *r)
     DIR *folder = fd < 0 ? NULL : rx_sys_fdopendir(fd);
     size_t room = 0;
     int rc = RX_OK;
-    if (folder == NULL)
-        return rx_os_error("list", "a log");
-    for (struct dirent *e; rc == RX_OK && (e = rx_sys_readdir(folder)) != NULL;) {
+    if (folder == NULL) {
+        rc = rx_os_error("list", "a log");
+        rx_close_fd(fd);
+        return rc;
+    }
+    for (struct dirent *e; rc == RX_OK;) {
         struct rx_segment_head head;
+        errno = 0;
+        if ((e = rx_sys_readdir(folder)) == NULL) { /* a list that breaks off is not the log */
+            rc = errno ? rx_os_error("list", "a log") : RX_OK;
+            break;
+        }
         rc = rx_head_read(r, e->d_name, &head);
         if (rc == RX_ABSENT || rc == RX_END) {
             rc = RX_OK;

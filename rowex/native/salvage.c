@@ -229,7 +229,9 @@ static int rx_salvage_into(struct rx_salvage *s)
                            .key_codec = (int)s->known.key_codec, .value_codec = (int)s->known.value_codec,
                            .checksum = 1, .umask_mode = 0666};
     struct stat st;
-    if (s->fd[RX_LAYER_NAME] >= 0 && rx_sys_fstat(s->fd[RX_LAYER_NAME], &st) == 0)
+    if (s->fd[RX_LAYER_NAME] >= 0 && rx_sys_fstat(s->fd[RX_LAYER_NAME], &st) != 0)
+        return rx_os_error("look at", s->db->path); /* others shall not read more than there */
+    if (s->fd[RX_LAYER_NAME] >= 0)
         o.umask_mode = st.st_mode & 0666;
     return rx_open(&o, &s->into);
 }
@@ -304,7 +306,9 @@ static int rx_salvage_open(struct rx_salvage *s, enum rx_layer layer, const char
     if (fd < 0)
         return errno == ENOENT ? RX_OK : rx_os_error("open", name);
     s->fd[layer] = fd;
-    if (rx_sys_fstat(fd, &st) != 0 || !S_ISREG(st.st_mode))
+    if (rx_sys_fstat(fd, &st) != 0)
+        return rx_os_error("look at", name);
+    if (!S_ISREG(st.st_mode))
         return rx_fail(RX_E_FORMAT, 0, "%s is no regular file", name);
     if (rx_sys_pread(fd, &s->super[layer], sizeof s->super[layer], 0) < 0)
         memset(&s->super[layer], 0, sizeof s->super[layer]); /* a sector that cannot be read */
@@ -380,11 +384,16 @@ static int rx_salvage_alone(struct rx_salvage *s)
     int fd = s->fd[RX_LAYER_NAME];
     snprintf(side, sizeof side, "%.290s-lock", s->db->name);
     int lock = rx_sys_openat(s->db->dir_fd, side, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-    bool used = (lock >= 0 && !rx_byte_free(lock, RX_LOCK_USERS)) || (fd >= 0 && !rx_byte_free(fd, RX_LOCK_USERS));
+    int rc = lock >= 0 ? rx_byte_ask(lock, RX_LOCK_USERS) : RX_OK, os_errno = errno;
     rx_close_fd(lock);
-    if (used || (fd >= 0 && rx_byte_lock(fd, F_RDLCK, RX_LOCK_USERS) == RX_E_BUSY))
+    errno = os_errno;
+    if (rc == RX_OK && fd >= 0)
+        rc = rx_byte_ask(fd, RX_LOCK_USERS);
+    if (rc == RX_OK && fd >= 0)
+        rc = rx_byte_lock(fd, F_RDLCK, RX_LOCK_USERS);
+    if (rc == RX_E_BUSY)
         return rx_fail(RX_E_BUSY, 0, "%s is open; `rowex backup` copies an index that is in use", s->db->path);
-    return RX_OK;
+    return rc ? rx_os_error("ask who uses", s->db->path) : RX_OK;
 }
 
 static int rx_salvage_source(struct rx_salvage *s)
@@ -415,8 +424,9 @@ static int rx_salvage_target(struct rx_salvage *s, const struct rx_options *to)
     uint64_t random;
     char *name = NULL;
     int dir_fd = -1, rc = rx_target_folder(to->path, &dir_fd, &name);
-    if (rc == RX_OK && rx_sys_fstat(s->db->dir_fd, &source) == 0 && rx_sys_fstat(dir_fd, &target) == 0 && source.st_dev == target.st_dev &&
-        source.st_ino == target.st_ino && strcmp(name, s->db->name) == 0)
+    if (rc == RX_OK && (rx_sys_fstat(s->db->dir_fd, &source) != 0 || rx_sys_fstat(dir_fd, &target) != 0))
+        rc = rx_os_error("look at the folder of", to->path);
+    if (rc == RX_OK && source.st_dev == target.st_dev && source.st_ino == target.st_ino && strcmp(name, s->db->name) == 0)
         rc = rx_fail(RX_E_ARGUMENT, 0, "%s salvaged into itself", s->db->path);
     if (rc == RX_OK && to->mode != 'n' && rx_target_exists(dir_fd, name))
         rc = rx_fail(RX_E_EXISTS, 0, "%s was left as it is", to->path);

@@ -23,8 +23,9 @@ int rx_log_folder(struct rx_db *db, bool create, int *dir_fd)
             return rx_os_error("open the log of", db->path);
         if (!create)
             return RX_ABSENT;
-        struct stat st = {.st_mode = 0600};
-        (void)rx_sys_fstat(db->lock_fd, &st); /* who may write the file may write its log */
+        struct stat st;
+        if (rx_sys_fstat(db->lock_fd, &st) != 0) /* who may write the file may write its log */
+            return rx_os_error("look at the -lock file of", db->path);
         mode_t mode = (st.st_mode & 0666) | (st.st_mode & 0444) >> 2;
         if (rx_sys_mkdirat(db->dir_fd, name, mode) != 0 && errno != EEXIST)
             return rx_os_error("create the log of", db->path);
@@ -103,8 +104,8 @@ static void rx_segment_seal(struct rx_segment *head) { head->crc = rx_segment_cr
 
 static int rx_segment_fill(struct rx_db *db, int fd, const struct rx_segment *head, bool settle)
 {
-    rx_copy_attributes(db->lock_fd, fd); /* which has the data file's; maps may come and go meanwhile */
-    if (rx_write_blocks(fd, head->size, settle) != 0 || rx_write_fd(fd, 0, head, sizeof *head) != 0 ||
+    /* NAME-lock has the data file's; maps may come and go meanwhile */
+    if (rx_copy_attributes(db->lock_fd, fd) != 0 || rx_write_blocks(fd, head->size, settle) != 0 || rx_write_fd(fd, 0, head, sizeof *head) != 0 ||
         rx_sync_fd(fd) != 0)
         return rx_os_error("write a segment of the log of", db->path);
     return RX_OK;

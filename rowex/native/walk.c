@@ -22,7 +22,7 @@ static void rx_info_fill(const rx_index *h, struct rx_thread *t, struct rx_info 
     const struct rx_db *db = t->db;
     struct rx_map *map = t->map;
     const struct rx_super *super = rx_super_of(map);
-    rx_map_refresh(map);
+    (void)rx_map_refresh(map); /* else the size that was known */
     *info = (struct rx_info){
         .generation = map->generation,
         .capacity = map->capacity,
@@ -176,7 +176,7 @@ static void rx_stats_counters(struct rx_thread *t, struct rx_stats *s)
     s->generation = t->map->generation;
     s->epoch = rx_load(&hdr->epoch);
     s->capacity = t->map->capacity;
-    rx_map_refresh(t->map);
+    (void)rx_map_refresh(t->map);
     s->file_size = __atomic_load_n(&t->map->size, __ATOMIC_RELAXED);
     s->growths = rx_load(&hdr->growths);
     s->copies = rx_load(&hdr->copies);
