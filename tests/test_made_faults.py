@@ -9,14 +9,20 @@ descriptor stays, and once the disk works again the same call does what it shoul
 
 from __future__ import annotations
 
+import errno
+import os
+import struct
 from pathlib import Path
 
 import pytest
 
+import rowex
+from conftest import cannot_run
 from test_allocations import drive
 from test_log_faults import EIO, ENOSPC
+from tools import run_python
 
-EINVAL, EOPNOTSUPP = 22, 95
+EPERM, EINVAL, EOPNOTSUPP = 1, 22, 95
 MAKING = ["backup", "copy, rename, destroy", "build", "salvage"]
 LONG = [pytest.param("growth beyond the capacity", marks=pytest.mark.long)]
 GROWING = ["growth beyond the capacity", "more uids"]
@@ -51,3 +57,42 @@ def test_filesystem_that_cannot_rename_without_replacing_is_served(scenario: str
 def test_filesystem_without_fallocate_is_served(scenario: str, folder: Path, variant: Path) -> None:
     """Zeros are written in its stead, from the first or from the n-th time on."""
     drive(scenario, folder, variant, f"fallocate+:{EOPNOTSUPP}")
+
+
+ACL = "system.posix_acl_access"
+OWNER, USER, GROUP, MASK, OTHERS, NOBODY = 1, 2, 4, 16, 32, 0xFFFFFFFF
+COMPACTS = """
+import contextlib, sys, rowex
+from fault_world import arm
+with rowex.open(sys.argv[1]) as index:
+    index.put(b"written", b"1")
+    arm(sys.argv[2])
+    with contextlib.suppress(OSError):
+        index.compact()
+    arm("")
+"""
+
+
+@pytest.mark.parametrize("code", [EIO, EPERM])
+def test_copy_without_the_acl_of_the_file_lets_nobody_else_in(code: int, folder: Path, variant: Path) -> None:
+    """A named user may write, the group may not: the group's bits are the mask, and mean the group without an ACL."""
+    path = folder / "index.rowex"
+    with rowex.open(path) as index:
+        index.put(b"key", b"value")
+    entries = [(OWNER, 6, NOBODY), (USER, 6, 12345), (GROUP, 0, NOBODY), (MASK, 6, NOBODY), (OTHERS, 0, NOBODY)]
+    acl = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+    for n in range(1, 6):
+        try:
+            os.setxattr(path, ACL, acl)
+        except OSError as error:
+            if error.errno == errno.EOPNOTSUPP:
+                cannot_run("this filesystem has no ACLs")
+            raise
+        inode = path.stat().st_ino
+        done = run_python("-c", COMPACTS, str(path), f"attribute:{n}:{code}", folder=variant)
+        assert done.returncode == 0, done.stderr
+        whole = ACL in os.listxattr(path) and os.getxattr(path, ACL) == acl
+        assert whole or not path.stat().st_mode & 0o070, n
+        assert whole or path.stat().st_ino != inode, n
+    assert whole
+    assert path.stat().st_ino != inode

@@ -40,6 +40,6 @@ int rx_map_sync(struct rx_map *map, uint64_t size);
 int rx_sync_fd(int fd);
 int rx_names_fd(int dir_fd, const char *name, int fd); /* RX_OK; RX_ABSENT: it names another file, or none (manage.c) */
 int rx_reopen_fd(int fd, int flags); /* another description of the same file; -1 with errno */
-int rx_copy_attributes(int from, int to); /* manage.c: as far as we may, never more than *from* allows; 0; -1, errno */
+int rx_copy_attributes(int from, int to); /* manage.c: mode, owner, ACL, as far as we may; 0; -1, errno */
 int rx_name_is_ours(struct rx_db *db); /* RX_E_REPLACED, and every user is told */
 #endif
