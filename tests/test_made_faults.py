@@ -73,21 +73,31 @@ with rowex.open(sys.argv[1]) as index:
 """
 
 
+def somebody_else() -> bytes:
+    """An ACL: a named user may write, the group may not."""
+    entries = [(OWNER, 6, NOBODY), (USER, 6, 12345), (GROUP, 0, NOBODY), (MASK, 6, NOBODY), (OTHERS, 0, NOBODY)]
+    return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+
+
+def set_acl(path: Path, name: str, acl: bytes) -> None:
+    """Where there are any."""
+    try:
+        os.setxattr(path, name, acl)
+    except OSError as error:
+        if error.errno == errno.EOPNOTSUPP:
+            cannot_run("this filesystem has no ACLs")
+        raise
+
+
 @pytest.mark.parametrize("code", [EIO, EPERM])
 def test_copy_without_the_acl_of_the_file_lets_nobody_else_in(code: int, folder: Path, variant: Path) -> None:
-    """A named user may write, the group may not: the group's bits are the mask, and mean the group without an ACL."""
+    """The group's bits are the ACL's mask, and without one they mean the group."""
     path = folder / "index.rowex"
     with rowex.open(path) as index:
         index.put(b"key", b"value")
-    entries = [(OWNER, 6, NOBODY), (USER, 6, 12345), (GROUP, 0, NOBODY), (MASK, 6, NOBODY), (OTHERS, 0, NOBODY)]
-    acl = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+    acl = somebody_else()
     for n in range(1, 6):
-        try:
-            os.setxattr(path, ACL, acl)
-        except OSError as error:
-            if error.errno == errno.EOPNOTSUPP:
-                cannot_run("this filesystem has no ACLs")
-            raise
+        set_acl(path, ACL, acl)
         inode = path.stat().st_ino
         done = run_python("-c", COMPACTS, str(path), f"attribute:{n}:{code}", folder=variant)
         assert done.returncode == 0, done.stderr
@@ -96,3 +106,18 @@ def test_copy_without_the_acl_of_the_file_lets_nobody_else_in(code: int, folder:
         assert whole or path.stat().st_ino != inode, n
     assert whole
     assert path.stat().st_ino != inode
+
+
+def test_copy_in_a_folder_that_gives_acls_has_the_file_s_own(folder: Path) -> None:
+    """What the owner has taken from the file does not come back with a compaction."""
+    path = folder / "index.rowex"
+    set_acl(folder, "system.posix_acl_default", somebody_else())
+    with rowex.open(path) as index:
+        index.put(b"key", b"value")
+        os.removexattr(path, ACL)
+        path.chmod(0o640)
+        index.compact()
+        index.checkpoint()
+    for made in (path, Path(f"{path}-checkpoint")):
+        assert ACL not in os.listxattr(made)
+        assert made.stat().st_mode & 0o777 == 0o640

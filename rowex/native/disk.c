@@ -298,6 +298,7 @@ int rx_sys_fsetxattr(int fd, const char *name, const void *from, size_t size, in
     return RX_FAULT("attribute") ? -1 : fsetxattr(fd, name, from, size, flags);
 }
 
+int rx_sys_fremovexattr(int fd, const char *name) { return RX_FAULT("attribute") ? -1 : fremovexattr(fd, name); }
 int rx_sys_madvise(void *base, size_t size, int advice) { return rx_fault("madvise") ? -1 : madvise(base, size, advice); }
 
 void *rx_sys_malloc(size_t size) { return rx_fault("malloc") ? NULL : malloc(size); }

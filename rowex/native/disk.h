@@ -42,6 +42,7 @@ int rx_sys_fchown(int fd, uid_t uid, gid_t gid);
 int rx_sys_fchmod(int fd, mode_t mode);
 ssize_t rx_sys_fgetxattr(int fd, const char *name, void *to, size_t size);
 int rx_sys_fsetxattr(int fd, const char *name, const void *from, size_t size, int flags);
+int rx_sys_fremovexattr(int fd, const char *name);
 int rx_sys_madvise(void *base, size_t size, int advice);
 /*
  * "CALL:N:WHAT" fails the N-th CALL from now on, "CALL:N+:WHAT" all from the N-th on; CALL
@@ -77,6 +78,7 @@ uint64_t rx_fault_count(void); /* such calls since then */
 #define rx_sys_fchmod fchmod
 #define rx_sys_fgetxattr fgetxattr
 #define rx_sys_fsetxattr fsetxattr
+#define rx_sys_fremovexattr fremovexattr
 #define rx_sys_madvise madvise
 #endif
 #endif

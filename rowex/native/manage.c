@@ -180,14 +180,18 @@ void rx_exclusive_end(struct rx_exclusive *x)
 /* Not ours to give, or there is no such thing here. */
 static bool rx_may_not(void) { return errno == EPERM || errno == EINVAL || errno == EOPNOTSUPP || errno == ENOSYS; }
 
+static bool rx_no_acl(void) { return errno == ENODATA || errno == EOPNOTSUPP || errno == ENOSYS; }
+
 /* 0: the same, or neither has one; -1, errno. */
 static int rx_copy_acl(int from, int to)
 {
     char acl[4096];
     ssize_t n = rx_sys_fgetxattr(from, RX_ACL, acl, sizeof acl);
-    if (n < 0)
-        return errno == ENODATA || errno == EOPNOTSUPP || errno == ENOSYS ? 0 : -1;
-    return rx_sys_fsetxattr(to, RX_ACL, acl, (size_t)n, 0);
+    if (n >= 0)
+        return rx_sys_fsetxattr(to, RX_ACL, acl, (size_t)n, 0);
+    if (!rx_no_acl())
+        return -1;
+    return rx_sys_fremovexattr(to, RX_ACL) == 0 || rx_no_acl() ? 0 : -1; /* its folder may have given it one */
 }
 
 int rx_copy_attributes(int from, int to)
