@@ -3,7 +3,8 @@ A checkpoint whose maker stands still at each of its stores in turn, in the test
 index is put in the place of its own (mode "n"); then it goes on.  The new index's log and
 checkpoint must be left alone.
 
-Argument: a folder.  Prints how often one stopped.
+Arguments: a folder, and which of two checkpoints it is: before the first, the old log has the very
+segment that a new one would begin with.  Prints how often one stopped.
 """
 
 from __future__ import annotations
@@ -27,12 +28,13 @@ _core.rx_crash_stop.argtypes = [ctypes.c_uint64, ctypes.c_uint64]
 _core.rx_crash_stop.restype = None
 
 
-def make(pipe: Any, path: Path, at: int) -> None:
-    """A second checkpoint: the log before it goes."""
+def make(pipe: Any, path: Path, at: int, which: str) -> None:
+    """A checkpoint: the log before it goes."""
     with contextlib.suppress(rowex.RowexError), rowex.open(path, flush_interval=600) as mine:
-        for key in (b"old", b"older"):
-            mine.put(key, bytes(300 << 10), durable=True)  # more than a segment
+        mine.put(b"old", bytes(300 << 10), durable=True)  # more than a segment
+        if which == "second":
             mine.checkpoint()
+            mine.put(b"older", bytes(300 << 10), durable=True)
         _core.rx_crash_stop(at, 1)
         try:
             mine.checkpoint()
@@ -42,11 +44,11 @@ def make(pipe: Any, path: Path, at: int) -> None:
     pipe.recv()
 
 
-def one(folder: Path, at: int) -> bool:
+def one(folder: Path, at: int, which: str) -> bool:
     """One stop; False: it has not so many stores."""
     path = folder / f"{at}" / "index.rowex"
     path.parent.mkdir()
-    process = Child(make, path, at)
+    process = Child(make, path, at, which)
     met = process.stands_still()
     with rowex.open(path, mode="n", flush_interval=600) as index:
         index.put(b"new", b"1", durable=True)
@@ -63,10 +65,10 @@ def one(folder: Path, at: int) -> bool:
     return met
 
 
-def main(folder: str) -> None:
+def main(folder: str, which: str) -> None:
     die_with_parent(os.getppid())
     at = 1
-    while one(Path(folder), at):
+    while one(Path(folder), at, which):
         at += 1
     print(at - 1)
 

@@ -228,9 +228,12 @@ def test_log_that_is_begun_anew_may_end_anywhere(
     assert int(done.stdout) > 10
 
 
-def test_checkpoint_of_a_replaced_index_that_wakes_leaves_the_new_one_alone(variant: Path, folder: Path) -> None:
+@pytest.mark.parametrize("which", ["first", "second"])
+def test_checkpoint_of_a_replaced_index_that_wakes_leaves_the_new_one_alone(
+    variant: Path, folder: Path, which: str
+) -> None:
     """Its maker stood still at any store meanwhile: replaced_driver.py says how."""
-    done = run_python(str(TESTS / "replaced_driver.py"), str(folder), folder=variant, timeout_s=80)
+    done = run_python(str(TESTS / "replaced_driver.py"), str(folder), which, folder=variant, timeout_s=80)
     assert done.returncode == 0, done.stderr[-3000:]
     assert int(done.stdout) > 10
 

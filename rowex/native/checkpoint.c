@@ -93,7 +93,7 @@ void rx_log_sweep(struct rx_db *db, uint64_t below)
     rx_reader_close(&r);
 }
 
-void rx_log_clear(struct rx_db *db)
+void rx_log_clear(struct rx_db *db, uint64_t below)
 {
     int dir_fd;
     if (rx_log_folder(db, false, &dir_fd) != RX_OK)
@@ -101,7 +101,8 @@ void rx_log_clear(struct rx_db *db)
     int fd = rx_sys_openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     DIR *folder = fd < 0 ? NULL : rx_sys_fdopendir(fd);
     for (struct dirent *e; folder && (e = rx_sys_readdir(folder)) != NULL;)
-        if (strlen(e->d_name) == 16 && strspn(e->d_name, "0123456789abcdef") == 16)
+        if (strlen(e->d_name) == 16 && strspn(e->d_name, "0123456789abcdef") == 16 &&
+            strtoull(e->d_name, NULL, 16) < below)
             (void)rx_sys_unlinkat(dir_fd, e->d_name, 0);
     if (folder)
         closedir(folder);

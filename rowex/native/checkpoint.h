@@ -26,7 +26,11 @@ void rx_checkpoint_forget(struct rx_db *db, const uint8_t uuid[16]);
 int rx_checkpoint_super(struct rx_db *db, struct rx_super *super, int *fd);
 /* Removes this index's segments of NAME-log whose id is below. */
 void rx_log_sweep(struct rx_db *db, uint64_t below);
-void rx_log_clear(struct rx_db *db); /* all, whosever */
+/*
+ * All below, whosever.  Once a segment of that name is there: an index that takes our place later begins
+ * beyond it, so however long we sleep in here, nothing of that one goes.
+ */
+void rx_log_clear(struct rx_db *db, uint64_t below);
 void rx_checkpoint_name(const struct rx_db *db, const char *suffix, char name[300]);
 /*
  * A dense copy of the tree as t sees it (weakly, P2) into a fresh map; `number` may be read

@@ -167,11 +167,21 @@ static int rx_origin_beyond(struct rx_db *db, const struct rx_super *super, stru
     return RX_OK;
 }
 
-/* What was there is of another file, or of a beginning that was not finished. */
+/*
+ * What was there is of another file, or of a beginning that was not finished.  Names of segments beyond
+ * all those, also where nothing of them is needed: a process of an index that was replaced may be
+ * asleep before it removes one of its own by name, and must not find ours there when it wakes.
+ */
 static int rx_origin_first(struct rx_db *db, struct rx_origin *o)
 {
-    *o = (struct rx_origin){1, 0, 1, 0, {0, 1ull << 32}};
-    rx_log_clear(db);
+    struct rx_reader r;
+    int rc = rx_reader_open(db, &r);
+    if (rc && rc != RX_ABSENT)
+        return rc;
+    uint64_t beyond = rc == RX_OK ? rx_reader_beyond(&r) : 1ull << 32 | 1;
+    *o = (struct rx_origin){1, 0, (uint32_t)beyond, 0, {0, beyond >> 32 << 32}};
+    if (rc == RX_OK)
+        rx_reader_close(&r);
     return rx_checkpoint_remove(db);
 }
 
@@ -242,6 +252,9 @@ static int rx_origin_find(struct rx_db *db, const struct rx_super *super, struct
         rc = rx_origin_first(db, o);
         if (rc == RX_OK && super->brk > RX_HEAP) /* a copy: what it holds was never in a log of its own */
             rc = rx_checkpoint_alone(db, o->incarnation, o->number, &o->at);
+        if (rc == RX_OK && (rc = rx_origin_segment(db, o)) == RX_OK)
+            rx_log_clear(db, o->at.segment);
+        return rc;
     } else if (clean && (rc = rx_segment_open(db, l->dir_fd, super->log_segment, &last)) != RX_E_NOT_FOUND &&
                rc != RX_E_CORRUPT) {
         rx_segment_shut(&last);
