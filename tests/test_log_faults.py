@@ -70,6 +70,12 @@ def test_lock_that_is_not_told_is_an_error_and_nothing_is_believed(scenario: str
     drive(scenario, folder, variant, [f"lock:{ENOLCK}", f"lock+:{ENOLCK}"])
 
 
+def test_mark_whose_sync_failed_is_stored_again_before_the_next(folder: Path, variant: Path) -> None:
+    """The kernel tells of a failed sync once, and the page is clean then: sync_driver.py says how."""
+    done = run_python(str(TESTS / "sync_driver.py"), str(folder), "mark", folder=variant)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
 @pytest.mark.long
 @pytest.mark.limit(3600)
 @pytest.mark.parametrize("scenario", SCENARIOS)

@@ -40,8 +40,8 @@ static int rx_mark_locked(struct rx_db *db)
         rx_fill(super->boot_id, db->boot_id, 16);
         rx_store(&super->dev, rx_load(&db->hdr->dev));
         rx_store(&super->ino, rx_load(&db->hdr->ino));
-        rx_super_set_state(super, RX_STATE_IN_USE);
     }
+    rx_super_set_state(super, RX_STATE_IN_USE); /* again too: a sync that failed has left the page clean, to be synced by none */
     if (!db->memory && (rc = rx_map_sync(map, RX_SUPER_SIZE)) != RX_OK)
         return rc;
     rx_store(&db->hdr->session, rx_load(&super->session));

@@ -315,8 +315,10 @@ static int rx_be_first(struct rx_db *db, const struct rx_super *super, const str
         struct rx_scan_report report = {0};
         if (!db->memory)
             rx_remove_leftovers(db, "");
-        if (!db->memory) /* who made the mark may have died before its sync: durable before our first store (R4) */
+        if (!db->memory) { /* who made the mark may have died before its sync: durable before our first store (R4) */
+            rx_super_set_state(rx_super_of(db->map), RX_STATE_IN_USE); /* or that failed, and left the page clean */
             rc = rx_map_sync(db->map, RX_SUPER_SIZE);
+        }
         if (rc == RX_OK)
             rc = rx_scan_repair(db, db->map, &report);
         db->scan_reclaimed = report.reclaimed_cells + 1;

@@ -1,0 +1,83 @@
+"""
+A sync of the data file that fails, in the test build: the kernel tells of it once and forgets what it
+could not write, so the next sync of the same says nothing.  Failure model: `ioerror`.
+
+Arguments: a folder, and what is tried, a function's name.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import itertools
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import rowex
+import rowex._native
+from tools import Child, die_with_parent, refusal
+
+ROOM = 1 << 12
+FAILS_ONCE = b"msync:1:%d" % errno.EIO
+
+_core = ctypes.CDLL(rowex._native.__file__)
+_core.rx_crash_arm.argtypes = [ctypes.c_uint64]
+_core.rx_crash_trail.argtypes = [ctypes.c_void_p, ctypes.c_uint64]
+_core.rx_fault_arm.argtypes = [ctypes.c_char_p]
+_core.rx_crash_arm.restype = _core.rx_crash_trail.restype = _core.rx_fault_arm.restype = None
+_points = (ctypes.c_int32 * (2 + ROOM))()
+
+
+def places(call: Callable[[], Any]) -> list[int]:
+    """Where the core stores and makes calls on files, in order."""
+    _core.rx_crash_trail(ctypes.addressof(_points), ROOM)
+    _core.rx_crash_arm(0)
+    call()
+    count = ctypes.cast(_points, ctypes.POINTER(ctypes.c_uint64))[0]
+    assert count <= ROOM
+    return list(_points)[2 : 2 + count]
+
+
+def refused(path: Path) -> None:
+    """The first write of a session does not get its mark to the disk."""
+    index = rowex.open(path, flush_interval=600)
+    _core.rx_fault_arm(FAILS_ONCE)
+    refusal(lambda: index.put(b"key", b"1"), OSError)
+
+
+def mark(path: Path) -> None:
+    """The mark "in use" is stored again before its sync is tried again: by the same process, and by another."""
+
+    def dies(pipe: Any) -> None:
+        refused(path)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    rowex.open(path).close()
+    with rowex.open(path, flush_interval=600) as index:
+        _core.rx_fault_arm(FAILS_ONCE)
+        first = places(lambda: refusal(lambda: index.put(b"key", b"1"), OSError))
+        marks, syncs, _ = first[-3:]  # and OPENING is let go
+        again = places(lambda: index.put(b"key", b"1"))
+        assert syncs in again
+        assert (marks, syncs) in itertools.pairwise(again), "the process that failed"
+    child = Child(dies)
+    assert child.wait() == -signal.SIGKILL
+    child.cleanup()
+    opened: list[rowex.Index] = []
+    again = places(lambda: opened.append(rowex.open(path, flush_interval=600)))
+    assert (marks, syncs) in itertools.pairwise(again), "who opens after it"
+    opened[0].close()
+
+
+def main(folder: str, what: str) -> None:
+    """Run one."""
+    die_with_parent(os.getppid())
+    {"mark": mark}[what](Path(folder) / "index.rowex")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
