@@ -35,6 +35,12 @@ def test_writer_that_makes_room_in_the_log_meets_a_new_generation(variant: Path,
     assert int(done.stdout) > 5
 
 
+def test_frames_of_an_attempt_that_failed_are_not_read_behind_those_of_the_next(variant: Path, folder: Path) -> None:
+    """The next one, which succeeds, is shorter: its frames are fewer.  undecided_driver.py says how."""
+    done = run_python(str(TESTS / "undecided_driver.py"), str(folder), "leftover", folder=variant)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
 def test_leader_without_descriptors_fails_alone(path: Path, folder: Path, child: Start) -> None:
     """It is told so; the log is written by others, and by it once it has some."""
 

@@ -16,6 +16,7 @@
 #include "fileio.h"
 #include "../gc/epoch.h"
 
+#define RX_GATHER_ROOM (RX_FRAME_BYTES - 2 * sizeof(struct rx_log_frame) - 8) /* but the head, the pad, and zeros behind it */
 #define RX_ENTRY_INLINE (128u << 10) /* larger ones go from the leaf to the file */
 #define RX_SYNC_BYTES (64u << 20)
 #define RX_SEGMENT_MIN (256u << 10)
@@ -76,7 +77,7 @@ static uint64_t rx_batch_entry(struct rx_map *map, const struct rx_batch *b, uin
  */
 static int rx_gather_batch(struct rx_logger *l, struct rx_map *map, struct rx_gather *g, rx_off off)
 {
-    uint64_t size, total = 0, room = RX_FRAME_BYTES - sizeof(struct rx_log_frame) - 8 - g->used;
+    uint64_t size, total = 0, room = RX_GATHER_ROOM - g->used;
     const struct rx_batch *b = rx_batch_at(map, off, &size);
     uint64_t count = b ? rx_load_rlx(&b->count) : 0;
     if (b && count > (size - sizeof *b) / sizeof b->item[0])
@@ -121,7 +122,7 @@ static int rx_gather_entry(struct rx_logger *l, struct rx_map *map, struct rx_ga
     enum rx_log_kind kind = (enum rx_log_kind)(what >> RX_LOG_KIND_SHIFT);
     if (kind == RX_L_BATCH)
         return rx_gather_batch(l, map, g, what & RX_REF_OFF_MASK);
-    uint64_t room = RX_FRAME_BYTES - sizeof(struct rx_log_frame) - 8 - g->used;
+    uint64_t room = RX_GATHER_ROOM - g->used;
     struct rx_leaf_view v = {0};
     if (kind != RX_L_VOID) {
         int rc = rx_leaf_view(map, what & ((1ull << RX_LOG_KIND_SHIFT) - 1), &v);
@@ -292,7 +293,7 @@ static int rx_lead_segment(struct rx_thread *t, struct rx_logger *l, struct rx_l
 static int rx_frame_put(struct rx_thread *t, struct rx_logger *l, struct rx_lead *lead, const struct rx_gather *g,
                         uint64_t *unsynced)
 {
-    static const uint8_t pad[8];
+    static const uint8_t pad[8 + sizeof(struct rx_log_frame)];
     struct rx_db *db = t->db;
     struct rx_log_frame *frame = (struct rx_log_frame *)(void *)l->buffer;
     uint64_t whole = g->used + g->large_size, padded = (whole + 7) & ~7ull, spare = padded - whole;
@@ -312,10 +313,16 @@ static int rx_frame_put(struct rx_thread *t, struct rx_logger *l, struct rx_lead
     frame->crc = crc;
     if (__atomic_load_n(&t->map->poison, __ATOMIC_ACQUIRE))
         return rx_fail(RX_E_CORRUPT, EIO, "a page of %s that was to be logged cannot be read", db->path);
-    uint64_t at = lead->at.bytes, first = sizeof *frame + (g->large ? g->used : padded);
+    /*
+     * With zeros behind it, by the same sync: an attempt that failed may have left whole frames beyond the
+     * durable point.  This one may be shorter, its frames being fewer, and must not end where one of those stands.
+     */
+    uint8_t *end = payload + g->used + (g->large ? 0 : spare);
+    memset(end, 0, sizeof *frame);
+    uint64_t at = lead->at.bytes, first = (uint64_t)(end - l->buffer) + (g->large ? 0 : sizeof *frame);
     if (rx_segment_write(&l->segment, at, l->buffer, first) != 0 ||
         (g->large && (rx_segment_write(&l->segment, at + first, g->large, g->large_size) != 0 ||
-                      rx_segment_write(&l->segment, at + first + g->large_size, pad, spare) != 0)))
+                      rx_segment_write(&l->segment, at + first + g->large_size, pad, spare + sizeof *frame) != 0)))
         return rx_os_error("write the log of", db->path);
     lead->at.bytes += sizeof *frame + padded;
     lead->number += g->count;
