@@ -243,11 +243,13 @@ int rx_copy_and_rename(struct rx_thread *t, uint64_t capacity)
         rc = rx_copier_new(t, &copier);
     if (rc)
         return rc;
+    rx_events_hold(); /* a listener that wrote would wait for our gate */
     rc = rx_gate_close(copier, RX_GATE_COPY, t->deadline_ns);
     t->waited_uid = copier->waited_uid;
     if (rc == RX_OK)
         rc = rx_copy_behind_gate(copier, generation, capacity, &copied);
     rx_thread_drop(copier);
+    rx_events_release();
     if (rc == RX_OK)
         rc = rx_remap_thread(t);
     if (copied)

@@ -85,20 +85,26 @@ static int rx_check_file(struct rx_thread *t, struct rx_faults *faults)
     return RX_OK;
 }
 
+static int rx_check_behind_gate(struct rx_thread *t, struct rx_faults *faults)
+{
+    struct rx_gate_pulse pulse;
+    rx_gate_pulse_start(&pulse, t, RX_GATE_CHECK);
+    int rc = rx_check_file(t, faults);
+    int open = rx_gate_open(t, RX_GATE_CHECK);
+    rx_gate_pulse_stop(&pulse);
+    return open ? open : rc; /* what was found while others wrote means nothing */
+}
+
 static int rx_check_gated(struct rx_thread *t, struct rx_faults *faults)
 {
     int rc = RX_I_RESTART;
     for (int i = 0; i < RX_CHECK_TRIES && rc == RX_I_RESTART; i++) {
-        struct rx_gate_pulse pulse;
         rx_faults_drop(faults);
+        rx_events_hold(); /* a listener that wrote would wait for our gate */
         rc = rx_gate_close(t, RX_GATE_CHECK, t->deadline_ns);
-        if (rc)
-            return rc;
-        rx_gate_pulse_start(&pulse, t, RX_GATE_CHECK);
-        rc = rx_check_file(t, faults);
-        int open = rx_gate_open(t, RX_GATE_CHECK);
-        rx_gate_pulse_stop(&pulse);
-        rc = open ? open : rc; /* what was found while others wrote means nothing */
+        if (rc == RX_OK)
+            rc = rx_check_behind_gate(t, faults);
+        rx_events_release();
     }
     return rc == RX_I_RESTART ? rx_fail(RX_WOULD_WAIT, 0, "the gate was taken from the check again and again") : rc;
 }

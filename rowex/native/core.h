@@ -120,8 +120,14 @@ int rx_poll_interrupt(void);
 /* This thread is the core's own: no Python runs in it, and *stop interrupts it. */
 void rx_own_thread(const uint32_t *stop);
 
-/* Tells one of the few events worth telling; outside locks and epochs. */
+/* Tells one of the few events worth telling; outside epochs and the process's mutexes. */
 void rx_event(const char *name, uint64_t a, uint64_t b);
+/*
+ * In between this thread's events are kept, and told at the outermost release: it holds what its
+ * listener, who may write, sync or open, would wait for (a turn, the gate, the log's leadership).
+ */
+void rx_events_hold(void);
+void rx_events_release(void);
 
 /* A page of the map could not be read or written. */
 static inline bool rx_poisoned(const struct rx_map *map) { return RX_UNLIKELY(rx_load32(&map->poison)); }

@@ -124,9 +124,50 @@ int rx_poll_interrupt(void)
     return check() ? rx_fail(RX_E_INTERRUPTED, 0, "by the caller") : RX_OK;
 }
 
-void rx_event(const char *name, uint64_t a, uint64_t b)
+/* ---- events ------------------------------------------------------------------------ */
+
+#define RX_EVENTS_KEPT 32u
+struct rx_told { const char *name; uint64_t a, b; };
+static __thread unsigned rx_holds, rx_kept_count;
+static __thread struct rx_told rx_kept[RX_EVENTS_KEPT];
+
+/* The listener may call us, too: what this thread's last error was stays what it was. */
+static void rx_tell(const struct rx_told *told)
 {
     void (*event)(const char *, uint64_t, uint64_t) = __atomic_load_n(&rx_event_fn, __ATOMIC_ACQUIRE);
-    if (event && !rx_own_stop)
-        event(name, a, b);
+    char text[RX_TEXT_SIZE];
+    int os_errno = rx_errno, saved = errno;
+    uint64_t offset = rx_offset;
+    if (event == NULL)
+        return;
+    memcpy(text, rx_text, sizeof text);
+    event(told->name, told->a, told->b);
+    memcpy(rx_text, text, sizeof text);
+    rx_errno = os_errno;
+    rx_offset = offset;
+    errno = saved;
+}
+
+void rx_event(const char *name, uint64_t a, uint64_t b)
+{
+    const struct rx_told told = {name, a, b};
+    if (rx_own_stop)
+        return;
+    if (rx_holds == 0)
+        rx_tell(&told);
+    else if (rx_kept_count < RX_EVENTS_KEPT) /* more than that in one call are not told */
+        rx_kept[rx_kept_count++] = told;
+}
+
+void rx_events_hold(void) { rx_holds++; }
+
+void rx_events_release(void)
+{
+    if (--rx_holds)
+        return;
+    while (rx_kept_count) { /* taken out first: a listener's call comes here, too */
+        struct rx_told told = rx_kept[0];
+        memmove(rx_kept, rx_kept + 1, --rx_kept_count * sizeof told);
+        rx_tell(&told);
+    }
 }

@@ -15,6 +15,7 @@
 #include "index.h"
 #include "../gc/alloc.h"
 #include "../gc/epoch.h"
+#include "../gc/gate.h"
 #include "../gc/uid.h"
 
 #ifdef ROWEX_CRASHPOINTS
@@ -221,6 +222,7 @@ static int rx_lead(struct rx_thread *t, bool depose, bool *led, bool *wrote)
     int rc = rx_log_join(t->db);
     if (rc || !rx_logger_try(t->db))
         return rc;
+    rx_events_hold(); /* of whom we succeed: a listener that wrote durably would wait for us */
     if (rx_lead_try(t) || (depose && (lead.fresh = rx_lead_depose(t)))) {
         *led = true;
         rc = rx_lead_write(t, &lead);
@@ -229,6 +231,7 @@ static int rx_lead(struct rx_thread *t, bool depose, bool *led, bool *wrote)
     rx_logger_unlock(t->db);
     if (*led)
         rx_lead_end(t);
+    rx_events_release();
     return rc;
 }
 
@@ -260,7 +263,7 @@ static int rx_log_sleep(struct rx_thread *t, uint32_t seen, unsigned tries)
     rx_waiters(hdr, 1);
     rx_sleep_on(&hdr->log_moved, seen, tries < 4 ? 1000000 : RX_WAIT_SLICE_NS);
     rx_waiters(hdr, -1);
-    return rx_poll_interrupt();
+    return rx_gate_poll(); /* a copier waits with the gate closed */
 }
 
 int rx_log_flush(struct rx_thread *t, uint64_t number)

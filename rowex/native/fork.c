@@ -84,11 +84,26 @@ int rx_turn_take(enum rx_turn turn)
             return rc;
         nanosleep(&(struct timespec){0, 500000}, NULL);
     }
+    rx_events_hold(); /* a listener may open an index */
     return RX_OK;
 }
-bool rx_turn_try(enum rx_turn turn) { return pthread_mutex_trylock(&rx_turns[turn]) == 0; }
-void rx_turn_take_surely(enum rx_turn turn) { pthread_mutex_lock(&rx_turns[turn]); }
-void rx_turn_end(enum rx_turn turn) { pthread_mutex_unlock(&rx_turns[turn]); }
+bool rx_turn_try(enum rx_turn turn)
+{
+    bool taken = pthread_mutex_trylock(&rx_turns[turn]) == 0;
+    if (taken)
+        rx_events_hold();
+    return taken;
+}
+void rx_turn_take_surely(enum rx_turn turn)
+{
+    pthread_mutex_lock(&rx_turns[turn]);
+    rx_events_hold();
+}
+void rx_turn_end(enum rx_turn turn)
+{
+    pthread_mutex_unlock(&rx_turns[turn]);
+    rx_events_release();
+}
 
 /* ---- fork ---------------------------------------------------------------------------- */
 

@@ -437,15 +437,13 @@ static int rx_open_in_turn(const struct rx_options *o, struct rx_db **out)
     return rc == RX_I_RESTART ? rx_fail(RX_E_REPLACED, 0, "%s does not hold still", o->path) : rc;
 }
 
-/* Ends the turn; tells of a startup scan only then: the listener may open an index. */
 static int rx_opened(int rc, struct rx_db **out)
 {
-    uint64_t scanned = rc == RX_OK ? (*out)->scan_reclaimed : 0;
-    if (scanned)
+    if (rc == RX_OK && (*out)->scan_reclaimed) {
+        rx_event("scan", (*out)->scan_reclaimed - 1, 0);
         (*out)->scan_reclaimed = 0;
+    }
     rx_turn_end(RX_TURN_OPENING);
-    if (scanned)
-        rx_event("scan", scanned - 1, 0);
     return rc;
 }
 
