@@ -27,17 +27,16 @@ unsigned rx_batch_losers(struct rx_map *map, const struct rx_batch *b, uint64_t 
 }
 
 /*
- * What was on its way from reserved[] into the batch: leaves and the cell itself have arrived,
- * wrappers not.  A committed batch's leaves may be replaced by now, and their cells anybody's.
+ * What was on its way from reserved[] into a batch that was not committed: leaves and the cell
+ * itself have arrived, wrappers not.  (All had arrived in one that was.)
  */
 static void rx_batch_unreserve(struct rx_arena *a, struct rx_batch *b)
 {
-    bool aborted = (rx_load(&b->state) & 3) == RX_B_ABORTED;
     for (unsigned r = 0; r < RX_RSV_OP_MAX; r++) {
         rx_off cell = rx_load_rlx(&a->reserved[RX_RSV_OP + r]);
         bool arrived = cell && cell == rx_load_rlx(&a->batch);
         for (uint64_t i = 0; cell && !arrived && i < rx_load_rlx(&b->count); i++) {
-            arrived = aborted && rx_ref_off(rx_load_rlx(&b->item[i].leaf)) == cell;
+            arrived = rx_ref_off(rx_load_rlx(&b->item[i].leaf)) == cell;
             if (rx_load_rlx(&b->item[i].wrapper) == cell)
                 rx_store(&b->item[i].wrapper, 0);
         }
@@ -70,8 +69,8 @@ void rx_batch_decide(struct rx_db *db, struct rx_map *map, struct rx_arena *a)
         }
     } else {
         rx_log_decide(db, a, rx_log_what(0, RX_L_VOID));
+        rx_batch_unreserve(a, b);
     }
-    rx_batch_unreserve(a, b);
 }
 
 /* ---- alone ------------------------------------------------------------------------------ */
