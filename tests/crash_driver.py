@@ -59,7 +59,8 @@ class Run:
         self.tell_child = folder.parent / "child"  # the pid of one that lives on
         self.deaths_at: Counter[int] = Counter()
         # With others at work the log is written too; alone, every store is the victim's own.
-        self.durability = "process" if variant == "alone" and not scenario.logged else "batch"
+        logged = variant != "alone" if scenario.logged is None else scenario.logged
+        self.durability = "batch" if logged else "process"
         os.environ.update(scenario.environment)
         if not self.creating:
             with rowex.open(self.path, durability=self.durability, **scenario.options) as index:

@@ -160,6 +160,18 @@ FILES: dict[str, Scenario] = {
         logged=True,
         where=("alone",),
     ),
+    **{
+        f"last to close, at call {n} the log is not to be had": Scenario(
+            filled(N4),
+            [("fault", f"open:{n}:{IO_ERROR}"), ("either", ("close",))],
+            [("get", N4[0])],  # who closes has not written: the log is to be opened
+            victim=[put(N4[1]), ("durable", *put(N4[2])[1:])],
+            role="falls",
+            where=("alone",),
+            logged=True,
+        )
+        for n in range(2, 4)
+    },
     "a checkpoint fails": Scenario(
         filled(N4),
         [("fault", f"rename:1:{IO_ERROR}"), ("refused", ("checkpoint",)), put(N4[0])],
@@ -190,6 +202,12 @@ FILES: dict[str, Scenario] = {
         for n in range(1, 7)
     },
     **{
+        f"a first log finds no room once, at call {n}": Scenario(
+            {}, [("create",), ("fault", f"fallocate:{n}:{NO_SPACE}"), ("either", put(b"first", 1))], where=("alone",)
+        )
+        for n in range(2, 5)
+    },
+    **{
         f"a recovery fails at sync {n}": Scenario(
             filled(N4),
             [("fault", f"fsync:{n}:{IO_ERROR}"), ("either", ("open",)), ("open",), put(b"opened")],
@@ -200,6 +218,18 @@ FILES: dict[str, Scenario] = {
             other_boot=True,
         )
         for n in range(1, 7)
+    },
+    **{
+        f"a recovery fails at read {n}": Scenario(
+            filled(N4),
+            [("fault", f"pread:{n}:{IO_ERROR}"), ("either", ("open",)), ("open",), put(b"opened")],
+            DURABLE_MARK,
+            victim=[("durable", *put(N4[1])[1:])],
+            where=("alone",),
+            logged=True,
+            other_boot=True,
+        )
+        for n in range(11, 15)
     },
     "a batch finds no room": Scenario(
         {},

@@ -88,7 +88,7 @@ PAIRS: dict[str, Scenario] = {
         where=("alone",),
     ),
     "copier of a large value, and many writes come": Scenario(
-        filled([b"a", b"large"], 600_000),
+        filled([b"large"], 600_000),
         [("backup",)],
         MARK,
         victim=[("remove", b"large"), *MANY],
@@ -115,11 +115,19 @@ PAIRS: dict[str, Scenario] = {
         patience_s=0.8,
         where=("held",),
     ),
+    "one that takes an extent stands still": Scenario(
+        filled([b"xa", b"xb", b"ya", b"yb"]),
+        [put(b"yc", 1, 9000)],  # the first that it writes: it has no extent yet
+        victim=[put(b"xc", 1, 9000), put(b"xd", 1, 70_000)],
+        role="stands",
+        patience_s=0.3,
+        where=("held",),
+    ),
     "a copier stands still": Scenario(
         filled(N4), [put(N4[0])], MARK, victim=[("compact",)], role="stands", patience_s=1.5, where=("held",)
     ),
     "a checker stands still": Scenario(
-        filled(N4), [put(N4[0])], MARK, victim=[("check",)], role="stands", patience_s=1.5, where=("held",)
+        filled(N4), [put(N4[0])], victim=[("check",)], role="stands", patience_s=1.5, where=("held",)
     ),
     "a copier stands still, others open": Scenario(
         filled(N4), [("open",), put(b"opened")], MARK, victim=[("compact",)], role="stands", where=("held",)

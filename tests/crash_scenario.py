@@ -38,7 +38,8 @@ class Scenario:
     # falls: dies while the other one stands still at its first point
     role: Literal["dies", "stands", "comes", "falls"] = "dies"
     patience_s: float = 0.05  # so long one waits for who stands still
-    logged: bool = False  # it is about the log: there is one, also when nobody else is there
+    # Whether there is a log; None: where others are. With one, somebody's flusher may reap before the one that dies.
+    logged: bool | None = None
     environment: dict[str, str] = field(default_factory=dict)
     where: tuple[str, ...] = ()  # variants, when not all
     other_boot: bool = False  # the machine was switched off before the steps; nobody else is there

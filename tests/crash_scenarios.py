@@ -22,6 +22,7 @@ SCENARIOS: dict[str, Scenario] = {
     **PAIRS,
     "insert into an empty index": Scenario({}, [put(b"only")], MARK),
     "insert the empty key": Scenario({}, [put(b"")], MARK),
+    "insert nothing at the empty key": Scenario({}, [("put", b"", b"")], MARK, {"checksum": False}, where=("alone",)),
     "insert into Node4": Scenario(filled(N4[:2]), [put(N4[2])], MARK),
     "insert below the first of a Node4": Scenario(filled(keys(b"n", 2, 7)), [put(b"n\x00")], MARK),
     "insert into Node16": Scenario(filled(N16[:9]), [put(N16[9])], MARK),
@@ -226,6 +227,25 @@ SCENARIOS: dict[str, Scenario] = {
             *(put(b"big%d" % i, 3, 20_000 + 3000 * i) for i in range(6)),
             *(put(b"big%d" % i, 4, 30_000 - 3000 * i) for i in range(6)),
         ],
+    ),
+    "reap a checker": Scenario(
+        filled(N4), [("open",), put(N4[0])], MARK, where=("held",), logged=False, victim=[("check",)]
+    ),
+    "reap a batch, nobody else does": Scenario(
+        filled(N16),
+        [("open",), put(N16[0], 2)],
+        MARK,
+        where=("held",),
+        logged=False,
+        victim=[("batch", [(N16[0], None), put(N16[5], 8)[1:], put(b"n\x77", 8)[1:]])],
+    ),
+    "reap one that retires, nobody else does": Scenario(
+        filled(N4),
+        [("open",), put(N4[0], 99)],
+        MARK,
+        where=("held",),
+        logged=False,
+        victim=[put(N4[i % 4], 1 + i // 4) for i in range(270)],
     ),
     "reap a compacter": Scenario(filled(N48), [put(N48[0], 2)], MARK, victim=[("compact",)]),
 }
