@@ -9,12 +9,14 @@ inserts, counts that are off by one, creation, lock words of the dead, leaked sp
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
 
 from conftest import SEED
 from crash_client import Driver
+from crash_operations import OPERATIONS, documented, scenarios_of
 from crash_scenario import variants
 from crash_scenarios import SCENARIOS
 
@@ -25,6 +27,12 @@ WANTED = {"alone": 6, "held": 5, "busy": 3, "grandchild": 6}
 WANTED_OF_TWO = 2
 SMALL = {"alone": 32}
 GRANDCHILD = ("insert into Node4", "grow 4 to 16", "split a path", "remove and merge a path", "compact")
+
+DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "proof.md"
+# What is asked for: a death at each store of each of these.
+ASKED = """insert into each kind of node, growth and shrink of a node, split and merge of a path, replace, remove,
+    compare-and-set, batch commit, settle, retire, reuse, extent taken, uid taken and returned, reaping,
+    growth in place, copy and rename, checkpoint, compaction, clean close, first write after a clean open, recovery"""
 
 
 @pytest.fixture(scope="module")
@@ -70,3 +78,20 @@ def test_death_at_any_point_leaves_the_state_before_or_after(
 def test_death_of_a_process_with_a_living_child_is_noticed(die: Callable[[str, str], None], scenario: str) -> None:
     """A forked child inherits descriptors, not its parent's locks: what the parent held is free."""
     die(scenario, "grandchild")
+
+
+def test_every_operation_has_a_scenario_and_every_scenario_an_operation() -> None:
+    """None of what is asked for is left out; none of the scenarios, and no pattern, is about nothing."""
+    assert [each.strip() for each in ASKED.replace("\n", " ").split(",")] == list(OPERATIONS)[: ASKED.count(",") + 1]
+    of = {operation: scenarios_of(operation) for operation in OPERATIONS}
+    assert [operation for operation, names in of.items() if not names] == []
+    assert set(SCENARIOS) - {name for names in of.values() for name in names} == set()
+    patterns = [pattern for each in OPERATIONS.values() for pattern in each]
+    assert [each for each in patterns if not any(fnmatchcase(name, each) for name in SCENARIOS)] == []
+
+
+@pytest.mark.skipif(not DOCUMENT.exists(), reason="the documents are not beside the tests")
+def test_documented_table_of_scenarios_is_that_of_these() -> None:
+    """Nobody has to remember it: after a change, `scripts/crashpoints --document`."""
+    text = DOCUMENT.read_text(encoding="utf-8")
+    assert documented(text) == text
