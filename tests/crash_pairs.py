@@ -70,117 +70,120 @@ def both(base: State, steps: list[Step], other: list[Step], prelude: list[Step])
     }
 
 
-PAIRS: dict[str, Scenario] = {
-    f"{name}: {how}": scenario
-    for name, (base, steps, other) in MEETINGS.items()
-    for how, scenario in both(base, steps, other, [] if name == "first writes" else MARK).items()
-} | {
-    "a reader stands still": Scenario(
-        filled(N4), MANY, MARK, victim=[("get", N4[0]), ("look",)], role="stands", patience_s=0.9, where=("alone",)
-    ),
-    "reader, and many writes come": Scenario(
-        {**filled(N4), **filled([b"large"], 3 << 20)},
-        [("get", b"large"), ("look",)],
-        MARK,
-        victim=MANY,
-        role="comes",
-        patience_s=0.9,
-        where=("alone",),
-    ),
-    "copier of a large value, and many writes come": Scenario(
-        filled([b"large"], 600_000),
-        [("backup",)],
-        MARK,
-        victim=[("remove", b"large"), *MANY],
-        role="comes",
-        patience_s=0.9,
-        logged=True,
-        where=("alone",),
-    ),
-    "a batch stands still": Scenario(
-        filled(N4),
-        [put(N4[1], 1)],
-        MARK,
-        victim=[("batch", [put(N4[1], 5)[1:], (N4[2], None)])],
-        role="stands",
-        patience_s=0.2,
-        where=("held",),
-    ),
-    "a writer stands still, another copies": Scenario(
-        filled(N4),
-        [("either", ("compact",))],
-        MARK,
-        victim=[put(N4[0])],
-        role="stands",
-        patience_s=0.8,
-        where=("held",),
-    ),
-    "one that takes an extent stands still": Scenario(
-        filled([b"xa", b"xb", b"ya", b"yb"]),
-        [put(b"yc", 1, 9000)],  # the first that it writes: it has no extent yet
-        victim=[put(b"xc", 1, 9000), put(b"xd", 1, 70_000)],
-        role="stands",
-        patience_s=0.3,
-        where=("held",),
-    ),
-    "a copier stands still": Scenario(
-        filled(N4), [put(N4[0])], MARK, victim=[("compact",)], role="stands", patience_s=1.5, where=("held",)
-    ),
-    "a checker stands still": Scenario(
-        filled(N4), [put(N4[0])], victim=[("check",)], role="stands", patience_s=1.5, where=("held",)
-    ),
-    "a copier stands still, others open": Scenario(
-        filled(N4), [("open",), put(b"opened")], MARK, victim=[("compact",)], role="stands", where=("held",)
-    ),
-    "copier, and another copies": Scenario(
-        filled(N4), [("compact",), put(b"after")], MARK, victim=[("compact",)], role="comes", where=("alone",)
-    ),
-    "reads and writes, and a copier comes": Scenario(
-        filled(N4),
-        [("look",), put(N4[0]), ("batch", [put(N4[1], 3)[1:]]), ("remove", N4[2])],
-        MARK,
-        victim=[("compact",)],
-        role="comes",
-        where=("alone",),
-    ),
-    "a leader stands still": Scenario(
-        filled(N4),
-        [("durable", *put(N4[0])[1:])],
-        MARK,
-        victim=[("durable", *put(N4[1])[1:])],
-        role="stands",
-        patience_s=0.3,
-        logged=True,
-        where=("held",),
-    ),
-    "leader, and another comes": Scenario(
-        filled(N4),
-        [("durable", *put(N4[0])[1:])],
-        MARK,
-        victim=[("durable", *put(N4[1])[1:])],
-        role="comes",
-        patience_s=0.3,
-        logged=True,
-        where=("alone",),
-    ),
-    "a writer stands still, others look": Scenario(
-        filled(N4), [("look",), ("look",)], MARK, victim=[put(N4[0])], role="stands", where=("held",)
-    ),
-    "last to close, and a batch falls": Scenario(
-        filled(N4),
-        [("close",)],
-        MARK,
-        victim=[("batch", [put(N4[1], 5)[1:], (N4[2], None), put(b"n\x09", 5)[1:]])],
-        role="falls",
-        where=("alone",),
-    ),
-    "last to close, and a writer falls": Scenario(
-        filled(N4),
-        [("close",)],
-        MARK,
-        victim=[("durable", *put(N4[1])[1:]), put(b"n\x04"), ("remove", N4[0])],
-        role="falls",
-        logged=True,
-        where=("alone",),
-    ),
-}
+PAIRS: dict[str, Scenario] = (
+    {
+        f"{name}: {how}": scenario
+        for name, (base, steps, other) in MEETINGS.items()
+        for how, scenario in both(base, steps, other, [] if name == "first writes" else MARK).items()
+    }
+    | {
+        "a reader stands still": Scenario(
+            filled(N4), MANY, MARK, victim=[("get", N4[0]), ("look",)], role="stands", patience_s=0.9, where=("alone",)
+        ),
+        "reader, and many writes come": Scenario(
+            {**filled(N4), **filled([b"large"], 3 << 20)},
+            [("get", b"large"), ("look",)],
+            MARK,
+            victim=MANY,
+            role="comes",
+            patience_s=0.9,
+            where=("alone",),
+        ),
+        "copier of a large value, and many writes come": Scenario(
+            filled([b"large"], 600_000),
+            [("backup",)],
+            MARK,
+            victim=[("remove", b"large"), *MANY],
+            role="comes",
+            patience_s=0.9,
+            logged=True,
+            where=("alone",),
+        ),
+        "a batch stands still": Scenario(
+            filled(N4),
+            [put(N4[1], 1)],
+            MARK,
+            victim=[("batch", [put(N4[1], 5)[1:], (N4[2], None)])],
+            role="stands",
+            patience_s=0.2,
+            where=("held",),
+        ),
+        "a writer stands still, another copies": Scenario(
+            filled(N4),
+            [("either", ("compact",))],
+            MARK,
+            victim=[put(N4[0])],
+            role="stands",
+            patience_s=0.8,
+            where=("held",),
+        ),
+        "one that takes an extent stands still": Scenario(
+            filled([b"xa", b"xb", b"ya", b"yb"]),
+            [put(b"yc", 1, 9000)],  # the first that it writes: it has no extent yet
+            victim=[put(b"xc", 1, 9000), put(b"xd", 1, 70_000)],
+            role="stands",
+            patience_s=0.3,
+            where=("held",),
+        ),
+        "a copier stands still": Scenario(
+            filled(N4), [put(N4[0])], MARK, victim=[("compact",)], role="stands", patience_s=1.5, where=("held",)
+        ),
+        "a checker stands still": Scenario(
+            filled(N4), [put(N4[0])], victim=[("check",)], role="stands", patience_s=1.5, where=("held",)
+        ),
+        "a copier stands still, others open": Scenario(
+            filled(N4), [("open",), put(b"opened")], MARK, victim=[("compact",)], role="stands", where=("held",)
+        ),
+        "copier, and another copies": Scenario(
+            filled(N4), [("compact",), put(b"after")], MARK, victim=[("compact",)], role="comes", where=("alone",)
+        ),
+        "reads and writes, and a copier comes": Scenario(
+            filled(N4),
+            [("look",), put(N4[0]), ("batch", [put(N4[1], 3)[1:]]), ("remove", N4[2])],
+            MARK,
+            victim=[("compact",)],
+            role="comes",
+            where=("alone",),
+        ),
+        "a leader stands still": Scenario(
+            filled(N4),
+            [("durable", *put(N4[0])[1:])],
+            MARK,
+            victim=[("durable", *put(N4[1])[1:])],
+            role="stands",
+            patience_s=0.3,
+            logged=True,
+            where=("held",),
+        ),
+        "leader, and another comes": Scenario(
+            filled(N4),
+            [("durable", *put(N4[0])[1:])],
+            MARK,
+            victim=[("durable", *put(N4[1])[1:])],
+            role="comes",
+            patience_s=0.3,
+            logged=True,
+            where=("alone",),
+        ),
+        "a writer stands still, others look": Scenario(
+            filled(N4), [("look",), ("look",)], MARK, victim=[put(N4[0])], role="stands", where=("held",)
+        ),
+        "last to close, and a batch falls": Scenario(
+            filled(N4),
+            [("close",)],
+            MARK,
+            victim=[("batch", [put(N4[1], 5)[1:], (N4[2], None), put(b"n\x09", 5)[1:]])],
+            role="falls",
+            where=("alone",),
+        ),
+        "last to close, and a writer falls": Scenario(
+            filled(N4),
+            [("close",)],
+            MARK,
+            victim=[("durable", *put(N4[1])[1:]), put(b"n\x04"), ("remove", N4[0])],
+            role="falls",
+            logged=True,
+            where=("alone",),
+        ),
+    }
+)

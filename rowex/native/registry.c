@@ -241,7 +241,7 @@ static int rx_look_first(struct rx_db *db, const struct rx_options *o)
     int rc, fd = rx_sys_openat(db->dir_fd, db->name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
     if (fd < 0)
         return errno == ENOENT ? RX_I_RESTART : rx_os_error("open", db->path);
-    if (fstat(fd, &st) != 0)
+    if (rx_sys_fstat(fd, &st) != 0)
         rc = rx_os_error("look at", db->path);
     else if (S_ISDIR(st.st_mode))
         rc = rx_fail(RX_E_OS, EISDIR, "%s", db->path);
