@@ -19,7 +19,7 @@ from rowex._waits import until_done
 from rowex.arrays import get_columns, put_columns
 from rowex.batch import Batch, apply_batch
 from rowex.codecs import BYTES, KEY_BYTES, encode_bytes, encode_key
-from rowex.durable import wait_durable
+from rowex.durable import Tickets, wait_durable
 from rowex.errors import ClosedError, make_error, raise_result
 from rowex.loading import load_into
 from rowex.scans import scan_columns
@@ -39,7 +39,7 @@ _MISSING: Any = object()
 _new_room = ffi.new_allocator(should_clear_after_alloc=False)
 
 
-class Calls(Door, OrderedMapping[bytes, bytes]):
+class Calls(Door, Tickets, OrderedMapping[bytes, bytes]):
     """What Index, Reader and Writer have in common."""
 
     _rx: Any = None  # rx_index *; None: closed

@@ -272,6 +272,24 @@ class CodedCalls(OrderedMapping[K, V], Generic[K, V]):
         )
         return scan_columns(self._raw, (self._keys, self._values), bounds, size, (keys, values))
 
+    @property
+    def position(self) -> int:
+        """As `Index.position`."""
+        return self._raw.position
+
+    @property
+    def durable(self) -> int:
+        """As `Index.durable`."""
+        return self._raw.durable
+
+    def wait_durable(self, ticket: int, timeout: float | None = None) -> None:
+        """As `Index.wait_durable`."""
+        self._raw.wait_durable(ticket, timeout)
+
+    def flush(self, timeout: float | None = None) -> None:
+        """As `Index.flush`."""
+        self._raw.flush(timeout)
+
 
 class CodedIndex(CodedCalls[K, V]):
     """
@@ -346,24 +364,6 @@ class CodedIndex(CodedCalls[K, V]):
         """As `Index.compact`."""
         self._raw.compact(timeout=timeout)
 
-    @property
-    def position(self) -> int:
-        """As `Index.position`."""
-        return self._raw.position
-
-    @property
-    def durable(self) -> int:
-        """As `Index.durable`."""
-        return self._raw.durable
-
-    def wait_durable(self, ticket: int, timeout: float | None = None) -> None:
-        """As `Index.wait_durable`."""
-        self._raw.wait_durable(ticket, timeout)
-
-    def flush(self, timeout: float | None = None) -> None:
-        """As `Index.flush`."""
-        self._raw.flush(timeout)
-
     def checkpoint(self) -> None:
         """As `Index.checkpoint`."""
         self._raw.checkpoint()
@@ -374,7 +374,7 @@ class CodedIndex(CodedCalls[K, V]):
 
 
 class CodedSession(CodedCalls[K, V]):
-    """What `CodedIndex.reader` and `writer` give: its methods, under a uid of its own."""
+    """What `CodedIndex.reader` and `writer` give: what `Index.reader` and `writer` do, for keys K and values V."""
 
     _raw: Session
 

@@ -12,7 +12,7 @@ from rowex.errors import raise_result
 from rowex.options import Path, as_path, core_options
 from rowex.results import LogStatus
 
-__all__ = ["backup", "checkpoint", "log_status", "wait_durable"]
+__all__ = ["Tickets", "backup", "checkpoint", "log_status", "wait_durable"]
 
 _BUSY = int(lib.RX_E_BUSY)
 
@@ -103,3 +103,57 @@ def backup(handle: Any, target: Path) -> int:
     if code < 0:
         raise_result(code, paths=(full_path,))
     return int(ticket[0])
+
+
+class Tickets:
+    """What every index, reader and writer knows of tickets."""
+
+    _rx_thread: Any
+
+    def _live_handle(self) -> Any:
+        raise NotImplementedError
+
+    @property
+    def position(self) -> int:
+        """
+        The ticket of the last change that anybody made: wait for it after a read, and what was read is durable.
+
+        Raises DurabilityError where the file has no log.
+        """
+        return log_status(self._live_handle()).position
+
+    @property
+    def durable(self) -> int:
+        """The ticket up to which everything survives the loss of power; DurabilityError without a log."""
+        return log_status(self._live_handle()).durable
+
+    def wait_durable(self, ticket: int, timeout: float | None = None) -> None:
+        """
+        Wait until an operation would survive the loss of power.
+
+        Args:
+            ticket: What the operation returned, here or in any process.
+            timeout: Seconds, >= 0; None: as long as it takes.
+
+        Raises:
+            DurabilityError: It never will, because the log could not be written; or there is no log;
+                or the ticket is of a time before a recovery, and is not known to have been kept.
+            DiskFullError: Not yet, because there is no room for the log.
+            TimeoutError: Not yet; the message names who holds it up.
+            ClosedError: The index is closed.
+
+        All with smaller tickets survive too.  Whoever waits writes the log if nobody does, for all.
+        """
+        wait_durable(self._live_handle(), self._rx_thread, ticket, timeout)
+
+    def flush(self, timeout: float | None = None) -> None:
+        """
+        Make everything up to now survive the loss of power.
+
+        Args:
+            timeout: Seconds, >= 0; None: as long as it takes.
+
+        Raises:
+            Exception: As `wait_durable`.
+        """
+        self.wait_durable(self.position, timeout)

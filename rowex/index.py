@@ -17,7 +17,7 @@ from typing import Any, Self
 from rowex._native import ffi, lib
 from rowex.admin import check, compact, info, stats
 from rowex.calls import Calls
-from rowex.durable import backup, checkpoint, log_status, wait_durable
+from rowex.durable import backup, checkpoint
 from rowex.errors import ReadOnlyError, RowexError, make_error, raise_result
 from rowex.events import interrupt_soon
 from rowex.options import Path
@@ -131,7 +131,7 @@ class Index(Calls):
         A reader with a uid of its own.
 
         Returns:
-            An object with the reading methods, to be closed; `with` does it.
+            An object with the reading methods and those that wait for tickets, to be closed; `with` does it.
 
         Raises:
             ClosedError: The index is closed.
@@ -146,7 +146,9 @@ class Index(Calls):
         A writer with a uid of its own.
 
         Returns:
-            An object with the methods of the index, to be closed; `with` does it.
+            An object with the methods of the index that read, change and wait for tickets, to be closed;
+            `with` does it.  What is about the index as a whole stays there: `stats`, `info`, `check`,
+            `compact`, `checkpoint`, `backup`, `reader`, `writer`.
 
         Raises:
             ReadOnlyError: The index may only be read.
@@ -218,51 +220,6 @@ class Index(Calls):
         Readers go on, writers wait.  Cost: O(live data).
         """
         compact(self._write_handle(), timeout)
-
-    @property
-    def position(self) -> int:
-        """
-        The ticket of the last change that anybody made: wait for it after a read, and what was read is durable.
-
-        Raises DurabilityError where the file has no log.
-        """
-        return log_status(self._live_handle()).position
-
-    @property
-    def durable(self) -> int:
-        """The ticket up to which everything survives the loss of power; DurabilityError without a log."""
-        return log_status(self._live_handle()).durable
-
-    def wait_durable(self, ticket: int, timeout: float | None = None) -> None:
-        """
-        Wait until an operation would survive the loss of power.
-
-        Args:
-            ticket: What the operation returned, here or in any process.
-            timeout: Seconds, >= 0; None: as long as it takes.
-
-        Raises:
-            DurabilityError: It never will, because the log could not be written; or there is no log;
-                or the ticket is of a time before a recovery, and is not known to have been kept.
-            DiskFullError: Not yet, because there is no room for the log.
-            TimeoutError: Not yet; the message names who holds it up.
-            ClosedError: The index is closed.
-
-        All with smaller tickets survive too.  Whoever waits writes the log if nobody does, for all.
-        """
-        wait_durable(self._live_handle(), self._rx_thread, ticket, timeout)
-
-    def flush(self, timeout: float | None = None) -> None:
-        """
-        Make everything up to now survive the loss of power.
-
-        Args:
-            timeout: Seconds, >= 0; None: as long as it takes.
-
-        Raises:
-            Exception: As `wait_durable`.
-        """
-        self.wait_durable(self.position, timeout)
 
     def checkpoint(self) -> None:
         """
@@ -380,7 +337,7 @@ class Session(Calls):
 
 
 class Reader(Session):
-    """What `Index.reader` gives: the reading methods, under a uid of its own."""
+    """What `Index.reader` gives: the methods that read, or wait for tickets, under a uid of its own."""
 
     def _write_handle(self) -> Any:
         self._live_handle()
@@ -388,4 +345,4 @@ class Reader(Session):
 
 
 class Writer(Session):
-    """What `Index.writer` gives: the methods of the index, under a uid of its own."""
+    """What `Index.writer` gives: the methods that read, change, or wait for tickets, under a uid of its own."""

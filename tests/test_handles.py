@@ -216,6 +216,25 @@ def test_readers_and_writers_have_uids_of_their_own(index: Any) -> None:
     left.close()
 
 
+@pytest.mark.parametrize("keys", ["bytes", "str"])
+def test_readers_and_writers_wait_for_tickets(path: Path, opened: Opened, keys: Any) -> None:
+    """position, durable, wait_durable and flush, as on the index."""
+    index = opened(path, keys=keys, flush_interval=600)
+    key: Any = "k" if keys == "str" else b"k"
+    value: Any = b"1"
+    with index.writer() as writer, index.reader() as reader:
+        ticket = writer.put(key, value)
+        assert reader.position == writer.position == ticket > writer.durable
+        writer.wait_durable(ticket, timeout=60)
+        assert reader.durable == writer.durable == ticket
+        last = writer.put(key, value)
+        reader.flush(timeout=60)
+        assert index.durable == last
+        writer.flush()
+    with pytest.raises(rowex.ClosedError):
+        writer.wait_durable(ticket)
+
+
 def test_repr_tells_path_mode_count_and_closed(path: Path) -> None:
     """repr shows what one wants to know at a prompt, and never raises."""
     index = rowex.open(path)
