@@ -15,7 +15,7 @@ from rowex._slow_args import SLICE_NS, seconds
 from rowex.errors import raise_result
 from rowex.events import tell_interrupt
 
-__all__ = ["until_done"]
+__all__ = ["ends", "left", "until_done"]
 
 _OK = int(lib.RX_OK)
 _AGAIN = (int(lib.RX_WOULD_WAIT), int(lib.RX_E_TIMEOUT))
@@ -51,3 +51,13 @@ def until_done(attempt: Callable[[int], int], timeout: float | None) -> int:
         else:
             tell_interrupt()
             return code
+
+
+def ends(timeout: float | None) -> float | None:
+    """When a time that begins now is over, for `left`; None: never."""
+    return None if timeout is None else monotonic() + seconds(timeout, "timeout")
+
+
+def left(end: float | None) -> float | None:
+    """The seconds until then, >= 0; None: as long as it takes."""
+    return None if end is None else max(0.0, end - monotonic())

@@ -11,6 +11,7 @@ from typing import Any, Generic, Self, TypeVar, overload
 from rowex._native import lib
 from rowex._ranges import ITEMS, KEYS
 from rowex._views import OrderedMapping
+from rowex._waits import ends, left
 from rowex.arrays import get_columns, put_columns
 from rowex.batch import Batch
 from rowex.calls import Calls
@@ -170,17 +171,34 @@ class CodedCalls(OrderedMapping[K, V], Generic[K, V]):
     @overload
     def pop(self, key: K, default: D, *, timeout: float | None = ...) -> V | D: ...
     def pop(self, key: K, default: Any = _MISSING, *, timeout: float | None = None) -> Any:
-        """Remove a key and return its value, or *default*; without one, KeyError."""
-        data = self._raw.pop(self._key(key), None, timeout=timeout)
-        if data is not None:
-            return self._to_value(data)
+        """
+        Remove a key and return its value, or *default*; without one, KeyError.
+
+        A value that cannot be decoded stays where it is.  Otherwise as `Calls.pop`.
+        """
+        name, end = self._key(key), ends(timeout)
+        self._raw._write_handle()
+        while (data := self._raw.get(name)) is not None:
+            value = self._to_value(data)
+            if self._raw.compare_and_set(name, data, None, timeout=left(end)):
+                return value
         if default is _MISSING:
             raise KeyError(key)
         return default
 
     def popitem(self, last: bool = True, *, timeout: float | None = None) -> tuple[K, V]:
-        """Remove the item at one end and return it; KeyError where the index is empty."""
-        return self._item(self._raw.popitem(last, timeout=timeout))
+        """
+        Remove the item at one end and return it; KeyError where the index is empty.
+
+        An item that cannot be decoded stays where it is.  Otherwise as `Calls.popitem`.
+        """
+        end = ends(timeout)
+        self._raw._write_handle()
+        while (found := self._raw.last() if last else self._raw.first()) is not None:
+            item = self._item(found)
+            if self._raw.compare_and_set(*found, None, timeout=left(end)):
+                return item
+        raise KeyError("popitem(): the index is empty")
 
     def setdefault(self, key: K, default: V, *, timeout: float | None = None) -> V:
         """The value of a key, which is set to *default* first where it is absent."""

@@ -5,6 +5,7 @@ Codecs: a stated order, a round trip, and clear refusals.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ from hypothesis import strategies as st
 
 import rowex
 from rowex import codecs
+from tools import Child
+
+Start = Callable[..., Child]
 
 texts = st.text(alphabet=st.characters(codec=None, exclude_categories=()), max_size=30)
 numbers = st.one_of(
@@ -255,6 +259,57 @@ def test_damaged_coded_value_is_a_corruption_error(path: Path) -> None:
             index["k"]
         with pytest.raises(rowex.CorruptionError):
             list(index.items())
+
+
+def test_item_that_cannot_be_decoded_is_not_popped(path: Path) -> None:
+    """It stays where it is, as does one whose key no codec wrote; what can be decoded is popped beside it."""
+    with rowex.open(path, keys="int", values="msgpack") as index:
+        index.put_many({1: "one", 2: "two"})
+        index.raw[index._key(3)] = b"\xc1"
+        index.raw[b"no key"] = index._value("a value")
+        before = dict(index.raw.items())
+        for call in (lambda: index.pop(3), lambda: index.popitem(last=False)):
+            with pytest.raises(rowex.CorruptionError):
+                call()
+        assert dict(index.raw.items()) == before
+        del index.raw[b"no key"]
+        assert index.popitem(last=False) == (1, "one")
+        assert index.pop(2) == "two"
+        assert index.pop(2, None) is None
+        with pytest.raises(KeyError):
+            index.pop(2)
+        assert index.raw.pop(index._key(3)) == b"\xc1"
+        with pytest.raises(KeyError):
+            index.popitem()
+
+
+def test_items_popped_by_many_at_once_go_to_one_each(path: Path, child: Start) -> None:
+    """Popping by key and from both ends, in several processes: every item once."""
+
+    def take(pipe: Any, number: int) -> None:
+        with rowex.open(path) as mine:
+            taken = []
+            pipe.send("ready")
+            pipe.recv()
+            with contextlib.suppress(KeyError):
+                for key in range(0, 900, 3):
+                    if (value := mine.pop(key, None)) is not None:
+                        taken.append((key, value))
+                    taken.append(mine.popitem(last=bool(number % 2)))
+            pipe.send(taken)
+
+    with rowex.open(path, keys="int", values="msgpack") as index:
+        index.put_many((key, f"value {key}") for key in range(900))
+        crowd = [child(take, number) for number in range(3)]
+        for process in crowd:
+            process.recv()
+        for process in crowd:
+            process.send("go")
+        found = [item for process in crowd for item in process.recv()]
+        for process in crowd:
+            process.finish()
+        found += index.items()
+        assert sorted(found) == [(key, f"value {key}") for key in range(900)]
 
 
 def test_deeply_nested_tuple_is_a_key(path: Path) -> None:
