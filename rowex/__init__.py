@@ -13,6 +13,11 @@ Rowex: an embedded, ordered key-value index in one memory-mapped file.
 Any number of threads and processes may use a file at once.  Readers never wait for writers, and a
 process may be killed at any instant.
 
+A change that raises was not made, unless the exception has the attribute `ticket`: then it is visible, but
+not known to be durable, because the wait for that (`durability="commit"`, `durable=True`) took longer than
+its timeout, was interrupted, or failed.  `wait_durable` goes on with the ticket.  What the call would have
+returned and the ticket does not tell (of `pop`, `popitem`, `setdefault`: a value) is the attribute `result`.
+
 Public are the names in `__all__`, here and in `rowex.aio`, and what their objects have without an
 underscore; the other modules are the package's own.
 """

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, overload
 from rowex._door_texts import TEXTS
 from rowex._native import ffi, lib
 from rowex._ranges import ITEMS, KEYS, RECORD, VALUES, open_scan
-from rowex._slow_args import SLICE_NS, Wait, exact_bytes, exact_pair, export, pack, pairs_of
+from rowex._slow_args import Wait, exact_bytes, exact_pair, export, pack, pairs_of, settle
 from rowex.columns import is_column
 from rowex.errors import raise_result
 
@@ -114,21 +114,19 @@ class Door:
     # --- writing ---
 
     def _settle(self, ticket: int, asked: bool, wait: Wait) -> int:
-        """A change that was made is waited for until it is durable, where the handle wants that or *asked*."""
-        slice_ns = SLICE_NS
-        while self._waits or asked:
-            code = lib.rx_wait_durable(self._open_handle(), self._thread, ticket, slice_ns)
-            if code == lib.RX_OK:
-                break
-            if code != lib.RX_WOULD_WAIT:
-                raise_result(code)
-            slice_ns = wait.more()
+        """What was changed, if anything was, is waited for where the handle wants that or *asked*."""
+        if ticket and (self._waits or asked):
+            settle(lambda ns: lib.rx_wait_durable(self._open_handle(), self._thread, ticket, ns), ticket, wait)
         return ticket
 
-    def _store(self, call: Callable[..., int], key: ReadableBuffer, value: ReadableBuffer, wait: Wait) -> int:
+    def _store(
+        self, call: Callable[..., int], key: ReadableBuffer, value: ReadableBuffer, asked: bool, wait: Wait
+    ) -> int:
         exact = exact_bytes(key, "key")
         with export(value, "value") as data:
             self._writable()
+            if asked and (code := lib.rx_wait_durable(self._open_handle(), self._thread, 0, 0)) < 0:
+                raise_result(code)  # it needs a log: said before anything is stored
             ticket = ffi.new("uint64_t *")
             pointer = ffi.from_buffer(exact)
             slice_ns = 0
@@ -153,13 +151,13 @@ class Door:
         self, key: ReadableBuffer, value: ReadableBuffer, *, timeout: float | None = None, durable: bool = False
     ) -> int:
         asked, wait = bool(durable), Wait(timeout)
-        return self._settle(self._store(lib.rx_put, key, value, wait), asked, wait)
+        return self._settle(self._store(lib.rx_put, key, value, asked, wait), asked, wait)
 
     def insert(
         self, key: ReadableBuffer, value: ReadableBuffer, *, timeout: float | None = None, durable: bool = False
     ) -> int:
         asked, wait = bool(durable), Wait(timeout)
-        return self._settle(self._store(lib.rx_insert, key, value, wait), asked, wait)
+        return self._settle(self._store(lib.rx_insert, key, value, asked, wait), asked, wait)
 
     def __setitem__(self, key: ReadableBuffer, value: ReadableBuffer, /) -> None:
         self.put(key, value)

@@ -11,12 +11,12 @@ import math
 import re
 import time
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from rowex._native import ffi, lib
-from rowex.errors import raise_result
+from rowex.errors import made, raise_result
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -32,6 +32,7 @@ __all__ = [
     "pack",
     "pairs_of",
     "seconds",
+    "settle",
 ]
 
 SLICE_NS = 50_000_000  # one slice of a wait; bounds the wait for Ctrl-C
@@ -161,6 +162,19 @@ class Wait:
         if left <= 0:
             raise_result(lib.RX_E_TIMEOUT)
         return min(left, SLICE_NS)
+
+
+def settle(wait_durable: Callable[[int], int], ticket: int, wait: Wait) -> None:
+    """What was changed is waited for until it is durable; what is raised says that it was changed."""
+    slice_ns = SLICE_NS
+    try:
+        while (code := wait_durable(slice_ns)) != lib.RX_OK:
+            if code != lib.RX_WOULD_WAIT:
+                raise_result(code)
+            slice_ns = wait.more()
+    except BaseException as error:
+        made(error, ticket)
+        raise
 
 
 def pairs_of(items: Any) -> Iterator[Any]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from rowex._door import pack
 from rowex._native import ffi, lib
-from rowex._slow_args import SLICE_NS, Wait, exact_bytes
+from rowex._slow_args import SLICE_NS, Wait, exact_bytes, settle
 from rowex.columns import (
     OFFSETS,
     Column,
@@ -398,17 +398,9 @@ def put_items(calls: Calls, key: Column, value: Column, start: int, end: int, wa
     threads = _threads(calls, end - start)
     _Work(_shares(start, end, threads, ascending), call).run(threads)
     ticket = max(tickets, default=0)
-    if calls._commit and tickets:
-        _settle(calls, ticket, wait)
+    if calls._commit and ticket:
+        settle(lambda ns: lib.rx_wait_durable(calls._live_handle(), calls._rx_thread, ticket, ns), ticket, wait)
     return ticket
-
-
-def _settle(calls: Calls, ticket: int, wait: Wait) -> None:
-    slice_ns = SLICE_NS
-    while (code := lib.rx_wait_durable(calls._live_handle(), calls._rx_thread, ticket, slice_ns)) != OK:
-        if code != WOULD_WAIT:
-            raise_result(code)
-        slice_ns = wait.more()
 
 
 def _shares(start: int, end: int, threads: int, ascending: bool) -> deque[tuple[int, int, int, int]]:

@@ -9,9 +9,8 @@ from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 from rowex._native import ffi, lib
-from rowex._waits import until_done
 
-__all__ = ["Batch", "apply_batch"]
+__all__ = ["Batch", "batch_attempt"]
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -26,8 +25,8 @@ class Batch(Generic[K, V]):
     Changes collected in memory, applied together at the end of a `with` block; `Index.batch` makes one.
 
     Attributes:
-        ticket: The durability ticket, once the block has ended without an exception; 0 before,
-            for a file without a log, and where nothing was changed.
+        ticket: The durability ticket, once the batch was applied; 0 before, for a file without a log,
+            and where nothing was changed.
 
     An exception in the block discards it.  Of several changes of one key the last counts.  It serves
     one thread at a time and one block.
@@ -100,18 +99,23 @@ class Batch(Generic[K, V]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._over = True
-        if kind is None:
+        if kind is not None:
+            return
+        try:
             self.ticket = self._apply(self._changes)
+        except BaseException as stopped:
+            self.ticket = getattr(stopped, "ticket", 0)  # it may be applied, and not yet known to be durable
+            raise
 
     def __repr__(self) -> str:
         return f"<rowex.Batch of {len(self)} keys{', over' if self._over else ''}>"
 
 
-def apply_batch(
+def batch_attempt(
     handle: Any, thread: Any, changes: dict[bytes, bytes | None], timeout: float | None, ticket: Any
-) -> None:
+) -> Callable[[int], int]:
     """
-    Hand the changes to the core.
+    What hands the changes to the core.
 
     Args:
         handle: Of an open index that may be written.
@@ -120,9 +124,8 @@ def apply_batch(
         timeout: Seconds to wait for others, >= 0; None: as long as it takes.
         ticket: A `uint64_t *`, which gets the ticket.
 
-    Raises:
-        TimeoutError: Others held what it needs; nothing was changed.
-        DiskFullError: No room; nothing was changed.
+    Returns:
+        One attempt, for `until_done`.
     """
     keys = sorted(key for key, value in changes.items() if value is not None or len(key) <= KEY_BYTES)
     values = [changes[key] for key in keys]
@@ -132,7 +135,7 @@ def apply_batch(
     value_pointers = ffi.new("void *[]", held)
     value_sizes = ffi.new("size_t[]", [0 if value is None else len(value) for value in values])
 
-    def attempt(ns: int) -> int:
+    def attempt(ns: int, alive: object = held) -> int:
         wait_ns = ns if timeout is not None else WAIT_NS
         return int(
             lib.rx_batch_apply(
@@ -140,4 +143,4 @@ def apply_batch(
             )
         )
 
-    until_done(attempt, timeout)
+    return attempt

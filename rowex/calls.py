@@ -15,12 +15,12 @@ from rowex._door import Door
 from rowex._native import ffi, lib
 from rowex._ranges import RECORD
 from rowex._views import OrderedMapping
-from rowex._waits import until_done
+from rowex._waits import ends, left, until_done
 from rowex.arrays import get_columns, put_columns
-from rowex.batch import Batch, apply_batch
+from rowex.batch import Batch, batch_attempt
 from rowex.codecs import BYTES, KEY_BYTES, encode_bytes, encode_key
 from rowex.durable import Tickets, wait_durable
-from rowex.errors import ClosedError, make_error, raise_result
+from rowex.errors import ClosedError, made, make_error, raise_result
 from rowex.loading import load_into
 from rowex.scans import scan_columns
 
@@ -35,6 +35,7 @@ OK, ABSENT, TOO_SMALL = int(lib.RX_OK), int(lib.RX_ABSENT), int(lib.RX_TOO_SMALL
 FIRST, LAST, FLOOR, CEILING = 0, 1, 2, 3  # rx_edge()
 ROOM_BYTES = 1024  # for an answer, before its size is known
 CHUNK_ITEMS = 1024  # keys handed to the core at once
+UNMADE = (1 << 64) - 1  # the ticket of no change
 _MISSING: Any = object()
 _new_room = ffi.new_allocator(should_clear_after_alloc=False)
 
@@ -69,12 +70,34 @@ class Calls(Door, Tickets, OrderedMapping[bytes, bytes]):
             raise_result(int(lib.RX_E_READONLY))
         return handle
 
-    def _settled(self, ticket: Any, timeout: float | None) -> int:
-        """A change was made: it is waited for where this handle wants that."""
-        number = int(ticket[0])
-        if self._commit:
-            wait_durable(self._live_handle(), self._rx_thread, number, timeout)
-        return number
+    def _settled(self, ticket: int, timeout: float | None) -> int:
+        """What was changed, if anything was, is waited for where this handle wants that."""
+        if self._commit and ticket:
+            try:
+                wait_durable(self._live_handle(), self._rx_thread, ticket, timeout)
+            except BaseException as error:
+                made(error, ticket)
+                raise
+        return ticket
+
+    def _changed(
+        self, attempt: Callable[[int], int], ticket: Any, timeout: float | None, result: Callable[[], object]
+    ) -> int:
+        """
+        One change, and the wait until it is durable; in *ticket* is UNMADE until it is made.
+
+        However it ends: what is raised after the change was made has its ticket, and what *result* tells.
+        """
+        end = ends(timeout)
+        try:
+            code = until_done(attempt, timeout)
+            if code == OK:
+                self._settled(int(ticket[0]), left(end))
+        except BaseException as error:
+            if ticket[0] != UNMADE:  # not the code: an interrupt may come before that is known here
+                made(error, int(ticket[0]), result())
+            raise
+        return code
 
     def _get_columns(self, keys: Any, default: Any, dtype: Any) -> Any:
         return get_columns(self, KEY_BYTES, BYTES, keys, default, dtype)  # the door's get_many, for columns
@@ -158,8 +181,8 @@ class Calls(Door, Tickets, OrderedMapping[bytes, bytes]):
             Whether the value was as expected, and the change was made.
 
         Raises:
-            TimeoutError: Others held what it needs; nothing was changed.
-            DiskFullError: No room; nothing was changed.
+            TimeoutError: Others held what it needs; nothing was changed, unless it has a `ticket` (see `rowex`).
+            DiskFullError: No room; likewise.
             ReadOnlyError: The index may only be read.
 
         Atomic: no other change of the key comes between the comparison and the change.
@@ -168,15 +191,15 @@ class Calls(Door, Tickets, OrderedMapping[bytes, bytes]):
         old, old_size = _optional(expected)
         value, value_size = _optional(new)
         handle, thread = self._write_handle(), self._rx_thread
-        ticket = ffi.new("uint64_t *")
-        code = until_done(
+        ticket = ffi.new("uint64_t *", UNMADE)
+        code = self._changed(
             lambda ns: lib.rx_compare_and_set(
                 handle, thread, data, len(data), old, old_size, value, value_size, ns, ticket
             ),
+            ticket,
             timeout,
+            lambda: True,
         )
-        if code == OK:
-            self._settled(ticket, timeout)
         return code == OK
 
     @overload
@@ -199,7 +222,7 @@ class Calls(Door, Tickets, OrderedMapping[bytes, bytes]):
 
         Raises:
             KeyError: The key is absent and there is no default.
-            TimeoutError: Others held what it needs; nothing was changed.
+            TimeoutError: Others held what it needs; if it has a `ticket` (see `rowex`), `result` is the value.
             ReadOnlyError: The index may only be read.
 
         Atomic: of several that pop a key at once, one gets the value.
@@ -211,10 +234,14 @@ class Calls(Door, Tickets, OrderedMapping[bytes, bytes]):
             raise KeyError(key)
         return default
 
-    def _take(self, key: Buffer, timeout: float | None) -> bytes | None:
+    def _take(
+        self, key: Buffer, timeout: float | None, result: Callable[[bytes], object] | None = None
+    ) -> bytes | None:
+        # result: what the call returns for the value, where that is another thing
         data = encode_key(key)
         handle, thread = self._write_handle(), self._rx_thread
-        ticket, size = ffi.new("uint64_t *"), ffi.new("size_t *", ROOM_BYTES)
+        ticket, size = ffi.new("uint64_t *", UNMADE), ffi.new("size_t *", ROOM_BYTES)
+        end = ends(timeout)
         while True:
             capacity = int(size[0])
             room = _new_room("char[]", max(1, capacity))
@@ -222,9 +249,12 @@ class Calls(Door, Tickets, OrderedMapping[bytes, bytes]):
             def attempt(ns: int, room: Any = room, capacity: int = capacity) -> int:
                 return int(lib.rx_take(handle, thread, data, len(data), room, capacity, size, ns, ticket))
 
-            code = until_done(attempt, timeout)
+            def taken(room: Any = room) -> object:
+                value = bytes(ffi.buffer(room, int(size[0])))
+                return value if result is None else result(value)
+
+            code = self._changed(attempt, ticket, left(end), taken)
             if code == OK:
-                self._settled(ticket, timeout)
                 return bytes(ffi.buffer(room, int(size[0])))
             if code == ABSENT:
                 return None
@@ -242,19 +272,21 @@ class Calls(Door, Tickets, OrderedMapping[bytes, bytes]):
 
         Raises:
             KeyError: The index is empty.
-            TimeoutError: Others held what it needs; nothing was changed.
+            TimeoutError: Others held what it needs; as for `pop`, with the item as `result`.
             ReadOnlyError: The index may only be read.
 
         Atomic: no two calls get the same item.
         """
         self._write_handle()
+        end = ends(timeout)
         while True:
             item = self.last() if last else self.first()
             if item is None:
                 raise KeyError("popitem(): the index is empty")
-            value = self._take(item[0], timeout)
+            key = item[0]
+            value = self._take(key, left(end), lambda value, key=key: (key, value))  # type: ignore[misc]
             if value is not None:
-                return item[0], value
+                return key, value
 
     def setdefault(self, key: Buffer, default: Buffer = b"", *, timeout: float | None = None) -> bytes:
         """
@@ -269,25 +301,26 @@ class Calls(Door, Tickets, OrderedMapping[bytes, bytes]):
             The value that the key has now.
 
         Raises:
-            TimeoutError: Others held what it needs; nothing was changed.
-            DiskFullError: No room; nothing was changed.
+            TimeoutError: Others held what it needs; nothing was changed, unless it has a `ticket` (see `rowex`).
+            DiskFullError: No room; likewise.
             ReadOnlyError: The index may only be read.
 
         Atomic: of several at once, one sets the value and all return it.
         """
         name, value = encode_key(key), encode_bytes(default)
         handle, thread = self._write_handle(), self._rx_thread
-        ticket = ffi.new("uint64_t *")
+        ticket, end = ffi.new("uint64_t *", UNMADE), ends(timeout)
         while True:
             found = self.get(name)
             if found is not None:
                 return found
-            code = until_done(
+            code = self._changed(
                 lambda ns: lib.rx_insert(handle, thread, name, len(name), value, len(value), ns, ticket),
-                timeout,
+                ticket,
+                left(end),
+                lambda: value,
             )
             if code == OK:
-                self._settled(ticket, timeout)
                 return value
 
     def remove_many(self, keys: Iterable[Buffer], *, timeout: float | None = None) -> int:
@@ -296,14 +329,14 @@ class Calls(Door, Tickets, OrderedMapping[bytes, bytes]):
 
         Args:
             keys: Any number; absent ones are passed over.
-            timeout: Seconds to wait for other writers for each chunk, >= 0; None: as long as it takes.
+            timeout: Seconds to wait for each chunk, and until all are durable, >= 0; None: as long as it takes.
 
         Returns:
             The durability ticket of the last removal; 0 where nothing was removed, or without a log.
 
         Raises:
             TypeError: A key is not bytes; chunks before its own were removed.
-            TimeoutError: Others held what it needs; the keys before were removed.
+            TimeoutError: Others held what it needs; the keys before were removed, all if it has a `ticket`.
             ReadOnlyError: The index may only be read.
 
         Each removal is atomic, the whole is not.  Ctrl-C is answered between chunks.
@@ -312,7 +345,7 @@ class Calls(Door, Tickets, OrderedMapping[bytes, bytes]):
         ticket, remaining = ffi.new("uint64_t *"), iter(keys)
         while chunk := [encode_key(key) for key in islice(remaining, CHUNK_ITEMS)]:
             self._remove_chunk(chunk, timeout, ticket)
-        return self._settled(ticket, timeout)
+        return self._settled(int(ticket[0]), timeout)
 
     def _remove_chunk(self, chunk: list[bytes], timeout: float | None, ticket: Any) -> None:
         pointers = ffi.new("void *[]", [ffi.from_buffer(key) for key in chunk])
@@ -352,8 +385,8 @@ class Calls(Door, Tickets, OrderedMapping[bytes, bytes]):
         Raises:
             ReadOnlyError: The index may only be read.
             ClosedError: The index is closed.
-            TimeoutError: At the end of the block: others held what it needs; nothing was changed.
-            DiskFullError: At the end of the block: no room; nothing was changed.
+            TimeoutError: At its end: others held what it needs; nothing was changed, unless it has a `ticket`.
+            DiskFullError: At its end: no room; likewise.
 
         Who has read one of its values reads all of them from then on; a scan, as always, does not
         stand still meanwhile.  Overlapping batches take effect one after the other.
@@ -362,12 +395,13 @@ class Calls(Door, Tickets, OrderedMapping[bytes, bytes]):
         self._write_handle()
 
         def apply(changes: dict[bytes, bytes | None]) -> int:
-            ticket = ffi.new("uint64_t *")
+            ticket = ffi.new("uint64_t *", UNMADE)
             handle = self._write_handle()
             if not changes:
                 return 0
-            apply_batch(handle, self._rx_thread, changes, timeout, ticket)
-            return self._settled(ticket, timeout)
+            attempt = batch_attempt(handle, self._rx_thread, changes, timeout, ticket)
+            self._changed(attempt, ticket, timeout, lambda: None)
+            return int(ticket[0])
 
         return Batch(apply, encode_key, encode_bytes)
 

@@ -4,6 +4,7 @@ An index whose keys or values are not bytes: codecs around an index of bytes.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, overload
@@ -17,7 +18,7 @@ from rowex.batch import Batch
 from rowex.calls import Calls
 from rowex.codecs import Codec
 from rowex.columns import is_column
-from rowex.errors import DuplicateKeyError, raise_result
+from rowex.errors import DuplicateKeyError, made, raise_result
 from rowex.index import Index, Session
 from rowex.loading import load_into
 from rowex.options import Path
@@ -30,6 +31,17 @@ K = TypeVar("K")
 V = TypeVar("V")
 D = TypeVar("D")
 _MISSING: Any = object()
+
+
+@contextlib.contextmanager
+def _returning(result: object) -> Iterator[None]:
+    """What is raised although a change was made tells what the call would have returned."""
+    try:
+        yield
+    except BaseException as error:
+        if hasattr(error, "ticket"):
+            made(error, error.ticket, result)
+        raise
 
 
 class CodedCalls(OrderedMapping[K, V], Generic[K, V]):
@@ -180,8 +192,9 @@ class CodedCalls(OrderedMapping[K, V], Generic[K, V]):
         self._raw._write_handle()
         while (data := self._raw.get(name)) is not None:
             value = self._to_value(data)
-            if self._raw.compare_and_set(name, data, None, timeout=left(end)):
-                return value
+            with _returning(value):
+                if self._raw.compare_and_set(name, data, None, timeout=left(end)):
+                    return value
         if default is _MISSING:
             raise KeyError(key)
         return default
@@ -196,13 +209,16 @@ class CodedCalls(OrderedMapping[K, V], Generic[K, V]):
         self._raw._write_handle()
         while (found := self._raw.last() if last else self._raw.first()) is not None:
             item = self._item(found)
-            if self._raw.compare_and_set(*found, None, timeout=left(end)):
-                return item
+            with _returning(item):
+                if self._raw.compare_and_set(*found, None, timeout=left(end)):
+                    return item
         raise KeyError("popitem(): the index is empty")
 
     def setdefault(self, key: K, default: V, *, timeout: float | None = None) -> V:
         """The value of a key, which is set to *default* first where it is absent."""
-        return self._to_value(self._raw.setdefault(self._key(key), self._value(default), timeout=timeout))
+        name, data = self._key(key), self._value(default)
+        with _returning(default):
+            return self._to_value(self._raw.setdefault(name, data, timeout=timeout))
 
     def first(self) -> tuple[K, V] | None:
         """The item with the smallest key, or None."""

@@ -8,6 +8,7 @@ in attributes; the message says what happened, where, and what to do.  The texts
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import threading
 from typing import NoReturn
@@ -193,6 +194,27 @@ def make_error(kind: type[Exception], text: str, *, hint: str = "", os_errno: in
     if isinstance(error, RowexError):
         error.hint = hint
     return error
+
+
+_NO_RESULT: object = object()
+
+
+def made(error: BaseException, ticket: int, result: object = _NO_RESULT) -> None:
+    """
+    Say on an exception that the change was made all the same.
+
+    Args:
+        error: What ended the wait until it is durable; it gets the attribute `ticket`, and a note.
+        ticket: Of the change; 0 without a log.
+        result: What the call would have returned, where the ticket does not say it: the attribute `result`.
+    """
+    told = hasattr(error, "ticket")
+    with contextlib.suppress(AttributeError):
+        error.ticket = ticket  # type: ignore[attr-defined] # any exception may carry it
+        if result is not _NO_RESULT:
+            error.result = result  # type: ignore[attr-defined] # likewise
+    if not told:
+        error.add_note(f"the change was made: it is visible, but not known to be durable (ticket {ticket})")
 
 
 def raise_result(code: int, key: object = None, *, paths: tuple[str | None, ...] = ()) -> NoReturn:

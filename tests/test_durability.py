@@ -22,6 +22,7 @@ import pytest
 
 import rowex
 from conftest import cannot_run
+from doors import address_of
 from power import other_boot, recovered, segments, without_power
 from tools import TIME_SCALE, Child, assert_same, clean_environment, eventually, leftovers, make_value
 
@@ -132,6 +133,22 @@ def test_commit_waits_for_every_change(path: Path, folder: Path) -> None:
             step()
             assert index.durable == index.position
         assert recovered(without_power(path, folder / "off")) == dict(index.items()) == {b"a": b"one"}
+
+
+@pytest.mark.parametrize("make", [lambda path: rowex.open(path, durability="process"), lambda path: rowex.memory()])
+def test_durable_without_a_log_is_refused_before_anything_is_stored(
+    folder: Path, door: Any, door_type: Any, make: Any
+) -> None:
+    """By both doors, and by writers; where there is a log it is not."""
+    with make(folder / "without") as index:
+        other = door_type(address_of(index._rx))
+        with index.writer() as writer:
+            for call in (other.put, other.insert, index.put, index.insert, writer.put, writer.insert):
+                with pytest.raises(rowex.DurabilityError) as caught:
+                    call(b"k", b"v", durable=True)
+                assert not hasattr(caught.value, "ticket")
+                assert len(index) == 0
+    assert door.put(b"k", b"v", durable=True) > 0
 
 
 def test_batch_and_commit_are_one_kind_of_file(path: Path) -> None:

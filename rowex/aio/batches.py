@@ -21,7 +21,7 @@ class Batch(Generic[K, V]):
     Changes collected in memory, applied together at the end of an `async with` block; `Index.batch` makes one.
 
     Attributes:
-        ticket: The durability ticket, once the block has ended without an exception; 0 before.
+        ticket: The durability ticket, once the batch was applied; 0 before.
     """
 
     ticket: int
@@ -61,5 +61,10 @@ class Batch(Generic[K, V]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._collected._over = True
-        if kind is None:
+        if kind is not None:
+            return
+        try:
             self.ticket = await self._apply(self._collected._changes)
+        except BaseException as stopped:
+            self.ticket = getattr(stopped, "ticket", 0)
+            raise

@@ -2,7 +2,8 @@
 Changes: at once, on the loop, where they need not wait; else in a worker thread.
 
 A task is cancelled before its change, or while it waits in a worker, and then nothing was changed;
-or while it waits for durability, and then the exception has the change's ticket.
+or while it waits for durability, and then the exception has the change's ticket, and what the call would
+have returned.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ from time import monotonic
 from typing import Any, TypeVar, overload
 
 from rowex._native import lib
+from rowex._slow_args import seconds
 from rowex.aio.batches import Batch
 from rowex.aio.reading import Reading
-from rowex.aio.workers import patiently, tell
+from rowex.aio.workers import patiently
 from rowex.coded import CodedCalls
-from rowex.errors import DuplicateKeyError, raise_result
+from rowex.durable import log_status
+from rowex.errors import DuplicateKeyError, made, raise_result
 
 __all__ = ["Changing"]
 
@@ -31,6 +34,13 @@ _MISSING: Any = object()
 
 def _same(data: Any) -> Any:
     return data
+
+
+def _late(error: BaseException, done: tuple[object, int | None]) -> None:
+    """The task is cancelled although a change was made, if one was."""
+    result, ticket = done
+    if ticket is not None:
+        made(error, ticket, result)
 
 
 class Changing(Reading[K, V]):
@@ -56,21 +66,32 @@ class Changing(Reading[K, V]):
 
     async def _settle(self, ticket: int, durable: bool, timeout: float | None, began: float) -> int:
         """What was changed is waited for where that is wanted."""
-        if durable or self._commit:
+        if ticket and (durable or self._commit):
             left = None if timeout is None else max(0.0, timeout - (monotonic() - began))
             try:
                 await self.wait_durable(ticket, left)
             except BaseException as error:
-                tell(error, ticket)
+                made(error, ticket)
                 raise
         return ticket
 
-    async def _wait_for(
-        self, call: Callable[[float | None], T], timeout: float | None, first: Callable[[], T | None] | None = None
-    ) -> T:
-        return await patiently(call, self._state().limiter, timeout, first)
+    def _ready(self, timeout: float | None, durable: bool) -> None:
+        """Before anything is changed: what was asked for can be had."""
+        if timeout is not None:
+            seconds(timeout, "timeout")
+        if durable:
+            log_status(self._raw._live_handle())
 
-    def _at_once(self, call: Callable[[float | None], T]) -> tuple[T, int] | None:
+    async def _wait_for(
+        self,
+        call: Callable[[float | None], T],
+        timeout: float | None,
+        first: Callable[[], T | None] | None,
+        late: Callable[[BaseException, T], object],
+    ) -> T:
+        return await patiently(call, self._state().limiter, timeout, first, late)
+
+    def _at_once(self, call: Callable[[float | None], T]) -> tuple[T, int | None] | None:
         """None: it would have to wait, and nothing was changed."""
         try:
             return self._plain.ticketed(lambda: call(0.0))
@@ -80,14 +101,19 @@ class Changing(Reading[K, V]):
     async def _change(self, call: Callable[[float | None], T], timeout: float | None, *, at_once: bool = True) -> T:
         """A change whose method tells no ticket, with or without waiting; then durable if that is wanted."""
         began = monotonic()
+        self._ready(timeout, False)
         await self._due()
         done = self._at_once(call) if at_once else None
         if done is None:
             again = (lambda: self._at_once(call)) if at_once else None
-            done = await self._wait_for(lambda left: self._plain.ticketed(lambda: call(left)), timeout, again)
+            done = await self._wait_for(lambda left: self._plain.ticketed(lambda: call(left)), timeout, again, _late)
         result, ticket = done
         if ticket:
-            await self._settle(ticket, False, timeout, began)
+            try:
+                await self._settle(ticket, False, timeout, began)
+            except BaseException as error:
+                made(error, ticket, result)
+                raise
         return result
 
     async def _store(
@@ -100,7 +126,7 @@ class Changing(Reading[K, V]):
     ) -> int:
         """It would have to wait, or copies much."""
         first = (lambda: at_once(name, data)) if len(data) <= LARGE_BYTES else None
-        return await self._wait_for(lambda left: store(name, data, timeout=left), timeout, first)
+        return await self._wait_for(lambda left: store(name, data, timeout=left), timeout, first, made)
 
     async def put(self, key: K, value: V, *, timeout: float | None = None, durable: bool = False) -> int:
         """
@@ -126,6 +152,7 @@ class Changing(Reading[K, V]):
         unless the exception has a `ticket`.
         """
         began = monotonic()
+        self._ready(timeout, durable)
         await self._due()
         name, data = self._key(key), self._value(value)
         ticket = self._plain._try_put(name, data) if len(data) <= LARGE_BYTES else None
@@ -151,6 +178,7 @@ class Changing(Reading[K, V]):
             Exception: As `put`.
         """
         began = monotonic()
+        self._ready(timeout, durable)
         await self._due()
         name, data = self._key(key), self._value(value)
         try:
@@ -178,13 +206,17 @@ class Changing(Reading[K, V]):
             Exception: As `put`.
         """
         began = monotonic()
+        self._ready(timeout, durable)
         await self._due()
         name = self._key(key)
         try:
             ticket = self._plain._try_remove(name)
             if ticket is None:
                 ticket = await self._wait_for(
-                    lambda left: self._plain.remove(name, timeout=left), timeout, lambda: self._plain._try_remove(name)
+                    lambda left: self._plain.remove(name, timeout=left),
+                    timeout,
+                    lambda: self._plain._try_remove(name),
+                    made,
                 )
         except KeyError:
             raise KeyError(key) from None
@@ -222,7 +254,11 @@ class Changing(Reading[K, V]):
     @overload
     async def pop(self, key: K, default: D, *, timeout: float | None = ...) -> V | D: ...
     async def pop(self, key: K, default: Any = _MISSING, *, timeout: float | None = None) -> Any:
-        """Remove a key and return its value, or *default*; without one, KeyError.  As `remove`."""
+        """
+        Remove a key and return its value, or *default*; without one, KeyError.  As `remove`.
+
+        An exception that has a `ticket` has the value as `result`.
+        """
         found = await self._change(lambda left: self._calls.pop(key, _MISSING, timeout=left), timeout)
         if found is not _MISSING:
             return found
@@ -231,7 +267,7 @@ class Changing(Reading[K, V]):
         return default
 
     async def popitem(self, last: bool = True, *, timeout: float | None = None) -> tuple[K, V]:
-        """Remove the item at one end and return it; KeyError where the index is empty.  As `remove`."""
+        """Remove the item at one end and return it; KeyError where the index is empty.  As `pop`."""
         item: tuple[K, V] = await self._change(lambda left: self._calls.popitem(last, timeout=left), timeout)
         return item
 
@@ -259,6 +295,7 @@ class Changing(Reading[K, V]):
 
         Each put is atomic, the whole is not.  A task that is cancelled in it has put the first of them.
         """
+        self._ready(timeout, durable)
         ticket = 0
         for key, value in items.items() if isinstance(items, Mapping) else items:
             name, data = self._key(key), self._value(value)
@@ -279,6 +316,7 @@ class Changing(Reading[K, V]):
         Returns:
             The durability ticket of the last removal; 0 where there was none, or without a log.
         """
+        self._ready(timeout, durable)
         ticket = 0
         for key in keys:
             try:
@@ -308,6 +346,7 @@ class Changing(Reading[K, V]):
             the block, a cancellation too, discards it.
         """
         self._raw._write_handle()
+        self._ready(timeout, durable)
 
         async def apply(changes: dict[bytes, bytes | None]) -> int:
             def call(left: float | None) -> int:

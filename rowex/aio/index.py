@@ -186,7 +186,7 @@ class Opening(Generic[K, V]):
         def opened() -> Index[K, V]:
             return Index(sync_open(path, mode, **options), **self._limits)
 
-        return await run(opened, undo=lambda index: index.sync.close())
+        return await run(opened, late=lambda _, index: index.sync.close())
 
     def __await__(self) -> Any:
         return self._open().__await__()

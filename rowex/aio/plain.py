@@ -31,13 +31,13 @@ class Plain(Calls):
         self._bind(raw._live_handle(), ffi.NULL, readonly=raw._readonly, commit=False)
         self._told = threading.local()
 
-    def _settled(self, ticket: Any, timeout: float | None) -> int:
-        self._told.ticket = int(ticket[0])
-        return int(ticket[0])
+    def _settled(self, ticket: int, timeout: float | None) -> int:
+        self._told.ticket = ticket
+        return ticket
 
-    def ticketed(self, call: Callable[[], T]) -> tuple[T, int]:
-        """What *call* returns, and the ticket of the change that it made; 0: none."""
-        self._told.ticket = 0
+    def ticketed(self, call: Callable[[], T]) -> tuple[T, int | None]:
+        """What *call* returns, and the ticket of the change that it made; None: it made none."""
+        self._told.ticket = None
         result = call()
         return result, self._told.ticket
 

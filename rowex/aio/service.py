@@ -23,10 +23,9 @@ from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 from rowex.aio.commands import Command
 from rowex.aio.index import Index
 from rowex.aio.worker import Ended, Finished, Worker, given_up
-from rowex.aio.workers import tell
 from rowex.codecs import encode_key
 from rowex.coded import CodedIndex
-from rowex.errors import ClosedError, RowexError, make_error
+from rowex.errors import ClosedError, RowexError, made, make_error
 from rowex.results import Stats
 
 __all__ = ["Service"]
@@ -210,7 +209,7 @@ class Service(Generic[K, V]):
         try:
             await self._index.wait_durable(ticket)
         except Exception as error:
-            tell(error, ticket)
+            made(error, ticket)
             self._finish(command, None, error)
         except BaseException:
             self._finish(command, None, given_up_late(ticket))
@@ -344,5 +343,5 @@ class Service(Generic[K, V]):
 def given_up_late(ticket: int) -> Exception:
     """What a command gets that was done, but is not known to be durable."""
     error = make_error(ClosedError, "the service was given up before this change was known to be durable")
-    tell(error, ticket)
+    made(error, ticket)
     return error

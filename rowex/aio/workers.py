@@ -21,7 +21,7 @@ from rowex._slow_args import seconds
 from rowex.aio.context import bound, task_name
 from rowex.events import stop_when
 
-__all__ = ["patiently", "run", "tell"]
+__all__ = ["patiently", "run"]
 
 T = TypeVar("T")
 GRACE_S = 0.25  # a call that got a thread tells itself, and better, that the time is over
@@ -74,19 +74,12 @@ class Job(Generic[T]):
                 await anyio.sleep(0.002)
 
 
-def tell(error: BaseException, ticket: object) -> None:
-    """A change has happened although *error* is raised: it says so."""
-    with contextlib.suppress(AttributeError):
-        error.ticket = ticket  # type: ignore[attr-defined] # any exception may carry it
-    error.add_note(f"the change had happened: ticket={ticket!r}")
-
-
 async def run(
     call: Callable[[], T],
     limiter: anyio.CapacityLimiter | None = None,
     *,
     first: Callable[[], T | None] | None = None,
-    undo: Callable[[T], object] | None = None,
+    late: Callable[[BaseException, T], object] | None = None,
 ) -> T:
     """
     Call something in a worker thread.
@@ -96,8 +89,7 @@ async def run(
         limiter: How many of its kind may run at once; None: as many as there are.
         first: Tried on the loop when its turn has come, for by then it may need no thread; None, or
             the result None: it does.
-        undo: Called with the result where the task is cancelled although there is one; None: the
-            exception carries it, as `ticket`.
+        late: Called with the exception and the result where the task is cancelled although there is one.
 
     Returns:
         Its result.
@@ -106,25 +98,25 @@ async def run(
         BaseException: What it raised; or the task was cancelled, and the call was ended.
     """
     if limiter is None:
-        return await _in_thread(call, undo)
+        return await _in_thread(call, late)
     mine = object()
     await limiter.acquire_on_behalf_of(mine)
     try:
         if first is not None and (found := first()) is not None:
             return found
-        return await _in_thread(call, undo)
+        return await _in_thread(call, late)
     finally:
         limiter.release_on_behalf_of(mine)
 
 
-async def _in_thread(call: Callable[[], T], undo: Callable[[T], object] | None) -> T:
+async def _in_thread(call: Callable[[], T], late: Callable[[BaseException, T], object] | None) -> T:
     job = Job(call, task_name())
     try:
         await anyio.to_thread.run_sync(job.run, limiter=anyio.CapacityLimiter(1))
     except anyio.get_cancelled_exc_class() as error:
         await job.stop()
-        if job.happened:
-            tell(error, job.result) if undo is None else undo(job.result)
+        if job.happened and late is not None:
+            late(error, job.result)
         raise
     return job.result
 
@@ -134,6 +126,7 @@ async def patiently(
     limiter: anyio.CapacityLimiter,
     timeout: float | None,
     first: Callable[[], T | None] | None = None,
+    late: Callable[[BaseException, T], object] | None = None,
 ) -> T:
     """
     Call something that takes a timeout in a worker thread.
@@ -143,6 +136,7 @@ async def patiently(
         limiter: How many may run at once.
         timeout: Seconds, >= 0, with the wait for a thread; None: as long as it takes.
         first: As for `run`.
+        late: As for `run`.
 
     Returns:
         Its result.
@@ -151,8 +145,8 @@ async def patiently(
         TimeoutError: The time is over; nothing was changed.
     """
     if timeout is None:
-        return await run(lambda: call(None), limiter, first=first)
+        return await run(lambda: call(None), limiter, first=first, late=late)
     until = monotonic() + seconds(timeout, "timeout")
     with anyio.move_on_after(timeout + GRACE_S):
-        return await run(lambda: call(max(0.0, until - monotonic())), limiter, first=first)
+        return await run(lambda: call(max(0.0, until - monotonic())), limiter, first=first, late=late)
     raise TimeoutError(f"no worker thread was free within {timeout} s; nothing was changed")

@@ -15,7 +15,7 @@
     X(RX_PRESENT,           2, "the key is already present",                        "use put() to replace it") \
     X(RX_MISMATCH,          3, "the value is not the expected one",                 "read it again and retry") \
     X(RX_TOO_SMALL,         4, "the caller's buffer is too small",                  "call again with the size returned") \
-    X(RX_WOULD_WAIT,        5, "the operation would have to wait",                  "call again; nothing was changed") \
+    X(RX_WOULD_WAIT,        5, "the operation would have to wait",                  "call again, or wait longer") \
     X(RX_END,               6, "no more items",                                     "") \
     X(RX_I_EVICTED,        90, "the reader was evicted",                            "restart") \
     X(RX_I_RESTART,        91, "the descent met a change",                          "restart") \

@@ -96,7 +96,10 @@ void rx_hot_wait_once(struct hot_wait *wait);
 /* Length of the next slice.  -1 with an exception: a signal's, or the time is over. */
 int rx_hot_wait_more(const struct hot_wait *wait, int64_t *slice_ns);
 
-/* A change that was made is waited for until it is durable, where the handle wants that or `asked`. */
+/*
+ * What was changed, if anything was (ticket 0: nothing), is waited for until it is durable, where the handle wants
+ * that or `asked`.  -1: an exception that says that it was changed (errors.py, made()).
+ */
 int rx_hot_settle(struct hot_door *self, uint64_t ticket, bool asked, const struct hot_wait *wait);
 
 /* 1 with a new bytes object, 0 absent, -1 with an exception. */

@@ -36,10 +36,33 @@ static int store_until(struct hot_door *self, store_call call, const struct hot_
     }
 }
 
+/* What is to be durable needs a log: said before anything is stored. */
+static int needs_log(struct hot_door *self)
+{
+    int code = self->handle ? rx_hot->wait_durable(self->handle, self->thread, 0, 0) : RX_OK;
+    return code < 0 ? rx_hot_raise(code, NULL) : 0;
+}
+
+/* The exception that ended a wait says that the change was made all the same.  Always returns -1. */
+static int made(uint64_t ticket)
+{
+    PyObject *type, *error, *traceback;
+    PyErr_Fetch(&type, &error, &traceback);
+    PyErr_NormalizeException(&type, &error, &traceback);
+    PyObject *errors = PyImport_ImportModule("rowex.errors");
+    PyObject *nothing = errors ? PyObject_CallMethod(errors, "made", "OK", error, (unsigned long long)ticket) : NULL;
+    Py_XDECREF(errors);
+    Py_XDECREF(nothing);
+    if (!nothing)
+        PyErr_Clear(); /* no memory: the first exception is the one told */
+    PyErr_Restore(type, error, traceback);
+    return -1;
+}
+
 int rx_hot_settle(struct hot_door *self, uint64_t ticket, bool asked, const struct hot_wait *wait)
 {
     int64_t slice_ns = HOT_SLICE_NS;
-    if (!self->commit && !asked)
+    if (!ticket || (!self->commit && !asked))
         return 0;
     for (;;) {
         rx_index *handle = self->handle;
@@ -52,10 +75,8 @@ int rx_hot_settle(struct hot_door *self, uint64_t ticket, bool asked, const stru
         }
         if (code == RX_OK)
             return 0;
-        if (code != RX_WOULD_WAIT)
-            return rx_hot_raise(code, NULL);
-        if (rx_hot_wait_more(wait, &slice_ns) < 0)
-            return -1;
+        if ((code != RX_WOULD_WAIT ? rx_hot_raise(code, NULL) : rx_hot_wait_more(wait, &slice_ns)) < 0)
+            return made(ticket);
     }
 }
 
@@ -73,7 +94,7 @@ static int store(struct hot_door *self, store_call call, PyObject *key_object, P
     if (rx_hot_value_begin(value_object, &value) == 0) {
         if (self->handle && self->readonly)
             result = rx_hot_raise(RX_E_READONLY, NULL);
-        else
+        else if (!asked || (result = needs_log(self)) == 0)
             result = store_until(self, call, &key, &value, &wait, ticket, &code);
         rx_hot_value_end(&value);
     }

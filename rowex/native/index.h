@@ -67,6 +67,8 @@ int rx_thread_open(rx_index *h, int kind, rx_thread **out); /* kind: 2 reader, 3
 void rx_thread_close(rx_index *h, rx_thread *t);
 uint64_t rx_thread_uid(rx_index *h, rx_thread *t);          /* NULL t: this thread's; 0 on error */
 
+/* Of all changes below: RX_OK gives the *ticket (0 without a log); where nothing was changed it stays as it was. */
+
 /* Value copied to out when *value_len <= capacity, else RX_TOO_SMALL with *value_len. */
 int rx_get(rx_index *h, rx_thread *t, const void *key, size_t key_len,
            void *out, size_t capacity, size_t *value_len);

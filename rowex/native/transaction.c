@@ -454,11 +454,10 @@ int rx_batch_apply(rx_index *h, rx_thread *given, size_t n, const void *const *k
         rc = rx_admit(t, rx_tx_bytes(&x), false);
     if (n && rc == RX_OK && (rc = rx_batches_finish(t)) == RX_OK) {
         rc = rx_tx_run(t, &x);
-        if (rc == RX_OK && t->db->logged) {
-            if (ticket)
-                *ticket = rx_log_ticket(t->db, t->log_number);
+        if (rc == RX_OK && ticket)
+            *ticket = t->db->logged ? rx_log_ticket(t->db, t->log_number) : 0;
+        if (rc == RX_OK && t->db->logged)
             rx_log_notice(t->db);
-        }
     }
     rx_call_end(t);
     return rc;
