@@ -7,6 +7,7 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
+from array import array
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 
 import rowex
 import rowex.aio
+from rowex.aio.changing import LARGE_BYTES
 from tools import clean_environment
 
 RunAsync = Callable[..., Any]
@@ -239,6 +241,64 @@ def test_closed_index_refuses_and_readonly_writes_nothing(path: Path, run_async:
                     await refused
             with pytest.raises(rowex.ReadOnlyError):
                 index.batch()
+
+    run_async(main)
+
+
+def test_arguments_are_looked_at_before_anything_is_done(path: Path, run_async: RunAsync) -> None:
+    """Values, timeouts, durability and limits are refused as the sync API refuses them; a closed index, always."""
+
+    async def main() -> None:
+        for wrong in ({"workers": 0}, {"slow_read": -1}):
+            with pytest.raises(ValueError):
+                rowex.aio.open(path, **wrong)
+        async with rowex.aio.open(path, durability="process") as index:
+            for call in (index.put, index.insert):
+                for value in (None, 3, "v"):
+                    with pytest.raises(TypeError, match="bytes-like"):
+                        await call(b"k", value)
+            for error, options in (
+                (TypeError, {"timeout": "x"}),
+                (ValueError, {"timeout": -1}),
+                (rowex.DurabilityError, {"durable": True}),
+            ):
+                for refused in (
+                    index.put(b"k", b"v", **options),
+                    index.insert(b"k", b"v", **options),
+                    index.remove(b"k", **options),
+                    index.discard(b"k", **options),
+                    index.put_many([], **options),
+                    index.remove_many([], **options),
+                ):
+                    with pytest.raises(error):
+                        await refused
+                with pytest.raises(error):
+                    index.batch(**options)
+            with pytest.raises(ValueError):
+                await index.compare_and_set(b"k", None, b"v", timeout=-1)
+            assert len(index) == 0
+            value = memoryview(array("d", [3.0]))
+            await index.put(b"array", value)
+            assert await index.get(b"array") == value.tobytes()
+        for refused in (index.put_many([]), index.remove_many([]), index.get_many([])):
+            with pytest.raises(rowex.ClosedError):
+                await refused
+
+    run_async(main)
+
+
+def test_large_value_of_few_items_is_copied_by_a_worker(path: Path, run_async: RunAsync) -> None:
+    """What counts is its bytes."""
+
+    async def main() -> None:
+        async with rowex.aio.open(path) as index:
+            tried: list[bytes] = []
+            index._plain._try_put = lambda *pair: tried.append(pair[0])  # None: it would have to wait
+            value = array("d", bytes(2 << 20))
+            assert len(value) < LARGE_BYTES < value.itemsize * len(value)
+            await index.put(b"large", value)
+            assert tried == []
+            assert await index.get(b"large") == bytes(value)
 
     run_async(main)
 

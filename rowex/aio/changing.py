@@ -36,6 +36,17 @@ def _same(data: Any) -> Any:
     return data
 
 
+def _size(data: Any) -> int:
+    """Bytes of a value; 0 of what is none, which the call itself refuses."""
+    if type(data) is bytes:
+        return len(data)
+    try:
+        with memoryview(data) as view:
+            return view.nbytes
+    except TypeError:
+        return 0
+
+
 def _late(error: BaseException, done: tuple[object, int | None]) -> None:
     """The task is cancelled although a change was made, if one was."""
     result, ticket = done
@@ -125,7 +136,7 @@ class Changing(Reading[K, V]):
         timeout: float | None,
     ) -> int:
         """It would have to wait, or copies much."""
-        first = (lambda: at_once(name, data)) if len(data) <= LARGE_BYTES else None
+        first = (lambda: at_once(name, data)) if _size(data) <= LARGE_BYTES else None
         return await self._wait_for(lambda left: store(name, data, timeout=left), timeout, first, made)
 
     async def put(self, key: K, value: V, *, timeout: float | None = None, durable: bool = False) -> int:
@@ -155,7 +166,7 @@ class Changing(Reading[K, V]):
         self._ready(timeout, durable)
         await self._due()
         name, data = self._key(key), self._value(value)
-        ticket = self._plain._try_put(name, data) if len(data) <= LARGE_BYTES else None
+        ticket = self._plain._try_put(name, data) if _size(data) <= LARGE_BYTES else None
         if ticket is None:
             ticket = await self._store(self._plain._try_put, self._plain.put, name, data, timeout)
         return await self._settle(ticket, True, timeout, began) if durable or self._commit else ticket
@@ -182,7 +193,7 @@ class Changing(Reading[K, V]):
         await self._due()
         name, data = self._key(key), self._value(value)
         try:
-            ticket = self._plain._try_insert(name, data) if len(data) <= LARGE_BYTES else None
+            ticket = self._plain._try_insert(name, data) if _size(data) <= LARGE_BYTES else None
             if ticket is None:
                 ticket = await self._store(self._plain._try_insert, self._plain.insert, name, data, timeout)
         except DuplicateKeyError:
@@ -295,12 +306,13 @@ class Changing(Reading[K, V]):
 
         Each put is atomic, the whole is not.  A task that is cancelled in it has put the first of them.
         """
+        self._raw._write_handle()
         self._ready(timeout, durable)
         ticket = 0
         for key, value in items.items() if isinstance(items, Mapping) else items:
             name, data = self._key(key), self._value(value)
             await self._due()
-            tried = self._plain._try_put(name, data) if len(data) <= LARGE_BYTES else None
+            tried = self._plain._try_put(name, data) if _size(data) <= LARGE_BYTES else None
             ticket = await self.put(key, value, timeout=timeout) if tried is None else tried
         return await self._settle(ticket, durable, timeout, monotonic())
 
@@ -316,6 +328,7 @@ class Changing(Reading[K, V]):
         Returns:
             The durability ticket of the last removal; 0 where there was none, or without a log.
         """
+        self._raw._write_handle()
         self._ready(timeout, durable)
         ticket = 0
         for key in keys:

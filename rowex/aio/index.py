@@ -49,9 +49,8 @@ class Index(Changing[K, V]):
             ClosedError: It is closed.
             ValueError: An argument out of range.
         """
-        if workers < 1:
-            raise ValueError(f"workers={workers}: 1 or more")
-        super().__init__(sync, workers, seconds(slow_read, "slow_read"))
+        check_limits(workers, slow_read)
+        super().__init__(sync, workers, slow_read)
         self.sync = sync
 
     @property
@@ -171,10 +170,18 @@ class Index(Changing[K, V]):
         return f"<rowex.aio.Index of {self.sync!r}>"
 
 
+def check_limits(workers: int, slow_read: float) -> None:
+    """ValueError or TypeError where they are out of range."""
+    if workers < 1:
+        raise ValueError(f"workers={workers}: 1 or more")
+    seconds(slow_read, "slow_read")
+
+
 class Opening(Generic[K, V]):
     """What `rowex.aio.open` returns: `async with` it, or `await` it and close the index."""
 
     def __init__(self, path: Any, mode: str, workers: int, slow_read: float, options: dict[str, Any]) -> None:
+        check_limits(workers, slow_read)
         self._args = (path, mode, options)
         self._limits: dict[str, Any] = {"workers": workers, "slow_read": slow_read}
         self._index: Index[K, V] | None = None

@@ -78,6 +78,7 @@ def open(path: Path, mode: str = "c", *, workers: int = WORKERS, slow_read: floa
         What opens it when it is entered, or awaited, and closes it at the end of the block.
 
     Raises:
+        ValueError: *workers* or *slow_read* is out of range.
         Exception: As `rowex.open`, when it is entered.
 
     It is opened in a worker thread, as a recovery takes its time; a task that is cancelled stops it.

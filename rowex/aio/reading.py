@@ -156,6 +156,7 @@ class Reading(Generic[K, V]):
         Returns:
             A list as long as *keys*.
         """
+        self._raw._live_handle()
         wanted, found = list(keys), []
         for at in range(0, len(wanted), CHUNK):
             chunk = wanted[at : at + CHUNK]
