@@ -91,6 +91,40 @@ def test_commands_of_one_key_keep_their_order(path: Path, run_async: RunAsync, r
     run_async(main)
 
 
+@pytest.mark.parametrize("values", ["bytes", "msgpack"])
+def test_command_takes_key_and_value_as_they_are_when_it_is_made(path: Path, run_async: RunAsync, values: Any) -> None:
+    """What the caller's buffer or list becomes later is not stored, and what cannot be stored fails at once."""
+
+    async def main() -> None:
+        async with rowex.aio.serve(path, values=values) as service:
+            key, value = bytearray(b"k"), bytearray(b"v1") if values == "bytes" else ["v1"]
+            first = service.put(key, value)
+            second = service.insert(bytearray(b"other"), value)
+            found = service.lookup(key)
+            key[:], value[:] = b"x", b"v2" if values == "bytes" else ["v2"]
+            await first
+            await second
+            expected = b"v1" if values == "bytes" else ["v1"]
+            assert await found == await service.lookup(b"k") == await service.lookup(b"other") == expected
+            assert not await service.exists(b"x")
+            for call in (service.put, service.insert):
+                with pytest.raises(TypeError):
+                    call(b"k", object())
+                with pytest.raises(TypeError):
+                    call("k", value)
+                with pytest.raises(ValueError):
+                    call(b"k", value, timeout=-1)
+            with pytest.raises(TypeError):
+                service.remove(1)
+            assert service.pending == 0
+        if values == "bytes":
+            async with rowex.aio.serve(path.with_name("process"), durability="process") as service:
+                with pytest.raises(rowex.DurabilityError):
+                    service.put(b"k", b"v", durable=True)
+
+    run_async(main)
+
+
 def test_backlog_refuses_what_nobody_awaits_and_holds_back_who_does(path: Path, run_async: RunAsync) -> None:
     """WouldBlock beyond the backlog; awaited commands and accepted() are never refused."""
 
@@ -209,12 +243,10 @@ def test_task_that_is_cancelled_leaves_its_command_to_itself(path: Path, run_asy
 
 
 class Deadly:
-    """Codecs one of whose values ends the thread that meets it."""
+    """Codecs one of whose values ends the thread that reads it."""
 
     @staticmethod
     def encode(text: str) -> bytes:
-        if text == "deadly":
-            raise SystemExit("deadly")
         return text.encode()
 
     @staticmethod
@@ -228,12 +260,15 @@ def test_worker_that_dies_fails_its_command_and_is_replaced(path: Path, run_asyn
     """Twenty deaths of readers and writers: each costs one command, and the uids are others afterwards."""
     codec = (Deadly.encode, Deadly.decode)
 
+    def deadly(session: Any) -> int:
+        raise SystemExit("deadly")
+
     async def main() -> None:
         async with rowex.aio.serve(path, readers=2, writers=2, keys="str", values=codec) as service:
             await service.put("bad", "unreadable")
             uids = {*service.readers, *service.writers}
             for _ in range(10):
-                dead = [service.lookup("bad"), service.put("a", "deadly")]
+                dead = [service.lookup("bad"), service._submit("put", "a", b"a", deadly)]
                 alive = service.put("a", "1"), service.lookup("a")
                 for command in dead:
                     with pytest.raises(RuntimeError, match="died"):

@@ -43,7 +43,7 @@ class Command(Generic[T]):
             name: Of the operation.
             key: As the caller gave it.
             stored: As it is stored: commands of one key keep their order.
-            call: Does it, with what a worker gives it.
+            call: Does it, with a worker's reader or writer of bytes.
         """
         self.name, self.key = name, key
         self._stored, self._call = stored, call
@@ -71,7 +71,8 @@ class Command(Generic[T]):
 
         Raises:
             anyio.WouldBlock: It is running.
-            Exception: What went wrong; the index is as it was then.
+            Exception: What went wrong; nothing was changed, unless it has a `ticket`: then the change is
+                made, but not known to be durable.
         """
         if not self._over:
             raise anyio.WouldBlock

@@ -20,12 +20,13 @@ from typing import Any, Generic, Self, TypeVar
 import anyio
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
+from rowex._native import lib
 from rowex.aio.commands import Command
 from rowex.aio.index import Index
 from rowex.aio.worker import Ended, Finished, Worker, given_up
-from rowex.codecs import encode_key
+from rowex.codecs import decode_bytes, encode_bytes, encode_key
 from rowex.coded import CodedIndex
-from rowex.errors import ClosedError, RowexError, made, make_error
+from rowex.errors import ClosedError, DuplicateKeyError, RowexError, made, make_error, raise_result
 from rowex.results import Stats
 
 __all__ = ["Service"]
@@ -51,7 +52,10 @@ class Service(Generic[K, V]):
         """
         self._index = index
         sync = index.sync
-        self._key: Callable[[Any], bytes] = sync._key if isinstance(sync, CodedIndex) else encode_key
+        coded = isinstance(sync, CodedIndex)
+        self._key: Callable[[Any], bytes] = sync._key if coded else encode_key
+        self._value: Callable[[Any], bytes] = sync._value if coded else encode_bytes
+        self._to_value: Callable[[bytes], Any] = sync._to_value if coded else decode_bytes
         self._counts = {"reader": readers, "writer": writers}
         self._open = {"reader": sync.reader, "writer": sync.writer}
         self._queues: dict[str, SimpleQueue[Any]] = {"reader": SimpleQueue(), "writer": SimpleQueue()}
@@ -73,11 +77,20 @@ class Service(Generic[K, V]):
 
     def lookup(self, key: K) -> Command[V]:
         """The value of *key*; KeyError where it is absent."""
-        return self._submit("lookup", key, lambda session: session.lookup(key))
+
+        def call(session: Any) -> Any:
+            data = session.get(stored)
+            if data is None:
+                raise KeyError(key)
+            return self._to_value(data)
+
+        stored = self._key(key)
+        return self._submit("lookup", key, stored, call)
 
     def exists(self, key: K) -> Command[bool]:
         """Whether *key* is present."""
-        return self._submit("exists", key, lambda session: session.exists(key))
+        stored = self._key(key)
+        return self._submit("exists", key, stored, lambda session: session.exists(stored))
 
     def insert(self, key: K, value: V, *, timeout: float | None = None, durable: bool = False) -> Command[int]:
         """
@@ -97,19 +110,49 @@ class Service(Generic[K, V]):
                 `Command.accepted`.
             ClosedError: The service is closed.
             ReadOnlyError: The index may only be read.
-            TypeError: The key cannot be stored.
+            DurabilityError: It is to be durable, and the file has no log.
+            TypeError: The key or the value cannot be stored.
+
+        Key and value are taken as they are now, whatever becomes of a buffer later.
         """
-        return self._submit("insert", key, lambda session: session.insert(key, value, timeout=timeout), durable)
+
+        def call(session: Any) -> int:
+            try:
+                return int(session.insert(stored, data, timeout=timeout))
+            except DuplicateKeyError:
+                raise_result(int(lib.RX_PRESENT), key)  # named as the caller gave it
+
+        stored, data = self._key(key), self._value(value)
+        return self._change("insert", key, stored, call, timeout, durable)
 
     def put(self, key: K, value: V, *, timeout: float | None = None, durable: bool = False) -> Command[int]:
         """Store *value* under *key*; as `insert`, but replacing what was there."""
-        return self._submit("put", key, lambda session: session.put(key, value, timeout=timeout), durable)
+        stored, data = self._key(key), self._value(value)
+        return self._change(
+            "put", key, stored, lambda session: session.put(stored, data, timeout=timeout), timeout, durable
+        )
 
     def remove(self, key: K, *, timeout: float | None = None, durable: bool = False) -> Command[int]:
         """Remove *key*; as `insert`, but the command fails with KeyError where it is absent."""
-        return self._submit("remove", key, lambda session: session.remove(key, timeout=timeout), durable)
 
-    def _submit(self, name: str, key: Any, call: Callable[[Any], T], durable: bool = False) -> Command[T]:
+        def call(session: Any) -> int:
+            try:
+                return int(session.remove(stored, timeout=timeout))
+            except KeyError:
+                raise KeyError(key) from None
+
+        stored = self._key(key)
+        return self._change("remove", key, stored, call, timeout, durable)
+
+    def _change(
+        self, name: str, key: Any, stored: bytes, call: Callable[[Any], int], timeout: float | None, durable: bool
+    ) -> Command[int]:
+        self._index._ready(timeout, durable)
+        return self._submit(name, key, stored, call, durable or self._index._commit)
+
+    def _submit(
+        self, name: str, key: Any, stored: bytes, call: Callable[[Any], T], durable: bool = False
+    ) -> Command[T]:
         if self._pid != os.getpid():
             raise make_error(ClosedError, "this service is the parent process's", hint="serve the path here too")
         if self._closing:
@@ -119,8 +162,8 @@ class Service(Generic[K, V]):
         writes = name in ("insert", "put", "remove")
         if writes:
             self._index._raw._write_handle()
-        command = Command(self, name, key, self._key(key), call)
-        command._durable = writes and (durable or self._index._commit)
+        command = Command(self, name, key, stored, call)
+        command._durable = durable
         self._made += 1
         self._unwatched += 1
         command._number = self._made

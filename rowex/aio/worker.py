@@ -90,7 +90,7 @@ class Worker:
                 self._tell(self)
                 stop_when(self._check)
                 while (command := self._queue.get()) is not None:
-                    self._do(command, session)
+                    self._do(command, raw)
         except Stopped:
             pass
         except BaseException as caught:  # it dies, and says so
