@@ -4,6 +4,7 @@ Several changes that take effect at one instant, or not at all.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
@@ -29,10 +30,11 @@ class Batch(Generic[K, V]):
             and where nothing was changed.
 
     An exception in the block discards it.  Of several changes of one key the last counts.  It serves
-    one thread at a time and one block.
+    one thread at a time and one block; without a block nothing is applied, which is a ResourceWarning.
     """
 
     ticket: int
+    _over = True  # of one that was not even made
 
     def __init__(
         self, apply: Callable[[dict[bytes, bytes | None]], int], key: Callable[[K], bytes], value: Callable[[V], bytes]
@@ -106,6 +108,12 @@ class Batch(Generic[K, V]):
         except BaseException as stopped:
             self.ticket = getattr(stopped, "ticket", 0)  # it may be applied, and not yet known to be durable
             raise
+
+    def __del__(self) -> None:
+        if not self._over and self._changes:
+            warnings.warn(
+                f"never applied: {self!r}; use it in a `with` block", ResourceWarning, stacklevel=2, source=self
+            )
 
     def __repr__(self) -> str:
         return f"<rowex.Batch of {len(self)} keys{', over' if self._over else ''}>"

@@ -4,9 +4,11 @@ Batches: several keys at one instant, or not at all.
 
 from __future__ import annotations
 
+import contextlib
 import random
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -57,6 +59,28 @@ def test_exception_discards_a_batch(path: Path) -> None:
         assert batch.ticket == 0
         assert index.position == position
         assert_same(index, {b"a": b"1"})
+
+
+def test_batch_that_is_never_entered_gives_a_resource_warning(path: Path) -> None:
+    """Where it holds changes, which are lost; not where it is empty, was applied or discarded."""
+    with rowex.open(path) as index:
+
+        def forget() -> None:
+            index.batch().put(b"a", b"1")
+
+        with pytest.warns(ResourceWarning, match="never applied"):
+            forget()
+        assert len(index) == 0
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            empty = index.batch()
+            with index.batch() as applied:
+                applied.put(b"b", b"2")
+            with contextlib.suppress(KeyError), index.batch() as discarded:
+                discarded.put(b"c", b"3")
+                raise KeyError
+            del empty, applied, discarded
+        assert dict(index) == {b"b": b"2"}
 
 
 def test_batch_without_a_log_and_with_codecs(path: Path) -> None:
