@@ -60,7 +60,7 @@ class ClosedError(RowexError, ValueError):
 
 
 class DiskFullError(RowexError, OSError):
-    """There was no room: disk, quota, or `max_size`.  Nothing was changed."""
+    """There was no room: disk, quota, or `max_size`.  Nothing was changed, unless it has a `ticket` (see `rowex`)."""
 
 
 class DurabilityError(RowexError, OSError):

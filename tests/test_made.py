@@ -4,12 +4,19 @@ Changes that were made although the call raises: the exception says so (promise 
 
 from __future__ import annotations
 
+import resource
+import signal
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import rowex
 from doors import NAMES
-from tools import TESTS, run_python
+from tools import TESTS, Child, refusal, run_python
+
+Start = Callable[..., Child]
 
 
 @pytest.mark.parametrize("door", NAMES)
@@ -28,3 +35,26 @@ def test_change_of_a_task_that_is_late_says_that_it_was_made(variant: Path, fold
     done = run_python(str(TESTS / "made_driver.py"), str(folder), backend, folder=variant, timeout_s=80)
     assert done.returncode == 0, done.stderr[-3000:]
     assert int(done.stdout) == 5
+
+
+def test_change_whose_log_finds_no_room_says_that_it_was_made(path: Path, child: Start) -> None:
+    """Nothing that waits in the log is lost: when there is room again it becomes durable."""
+
+    def change(pipe: Any) -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        with rowex.open(path, durability="commit", flush_interval=600) as index:
+            index.put_many([(b"a", b"1"), (b"b", b"2")])
+            _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+            put = refusal(lambda: index.put(b"c", b"3"), rowex.DiskFullError)
+            popped = refusal(lambda: index.pop(b"a"), rowex.DiskFullError)
+            assert index.durable < put.ticket < popped.ticket == index.position  # type: ignore[attr-defined]
+            assert popped.result == b"1"  # type: ignore[attr-defined]
+            assert dict(index) == {b"b": b"2", b"c": b"3"}
+            resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+            index.wait_durable(popped.ticket)  # type: ignore[attr-defined]
+        pipe.send("durable")
+
+    process = child(change)
+    assert process.recv() == "durable"
+    process.finish()
