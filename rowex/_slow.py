@@ -16,7 +16,7 @@ from rowex._native import ffi, lib
 from rowex._ranges import ITEMS, KEYS, RECORD, VALUES, open_scan
 from rowex._slow_args import Wait, exact_bytes, exact_pair, export, pack, pairs_of, settle
 from rowex.columns import is_column
-from rowex.errors import raise_result
+from rowex.errors import raise_reader, raise_result
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -67,7 +67,7 @@ class Door:
 
     def _writable(self) -> None:
         if self._open_handle() is not None and self._refuses:
-            raise_result(lib.RX_E_READONLY)
+            raise_result(lib.RX_E_READONLY) if self._thread == ffi.NULL else raise_reader()
 
     # --- reading ---
 

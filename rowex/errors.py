@@ -256,3 +256,9 @@ def raise_result(code: int, key: object = None, *, paths: tuple[str | None, ...]
     if isinstance(error, DuplicateKeyError):
         error.key = key
     raise error
+
+
+def raise_reader() -> NoReturn:
+    """What a reader answers to a change: another thing than an index that is open read-only."""
+    hint = "use the index, or its writer(), where that may write"
+    raise make_error(ReadOnlyError, "a reader changes nothing", hint=hint, os_errno=errno.EROFS)

@@ -18,7 +18,7 @@ from rowex._native import ffi, lib
 from rowex.admin import check, compact, info, stats
 from rowex.calls import Calls
 from rowex.durable import backup, checkpoint
-from rowex.errors import ReadOnlyError, RowexError, make_error, raise_result
+from rowex.errors import RowexError, raise_reader, raise_result
 from rowex.events import interrupt_soon
 from rowex.options import Path
 from rowex.results import CheckReport, Info, Stats
@@ -341,7 +341,7 @@ class Reader(Session):
 
     def _write_handle(self) -> Any:
         self._live_handle()
-        raise make_error(ReadOnlyError, "a reader changes nothing", hint="use the index, or its writer()", os_errno=30)
+        raise_reader()
 
 
 class Writer(Session):

@@ -207,6 +207,7 @@ def load_into(
     Raises:
         Exception: As `put_many`.
     """
+    calls._write_handle()
     if values is None:
         return _put_pairs(calls, key, value, _pairs(items), 0, progress)
     with columns_of(key, value, items, values) as (keys, contents):

@@ -4,12 +4,16 @@ Arguments other than single keys and values: timeouts, pairs, and what an error 
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
 import pytest
+
+import rowex
+from doors import address_of
 
 
 def timed_calls(index: Any) -> list[Callable[..., Any]]:
@@ -57,3 +61,26 @@ def test_timeouts_that_make_no_sense_are_refused(door: Any, index: Any) -> None:
         for call in calls:
             index.discard(b"k")
             call(fine)
+
+
+def test_a_reader_says_that_it_is_one(make_door: Callable[..., Any], index: Any) -> None:
+    """The index that it is of may well be open to write; a handle that is not says another thing."""
+    with index.reader() as reader:
+        mine = make_door(address_of(reader._rx_thread), readonly=True)
+        changes = [reader.compare_and_set, reader.setdefault]
+        for door in (reader, mine):
+            changes += [door.put, door.insert, door.__setitem__, door._try_put, door._try_insert]
+            changes += [lambda key, value, door=door: door.put_many([(key, value)])]
+            changes += [lambda key, value, door=door: door.remove(key)]
+            changes += [lambda key, value, door=door: door.discard(key)]
+            changes += [lambda key, value, door=door: door._try_remove(key)]
+        for change in changes:
+            with pytest.raises(
+                rowex.ReadOnlyError, match=r"a reader changes nothing; use the index, or its writer"
+            ) as caught:
+                change(b"k", *([b"", b""] if change == reader.compare_and_set else [b""]))
+            assert caught.value.errno == errno.EROFS
+    other = make_door(readonly=True)
+    for change in (other.put, other._try_put):
+        with pytest.raises(rowex.ReadOnlyError, match="the index is open read-only"):
+            change(b"k", b"v")

@@ -185,6 +185,21 @@ def test_load_puts_into_what_is_there(path: Path, opened: Callable[..., Any], rn
     assert index[0] == 0
 
 
+def test_nothing_to_load_is_refused_where_something_would_be(path: Path, opened: Callable[..., Any]) -> None:
+    """A handle that is closed, or only reads, says so whatever there is to load."""
+    index = opened(path)
+    index.load([])
+    with index.reader() as reader, rowex.open(path, "r") as other:
+        for handle in (reader, other):
+            for empty in (lambda handle=handle: handle.load([]), lambda handle=handle: handle.load([], [])):
+                with pytest.raises(rowex.ReadOnlyError):
+                    empty()
+    index.close()
+    for empty in (lambda: index.load([]), lambda: index.load([], []), lambda: index.load({})):
+        with pytest.raises(rowex.ClosedError):
+            empty()
+
+
 def test_the_command_loads_arrays(path: Path, folder: Path) -> None:
     """A new index is built, one that is there is added to; what is wrong is said, with status 2."""
     for name, numbers in {"keys": np.arange(-3, 2000), "values": np.arange(2003) * 2, "few": np.zeros(3, "i8")}.items():

@@ -82,6 +82,8 @@ struct hot_signature {
 
 /* Raise the exception of a result; key may be NULL.  Always returns -1. */
 int rx_hot_raise(int code, PyObject *key);
+/* A change through a door that refuses them; with a thread of its own it is a reader's.  Always returns -1. */
+int rx_hot_raise_readonly(struct hot_door *self);
 /* A new bytes object with what `object` holds; `what` ("key", "value") is for the TypeError. */
 PyObject *rx_hot_copy(PyObject *object, const char *what);
 int rx_hot_key_convert(PyObject *object, struct hot_key *key);

@@ -11,6 +11,16 @@
 
 /* --- exceptions --- */
 
+/* A function that raises was called; takes the reference to what it returned. */
+static int raised(PyObject *nothing)
+{
+    if (nothing) {
+        Py_DECREF(nothing);
+        PyErr_SetString(PyExc_SystemError, "a function that raises has returned");
+    }
+    return -1;
+}
+
 int rx_hot_raise(int code, PyObject *key)
 {
     /* A callback of ours has raised already. */
@@ -22,11 +32,19 @@ int rx_hot_raise(int code, PyObject *key)
     PyObject *nothing = key ? PyObject_CallMethod(errors, "raise_result", "iO", code, key)
                             : PyObject_CallMethod(errors, "raise_result", "i", code);
     Py_DECREF(errors);
-    if (nothing) {
-        Py_DECREF(nothing);
-        PyErr_Format(PyExc_SystemError, "raise_result(%d) returned", code);
-    }
-    return -1;
+    return raised(nothing);
+}
+
+int rx_hot_raise_readonly(struct hot_door *self)
+{
+    if (!self->thread)
+        return rx_hot_raise(RX_E_READONLY, NULL);
+    PyObject *errors = PyImport_ImportModule("rowex.errors");
+    if (!errors)
+        return -1;
+    PyObject *nothing = PyObject_CallMethod(errors, "raise_reader", NULL);
+    Py_DECREF(errors);
+    return raised(nothing);
 }
 
 /* What is not exactly what is wanted: the functions of one module look at it for everybody. */

@@ -336,7 +336,7 @@ PyObject *rx_hot_put_many(struct hot_door *self, PyObject *const *args, Py_ssize
     if (rx_hot_parse(&signature, args, nargs, names, slot) < 0)
         return NULL;
     if (!self->handle || self->readonly) {
-        rx_hot_raise(self->handle ? RX_E_READONLY : RX_E_CLOSED, NULL);
+        (void)(self->handle ? rx_hot_raise_readonly(self) : rx_hot_raise(RX_E_CLOSED, NULL));
         return NULL;
     }
     if (slot[1] && slot[1] != Py_None)

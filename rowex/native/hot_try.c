@@ -9,7 +9,7 @@
 typedef int (*store_call)(rx_index *h, rx_thread *t, const void *key, size_t key_len, const void *value,
                           size_t value_len, int64_t wait_ns, uint64_t *ticket);
 
-static PyObject *tried(int code, PyObject *key_object, uint64_t ticket)
+static PyObject *tried(struct hot_door *self, int code, PyObject *key_object, uint64_t ticket)
 {
     if (code == RX_OK)
         return PyLong_FromUnsignedLongLong(ticket);
@@ -17,6 +17,8 @@ static PyObject *tried(int code, PyObject *key_object, uint64_t ticket)
         Py_RETURN_NONE;
     if (code == RX_ABSENT)
         PyErr_SetObject(PyExc_KeyError, key_object);
+    else if (code == RX_E_READONLY && self->readonly)
+        rx_hot_raise_readonly(self);
     else
         rx_hot_raise(code, key_object);
     return NULL;
@@ -36,7 +38,7 @@ static PyObject *try_store(struct hot_door *self, store_call call, PyObject *key
     int code = !self->handle ? RX_E_CLOSED : self->readonly ? RX_E_READONLY
              : call(self->handle, self->thread, key.data, key.size, value.data, value.size, 0, &ticket);
     rx_hot_value_end(&value);
-    PyObject *result = tried(code, key_object, ticket);
+    PyObject *result = tried(self, code, key_object, ticket);
     rx_hot_key_end(&key);
     return result;
 }
@@ -67,7 +69,7 @@ PyObject *rx_hot_try_remove(struct hot_door *self, PyObject *key_object)
         return NULL;
     int code = !self->handle ? RX_E_CLOSED : self->readonly ? RX_E_READONLY
              : rx_hot->remove(self->handle, self->thread, key.data, key.size, 0, &ticket);
-    PyObject *result = tried(code, key_object, ticket);
+    PyObject *result = tried(self, code, key_object, ticket);
     rx_hot_key_end(&key);
     return result;
 }

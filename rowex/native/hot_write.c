@@ -93,7 +93,7 @@ static int store(struct hot_door *self, store_call call, PyObject *key_object, P
         return -1;
     if (rx_hot_value_begin(value_object, &value) == 0) {
         if (self->handle && self->readonly)
-            result = rx_hot_raise(RX_E_READONLY, NULL);
+            result = rx_hot_raise_readonly(self);
         else if (!asked || (result = needs_log(self)) == 0)
             result = store_until(self, call, &key, &value, &wait, ticket, &code);
         rx_hot_value_end(&value);
@@ -141,7 +141,7 @@ static int take_out(struct hot_door *self, PyObject *key_object, PyObject *timeo
     if (rx_hot_wait_begin(timeout, &wait) < 0 || rx_hot_key_begin(key_object, &key) < 0)
         return -1;
     if (self->handle && self->readonly)
-        code = RX_E_READONLY;
+        waited = rx_hot_raise_readonly(self);
     else if (self->handle)
         code = rx_hot->remove(self->handle, self->thread, key.data, key.size, 0, ticket);
     while (code == RX_WOULD_WAIT && (waited = rx_hot_wait_more(&wait, &slice_ns)) == 0) {
