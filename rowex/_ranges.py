@@ -4,13 +4,14 @@ Ranges of keys: what a scan is asked for, and the records that it answers with.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from struct import Struct
 from typing import Any
 
 from rowex._native import ffi, lib
 from rowex.errors import raise_result
 
-__all__ = ["ITEMS", "KEYS", "RECORD", "VALUES", "open_scan"]
+__all__ = ["ITEMS", "KEYS", "RECORD", "VALUES", "open_scan", "records"]
 
 ITEMS, KEYS, VALUES = 0, 1, 2  # what a scan yields
 RECORD = Struct("=IIQ")  # key length, zero, value length (index.h, rx_scan_next)
@@ -58,3 +59,30 @@ def open_scan(
     if code != lib.RX_OK:
         raise_result(code)
     return ffi.gc(out[0], lib.rx_scan_close)
+
+
+def records(buffer: Any, count: int, what: int) -> Iterator[Any]:
+    """
+    What a scan gives of a batch.
+
+    Args:
+        buffer: The records.
+        count: How many.
+        what: ITEMS, KEYS, or VALUES.
+
+    Returns:
+        An iterator of the pairs, the keys or the values; without the values of KEYS, which are not there.
+    """
+    at = 0
+    for _ in range(count):
+        key_size, _zero, value_size = RECORD.unpack_from(buffer, at)
+        key_at = at + RECORD.size
+        value_at = key_at + key_size
+        end = value_at + (0 if what == KEYS else value_size)
+        at = (end + 7) & ~7
+        if what == KEYS:
+            yield buffer[key_at:value_at]
+        elif what == VALUES:
+            yield buffer[value_at:end]
+        else:
+            yield buffer[key_at:value_at], buffer[value_at:end]

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, overload
 
 from rowex._door_texts import TEXTS
 from rowex._native import ffi, lib
-from rowex._ranges import ITEMS, KEYS, RECORD, VALUES, open_scan
-from rowex._slow_args import Wait, exact_bytes, exact_pair, export, pack, pairs_of, settle
+from rowex._ranges import ITEMS, KEYS, VALUES, open_scan, records
+from rowex._slow_args import Wait, each_of, encoded, exact_bytes, export, pack, pairs_of, raise_item, settle
+from rowex.codecs import encode_bytes, encode_key
 from rowex.columns import is_column
 from rowex.errors import raise_reader, raise_result
 
@@ -232,19 +233,19 @@ class Door:
         self._open_handle()
         if dtype is not None or is_column(keys):
             return self._get_columns(keys, default, dtype)
-        exact = [exact_bytes(key, "key") for key in keys]
+        exact = each_of(keys, encode_key)
         room = _allocate("char[]", _ROOM_BYTES)
         values: list[Any] = []
         while len(values) < len(exact):
             chunk = exact[len(values) : len(values) + _CHUNK_ITEMS]
-            found = self._get_chunk(chunk, room, default)
+            found = self._get_chunk(chunk, room, default, len(values))
             if not found:  # the first value does not fit: by itself
                 value = self._fetch(chunk[0])
                 found = [default if value is None else value]
             values += found
         return values
 
-    def _get_chunk(self, keys: list[bytes], room: Any, default: Any) -> list[Any]:
+    def _get_chunk(self, keys: list[bytes], room: Any, default: Any, first: int) -> list[Any]:
         pointers = [ffi.from_buffer(key) for key in keys]
         sizes = ffi.new("uint64_t[]", len(keys))
         done, need = ffi.new("size_t *"), ffi.new("size_t *")
@@ -261,7 +262,8 @@ class Door:
             need,
         )
         if code not in (lib.RX_OK, lib.RX_TOO_SMALL):
-            raise_result(code, keys[min(done[0], len(keys) - 1)])
+            at = min(done[0], len(keys) - 1)
+            raise_item(code, keys[at], first + at)
         packed, at = ffi.buffer(room), 0
         values: list[Any] = []
         for size in sizes[0 : done[0]]:
@@ -276,26 +278,32 @@ class Door:
         self._writable()
         if values is not None:
             return self._put_columns(items, values, timeout)
+        return self._put_pairs(items, timeout, 0)
+
+    def _put_pairs(self, items: Any, timeout: float | None, first: int, /) -> int:
+        # put_many() of pairs; first: the number of the first in what is told of errors
+        self._writable()
         wait = Wait(timeout)
         pairs: list[tuple[bytes, bytes]] = []
         copied_bytes = ticket = 0
         try:
-            for item in pairs_of(items):
-                pairs.append(exact_pair(item))
-                copied_bytes += sum(len(data) for data in pairs[-1])
+            for pair in encoded(pairs_of(items), encode_key, encode_bytes, first):
+                pairs.append(pair)
+                copied_bytes += len(pair[0]) + len(pair[1])
                 if len(pairs) >= _CHUNK_ITEMS or copied_bytes >= _COPIED_BYTES:
                     chunk, pairs, copied_bytes = pairs, [], 0
-                    ticket = self._put_chunk(chunk, wait, ticket)
+                    first += len(chunk)
+                    ticket = self._put_chunk(chunk, wait, ticket, first - len(chunk))
         except BaseException as error:
             # It is the one told; before it comes only what ends programs, like Ctrl-C in this very wait.
             if not isinstance(error, Exception):  # such a thing itself waits briefly
                 wait.once()
             with contextlib.suppress(Exception):
-                self._put_chunk(pairs, wait, ticket)
+                self._put_chunk(pairs, wait, ticket, first)
             raise
-        return self._settle(self._put_chunk(pairs, wait, ticket), False, wait)
+        return self._settle(self._put_chunk(pairs, wait, ticket, first), False, wait)
 
-    def _put_chunk(self, pairs: list[tuple[bytes, bytes]], wait: Wait, before: int) -> int:
+    def _put_chunk(self, pairs: list[tuple[bytes, bytes]], wait: Wait, before: int, first: int) -> int:
         keys = [ffi.from_buffer(key) for key, _ in pairs]
         values = [ffi.from_buffer(value) for _, value in pairs]
         key_pointers = ffi.new("const void *[]", keys)
@@ -322,7 +330,7 @@ class Door:
             if code == lib.RX_OK:
                 break
             if code != lib.RX_WOULD_WAIT:
-                raise_result(code, pairs[at][0] if at < len(pairs) else None)
+                raise_item(code, pairs[at][0] if at < len(pairs) else None, first + at)
             slice_ns = wait.more()
         return int(ticket[0])
 
@@ -388,7 +396,7 @@ class Door:
                 continue
             if code != lib.RX_OK:
                 raise_result(code)
-            yield from _records(ffi.buffer(room), items[0], what)
+            yield from records(ffi.buffer(room), items[0], what)
             batch_items = min(batch_items * 8, _CHUNK_ITEMS)
             if capacity != _ROOM_BYTES:
                 capacity = _ROOM_BYTES
@@ -397,19 +405,3 @@ class Door:
 
 for _name, _text in TEXTS.items():
     getattr(Door, _name).__doc__ = _text
-
-
-def _records(buffer: Any, count: int, what: int) -> Iterator[Any]:
-    at = 0
-    for _ in range(count):
-        key_size, _zero, value_size = RECORD.unpack_from(buffer, at)
-        key_at = at + RECORD.size
-        value_at = key_at + key_size
-        end = value_at + (0 if what == KEYS else value_size)
-        at = (end + 7) & ~7
-        if what == KEYS:
-            yield buffer[key_at:value_at]
-        elif what == VALUES:
-            yield buffer[value_at:end]
-        else:
-            yield buffer[key_at:value_at], buffer[value_at:end]

@@ -11,12 +11,13 @@ import math
 import re
 import time
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any
+from operator import length_hint
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from rowex._native import ffi, lib
-from rowex.errors import made, raise_result
+from rowex.errors import ClosedError, made, raise_result
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -25,12 +26,16 @@ __all__ = [
     "SLICE_NS",
     "Wait",
     "checked_view",
+    "each_of",
+    "encoded",
     "exact_bytes",
-    "exact_pair",
     "export",
     "holds_objects",
+    "note_item",
     "pack",
+    "pair_of",
     "pairs_of",
+    "raise_item",
     "seconds",
     "settle",
 ]
@@ -101,14 +106,107 @@ def exact_bytes(data: ReadableBuffer, what: str) -> bytes:
         return view.tobytes()
 
 
-def exact_pair(item: Any) -> tuple[bytes, bytes]:
+def pairs_of(items: Any) -> Iterator[Any]:
+    """
+    Of what has items(), those; of what has keys() and [], likewise; else what it gives itself.
+
+    Args:
+        items: A mapping, something like one, or an iterable of pairs.
+
+    Returns:
+        Its pairs, not looked at.
+
+    Raises:
+        TypeError: It is nothing like that.
+    """
+    view = getattr(items, "items", None)
+    if view is not None:
+        return iter(view())
+    if hasattr(items, "keys"):
+        return ((key, items[key]) for key in items.keys())  # noqa: SIM118 - it need not be iterable
+    return iter(items)
+
+
+def pair_of(item: Any) -> tuple[Any, Any]:
+    """*item* as a pair (key, value)."""
     try:
         pair = tuple(item)
     except TypeError:
-        raise TypeError("put_many() takes pairs (key, value)") from None
+        raise TypeError(f"expected pairs (key, value), not {type(item).__name__}") from None
     if len(pair) != 2:
-        raise ValueError(f"put_many() takes pairs (key, value), not {len(pair)} items")
-    return exact_bytes(pair[0], "key"), exact_bytes(pair[1], "value")
+        raise ValueError(f"expected pairs (key, value), not {len(pair)} items")
+    return pair[0], pair[1]
+
+
+def note_item(error: BaseException, number: int, side: str = "") -> None:
+    """Add to an error which of many items it is about, and which side of a pair."""
+    if isinstance(error, Exception) and not isinstance(error, ClosedError):
+        error.add_note(f"{side and f'the {side} of '}item {number}, counted from 0")
+
+
+def raise_item(code: int, key: object, number: int) -> NoReturn:
+    """As `raise_result`, for one of many items."""
+    try:
+        raise_result(code, key)
+    except Exception as error:
+        note_item(error, number)
+        raise
+
+
+def encoded(
+    pairs: Iterable[Any], key: Callable[[Any], bytes], value: Callable[[Any], bytes], first: int = 0
+) -> Iterator[tuple[bytes, bytes]]:
+    """
+    Pairs as they are stored, one after the other.
+
+    Args:
+        pairs: Each (key, value).
+        key: Encodes a key.
+        value: Encodes a value.
+        first: The number of the first.
+
+    Returns:
+        An iterator of the pairs.
+
+    Raises:
+        Exception: What was raised of an item, with a note that tells which and which side of it.
+    """
+    for number, item in enumerate(pairs, first):
+        side = ""
+        try:
+            name, content = item if type(item) is tuple and len(item) == 2 else pair_of(item)
+            side = "key"
+            stored = key(name)
+            side = "value"
+            pair = stored, value(content)
+        except Exception as error:
+            note_item(error, number, side)
+            raise
+        yield pair
+
+
+def each_of(rows: Iterable[Any], call: Callable[[Any], Any], first: int = 0) -> list[Any]:
+    """
+    What a function makes of each of many items.
+
+    Args:
+        rows: The items.
+        call: The function.
+        first: The number of the first.
+
+    Returns:
+        Its results.
+
+    Raises:
+        Exception: What it raised, with a note that tells of which item.
+    """
+    own = list(rows)
+    rest = iter(own)
+    try:
+        return list(map(call, rest))
+    except Exception as error:
+        note_item(error, first + len(own) - 1 - length_hint(rest))
+        raise
 
 
 def seconds(number: object, name: str) -> float:
@@ -175,11 +273,6 @@ def settle(wait_durable: Callable[[int], int], ticket: int, wait: Wait) -> None:
     except BaseException as error:
         made(error, ticket)
         raise
-
-
-def pairs_of(items: Any) -> Iterator[Any]:
-    view = getattr(items, "items", None)
-    return iter(items if view is None else view())
 
 
 def pack(rows: list[Any], side: int, /) -> tuple[bytes, int, bytes | None] | None:

@@ -78,10 +78,7 @@ class OrderedMapping(MutableMapping[K, V]):
 
         Not atomic as a whole; each put is.
         """
-        if isinstance(other, Mapping) or not hasattr(other, "keys"):
-            self.put_many(other)
-        else:
-            self.put_many((key, other[key]) for key in other.keys())  # noqa: SIM118 - it has keys() and [], and need not be iterable
+        self.put_many(other)
         if named:
             self.put_many(named)
 

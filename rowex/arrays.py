@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from rowex._door import pack
 from rowex._native import ffi, lib
-from rowex._slow_args import SLICE_NS, Wait, exact_bytes, settle
+from rowex._slow_args import SLICE_NS, Wait, each_of, exact_bytes, settle
 from rowex.columns import (
     OFFSETS,
     Column,
@@ -54,7 +54,7 @@ def _column_of(data: Any, what: str, codec: Codec[Any]) -> Column:
     rows = list(data)
     parts = pack(rows, -1) if codec.plain else None
     if parts is None:
-        rows = list(map(codec.encode, rows))
+        rows = each_of(rows, codec.encode)
         parts = pack(rows, -1) or pack([exact_bytes(row, what) for row in rows], -1)  # of a class that is bytes, too
     assert parts is not None
     return packed_column(len(rows), *parts)
@@ -84,30 +84,21 @@ def columns_of(keys: Codec[Any], values: Codec[Any], names: Any, contents: Any) 
         yield key, value
 
 
-@contextmanager
-def columns_of_pairs(keys: Codec[Any], values: Codec[Any], pairs: list[Any]) -> Iterator[tuple[Column, Column]]:
+def columns_of_pairs(pairs: list[Any]) -> tuple[Column, Column] | None:
     """
     As `columns_of`, of pairs.
 
     Args:
-        keys: Codec of the keys.
-        values: Codec of the values.
-        pairs: Each (key, value).
+        pairs: Each (key, value), as stored.
 
     Returns:
-        A context manager of the two columns.
-
-    Raises:
-        TypeError: Items that the codecs do not take.
-        ValueError: What is no pair.
+        The two columns; None: there are others than exact bytes, or than pairs of them.
     """
-    parts = [pack(pairs, side) for side in (0, 1)] if keys.plain and values.plain else [None, None]
-    if parts[0] is None or parts[1] is None:
-        with columns_of(keys, values, [key for key, _ in pairs], [value for _, value in pairs]) as columns:
-            yield columns
-        return
-    with packed_column(len(pairs), *parts[0]) as key, packed_column(len(pairs), *parts[1]) as value:
-        yield key, value
+    keys = pack(pairs, 0)
+    values = None if keys is None else pack(pairs, 1)
+    if keys is None or values is None:
+        return None
+    return packed_column(len(pairs), *keys), packed_column(len(pairs), *values)
 
 
 # --- sharing the work ---
@@ -312,7 +303,8 @@ def _get_list(calls: Calls, keys: Column, values: Codec[Any], default: Any) -> l
     found = bytearray(keys.count)
     _get_growing(calls, keys, ffi.from_buffer("uint8_t[]", found), into)
     packed = Packed(into.data, memoryview(into.offsets).cast("q"))
-    return [values.decode(data) if there else default for data, there in zip(packed, found, strict=True)]
+    rows = [data if there else None for data, there in zip(packed, found, strict=True)]
+    return each_of(rows, lambda data: default if data is None else values.decode(data))
 
 
 # --- put ---

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 from rowex._door import Door
 from rowex._native import ffi, lib
 from rowex._ranges import RECORD
+from rowex._slow_args import each_of
 from rowex._views import OrderedMapping
 from rowex._waits import ends, left, until_done
 from rowex.arrays import get_columns, put_columns
@@ -342,8 +343,9 @@ class Calls(Door, Tickets, OrderedMapping[bytes, bytes]):
         Each removal is atomic, the whole is not.  Ctrl-C is answered between chunks.
         """
         self._write_handle()
-        ticket, remaining = ffi.new("uint64_t *"), iter(keys)
-        while chunk := [encode_key(key) for key in islice(remaining, CHUNK_ITEMS)]:
+        ticket, remaining, count = ffi.new("uint64_t *"), iter(keys), 0
+        while chunk := each_of(islice(remaining, CHUNK_ITEMS), encode_key, count):
+            count += len(chunk)
             self._remove_chunk(chunk, timeout, ticket)
         return self._settled(int(ticket[0]), timeout)
 

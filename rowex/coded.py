@@ -11,6 +11,7 @@ from typing import Any, Generic, Self, TypeVar, overload
 
 from rowex._native import lib
 from rowex._ranges import ITEMS, KEYS
+from rowex._slow_args import each_of, encoded, note_item, pairs_of
 from rowex._views import OrderedMapping
 from rowex._waits import ends, left
 from rowex.arrays import get_columns, put_columns
@@ -86,14 +87,14 @@ class CodedCalls(OrderedMapping[K, V], Generic[K, V]):
     def get(self, key: K, default: Any = None) -> Any:
         """The value of *key*, or *default* where it is absent; as `Index.get`, which says more."""
         data = self._raw.get(self._key(key))
-        return default if data is None else self._to_value(data)
+        return default if data is None else self._value_of(key, data)
 
     def lookup(self, key: K, /) -> V:
         """The value of *key*; KeyError where it is absent; as `Index.lookup`."""
         data = self._raw.get(self._key(key))
         if data is None:
             raise KeyError(key)
-        return self._to_value(data)
+        return self._value_of(key, data)
 
     def exists(self, key: K, /) -> bool:
         """Whether *key* is present; as `Index.exists`."""
@@ -120,8 +121,8 @@ class CodedCalls(OrderedMapping[K, V], Generic[K, V]):
         """The values of *keys*, in their order; with a dtype, as arrays; as `Index.get_many`, which says more."""
         if dtype is not None or is_column(keys):
             return get_columns(self._raw, self._keys, self._values, keys, default, dtype)
-        found = self._raw.get_many(list(map(self._key, keys)))
-        return [default if data is None else self._to_value(data) for data in found]
+        found = self._raw.get_many(each_of(keys, self._key))
+        return each_of(found, lambda data: default if data is None else self._to_value(data))
 
     @overload
     def put_many(
@@ -133,13 +134,11 @@ class CodedCalls(OrderedMapping[K, V], Generic[K, V]):
         """Put every item, or keys and *values*; the ticket of the last; as `Index.put_many`, which says more."""
         if values is not None:
             return put_columns(self._raw, self._keys, self._values, items, values, timeout)
-        pairs = items.items() if isinstance(items, Mapping) else items
-        encode_key, encode_value = self._key, self._value
-        return self._raw.put_many(((encode_key(key), encode_value(value)) for key, value in pairs), timeout=timeout)
+        return self._raw.put_many(encoded(pairs_of(items), self._key, self._value), timeout=timeout)
 
     def remove_many(self, keys: Iterable[K], *, timeout: float | None = None) -> int:
         """Remove many keys; the ticket of the last removal.  Each removal is atomic, the whole is not."""
-        return self._raw.remove_many(map(self._key, keys), timeout=timeout)
+        return self._raw.remove_many(_encoded_keys(keys, self._key), timeout=timeout)
 
     def batch(self, *, timeout: float | None = None) -> Batch[K, V]:
         """Several changes at one instant, or none of them; see `Calls.batch`."""
@@ -236,8 +235,16 @@ class CodedCalls(OrderedMapping[K, V], Generic[K, V]):
         """The item with the smallest key >= *key*, or None."""
         return self._item_or_none(self._raw.ceiling(self._key(key)))
 
+    def _value_of(self, key: K, data: bytes) -> V:
+        try:
+            return self._to_value(data)
+        except Exception as error:
+            error.add_note(f"the value of key {key!r:.200}")
+            raise
+
     def _item(self, item: tuple[bytes, bytes]) -> tuple[K, V]:
-        return self._to_key(item[0]), self._to_value(item[1])
+        key = self._to_key(item[0])
+        return key, self._value_of(key, item[1])
 
     def _item_or_none(self, item: tuple[bytes, bytes] | None) -> tuple[K, V] | None:
         return None if item is None else self._item(item)
@@ -323,6 +330,16 @@ class CodedCalls(OrderedMapping[K, V], Generic[K, V]):
     def flush(self, timeout: float | None = None) -> None:
         """As `Index.flush`."""
         self._raw.flush(timeout)
+
+
+def _encoded_keys(keys: Iterable[K], encode: Callable[[K], bytes]) -> Iterator[bytes]:
+    for number, key in enumerate(keys):
+        try:
+            data = encode(key)
+        except Exception as error:
+            note_item(error, number)
+            raise
+        yield data
 
 
 class CodedIndex(CodedCalls[K, V]):

@@ -4,14 +4,15 @@ Many items at once: `build` makes a new index of them, `Index.load` puts them in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from rowex._native import ffi, lib
-from rowex._slow_args import Wait
+from rowex._slow_args import SLICE_NS, Wait, encoded, pairs_of, raise_item
 from rowex.arrays import columns_of, columns_of_pairs, put_items
-from rowex.codecs import Codec, key_codec, value_codec
+from rowex.codecs import Codec, encode_bytes, encode_key, key_codec, value_codec
 from rowex.columns import Column
 from rowex.errors import raise_result
 from rowex.options import Path, as_path, core_options
@@ -93,15 +94,22 @@ def build(
                 if building.count < keys.count:
                     _put_rest(opened, lambda raw: _put_columns(raw, keys, contents, building.count, progress))
         else:
-            rest = building.add_pairs(key, value, _pairs(items))
+            rest = building.add_pairs(_stored(items, key, value))
             building.finish()
             if rest is not None:
-                _put_rest(opened, lambda raw: _put_pairs(raw, key, value, rest, building.count, progress))
+                _put_rest(opened, lambda raw: _put_pairs(raw, rest, building.count, progress))
         return building.count
 
 
-def _pairs(items: Any) -> Iterator[Any]:
-    return iter(items.items() if isinstance(items, Mapping) else items)
+def _stored(items: Any, key: Codec[Any], value: Codec[Any]) -> Iterator[Any]:
+    """Pairs of bytes, or of what is like bytes."""
+    pairs = pairs_of(items)
+    return pairs if key.plain and value.plain else encoded(pairs, key.encode, value.encode)
+
+
+def _failing(error: Exception) -> Iterator[Any]:
+    raise error
+    yield
 
 
 class _Building:
@@ -131,20 +139,38 @@ class _Building:
             end = min(start + CHUNK_ITEMS, keys.count)
             code = lib.rx_building_add(self._pointer, keys.pointer, values.pointer, start, end, done)
             if code < OK:
-                raise_result(code)
+                raise_item(code, None, self.count + done[0] - start)
             self.count += done[0] - start
             if self._progress is not None:
                 self._progress(self.count)
         return int(done[0])
 
-    def add_pairs(self, key: Codec[Any], value: Codec[Any], pairs: Iterator[Any]) -> Iterator[Any] | None:
+    def add_pairs(self, pairs: Iterator[Any]) -> Iterator[Any] | None:
         """Add pairs, up to the first that is out of order; the rest, or None."""
-        while chunk := list(islice(pairs, BUILD_PAIRS)):
-            with columns_of_pairs(key, value, chunk) as (key_column, value_column):
-                done = self.add(key_column, value_column)
+        while True:
+            chunk: list[Any] = []
+            failure: Exception | None = None
+            try:
+                chunk.extend(islice(pairs, BUILD_PAIRS))  # which keeps what came before an exception
+            except Exception as error:
+                failure = error
+            columns = columns_of_pairs(chunk)
+            if columns is None:
+                rows, chunk = chunk, []
+                try:
+                    chunk.extend(encoded(rows, encode_key, encode_bytes, self.count))
+                except Exception as error:
+                    failure = error
+                columns = columns_of_pairs(chunk)
+                assert columns is not None
+            with columns[0], columns[1]:
+                done = self.add(*columns)
             if done < len(chunk):
-                return chain(chunk[done:], pairs)
-        return None
+                return chain(chunk[done:], pairs if failure is None else _failing(failure))
+            if failure is not None:
+                raise failure
+            if not chunk:
+                return None
 
     def finish(self) -> None:
         """Give the file its name."""
@@ -173,18 +199,22 @@ def _put_columns(calls: Calls, keys: Column, values: Column, start: int, progres
     return ticket
 
 
-def _put_pairs(
-    calls: Calls, key: Codec[Any], value: Codec[Any], pairs: Iterable[Any], count: int, progress: Progress | None
-) -> int:
-    ticket, rest, plain = 0, iter(pairs), key.plain and value.plain
-    while chunk := list(islice(rest, PUT_PAIRS)):
-        if not plain:
-            chunk = [(key.encode(name), value.encode(content)) for name, content in chunk]
-        ticket = calls.put_many(chunk)
+def _put_pairs(calls: Calls, pairs: Iterator[Any], count: int, progress: Progress | None) -> int:
+    ticket = 0
+    while True:
+        chunk: list[Any] = []
+        try:
+            chunk.extend(islice(pairs, PUT_PAIRS))  # which keeps what came before an exception
+        except BaseException as error:  # it is the one told; as put_many() does
+            with suppress(Exception):
+                calls._put_pairs(chunk, None if isinstance(error, Exception) else SLICE_NS / 1e9, count)
+            raise
+        if not chunk:
+            return ticket
+        ticket = calls._put_pairs(chunk, None, count)
         count += len(chunk)
         if progress is not None:
             progress(count)
-    return ticket
 
 
 def load_into(
@@ -209,6 +239,6 @@ def load_into(
     """
     calls._write_handle()
     if values is None:
-        return _put_pairs(calls, key, value, _pairs(items), 0, progress)
+        return _put_pairs(calls, _stored(items, key, value), 0, progress)
     with columns_of(key, value, items, values) as (keys, contents):
         return _put_columns(calls, keys, contents, 0, progress)

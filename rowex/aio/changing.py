@@ -13,7 +13,7 @@ from time import monotonic
 from typing import Any, TypeVar, overload
 
 from rowex._native import lib
-from rowex._slow_args import seconds
+from rowex._slow_args import pair_of, pairs_of, seconds
 from rowex.aio.batches import Batch
 from rowex.aio.reading import Reading
 from rowex.aio.workers import patiently
@@ -309,7 +309,7 @@ class Changing(Reading[K, V]):
         self._raw._write_handle()
         self._ready(timeout, durable)
         ticket = 0
-        for key, value in items.items() if isinstance(items, Mapping) else items:
+        for key, value in map(pair_of, pairs_of(items)):
             name, data = self._key(key), self._value(value)
             await self._due()
             tried = self._plain._try_put(name, data) if _size(data) <= LARGE_BYTES else None

@@ -206,6 +206,9 @@ static PyMethodDef door_methods[] = {
     {"_scan", METHOD(rx_hot_scan_what), METH_METHOD | METH_FASTCALL | METH_KEYWORDS,
      PyDoc_STR("_scan($self, start, stop, prefix, reverse, limit, what)\n--\n\n"
                "As scan(); what: 0 items, 1 keys, 2 values.")},
+    {"_put_pairs", METHOD(rx_hot_put_pairs), METH_FASTCALL,
+     PyDoc_STR("_put_pairs($self, items, timeout, first, /)\n--\n\n"
+               "put_many() of pairs; first: the number of the first in what is told of errors.")},
     {"_try_put", METHOD(rx_hot_try_put), METH_FASTCALL | METH_KEYWORDS,
      PyDoc_STR("_try_put($self, key, value)\n--\n\nAs put() at once; None where it would have to wait.")},
     {"_try_insert", METHOD(rx_hot_try_insert), METH_FASTCALL | METH_KEYWORDS,

@@ -84,6 +84,12 @@ struct hot_signature {
 int rx_hot_raise(int code, PyObject *key);
 /* A change through a door that refuses them; with a thread of its own it is a reader's.  Always returns -1. */
 int rx_hot_raise_readonly(struct hot_door *self);
+/* As rx_hot_raise, for one of many items; always -1. */
+int rx_hot_raise_item(int code, PyObject *key, Py_ssize_t number);
+/* Add to the current exception which item it is about, and which side ("key", "value", or ""); always -1. */
+int rx_hot_note(Py_ssize_t number, const char *side);
+/* What is not exactly what is wanted: a function of rowex/_slow_args.py, which looks at it for everybody. */
+PyObject *rx_hot_ask(const char *function, const char *format, ...);
 /* A new bytes object with what `object` holds; `what` ("key", "value") is for the TypeError. */
 PyObject *rx_hot_copy(PyObject *object, const char *what);
 int rx_hot_key_convert(PyObject *object, struct hot_key *key);
@@ -114,6 +120,7 @@ PyObject *rx_hot_discard(struct hot_door *self, PyObject *const *args, Py_ssize_
 int rx_hot_set(struct hot_door *self, PyObject *key, PyObject *value); /* value NULL: del */
 PyObject *rx_hot_get_many(struct hot_door *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names);
 PyObject *rx_hot_put_many(struct hot_door *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names);
+PyObject *rx_hot_put_pairs(struct hot_door *self, PyObject *const *args, Py_ssize_t nargs);
 PyObject *rx_hot_pack(PyObject *module, PyObject *const *args, Py_ssize_t nargs);
 PyObject *rx_hot_try_put(struct hot_door *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names);
 PyObject *rx_hot_try_insert(struct hot_door *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names);

@@ -47,13 +47,38 @@ int rx_hot_raise_readonly(struct hot_door *self)
     return raised(nothing);
 }
 
-/* What is not exactly what is wanted: the functions of one module look at it for everybody. */
-static PyObject *ask(const char *function, PyObject *object, const char *what)
+PyObject *rx_hot_ask(const char *function, const char *format, ...)
 {
-    PyObject *module = PyImport_ImportModule("rowex._slow_args");
-    PyObject *answer = module ? PyObject_CallMethod(module, function, "Os", object, what) : NULL;
+    va_list list;
+    va_start(list, format);
+    PyObject *arguments = Py_VaBuildValue(format, list), *answer = NULL;
+    va_end(list);
+    PyObject *module = arguments ? PyImport_ImportModule("rowex._slow_args") : NULL;
+    PyObject *called = module ? PyObject_GetAttrString(module, function) : NULL;
+    if (called)
+        answer = PyObject_CallObject(called, arguments);
+    Py_XDECREF(called);
     Py_XDECREF(module);
+    Py_XDECREF(arguments);
     return answer;
+}
+
+int rx_hot_raise_item(int code, PyObject *key, Py_ssize_t number)
+{
+    if (code == RX_E_INTERRUPTED && PyErr_Occurred())
+        return -1;
+    return raised(rx_hot_ask("raise_item", "(iOn)", code, key ? key : Py_None, number));
+}
+
+int rx_hot_note(Py_ssize_t number, const char *side)
+{
+    PyObject *type, *error, *traceback;
+    PyErr_Fetch(&type, &error, &traceback);
+    PyErr_NormalizeException(&type, &error, &traceback);
+    PyObject *nothing = rx_hot_ask("note_item", "(Ons)", error, number, side);
+    Py_XDECREF(nothing);
+    PyErr_Restore(type, error, traceback); /* instead of one of the asking */
+    return -1;
 }
 
 /* --- buffers --- */
@@ -77,7 +102,7 @@ static int export(PyObject *object, const char *what, Py_buffer *view)
 {
     if (export_bytes(object, view))
         return 0;
-    PyObject *checked = ask("checked_view", object, what);
+    PyObject *checked = rx_hot_ask("checked_view", "(Os)", object, what);
     int result = checked ? PyObject_GetBuffer(checked, view, PyBUF_SIMPLE) : -1;
     Py_XDECREF(checked);
     return result;
@@ -169,7 +194,7 @@ int rx_hot_wait_begin(PyObject *timeout, struct hot_wait *wait)
         return 0;
     double seconds = PyFloat_CheckExact(timeout) ? PyFloat_AS_DOUBLE(timeout) : -1;
     if (!(seconds >= 0)) {
-        PyObject *number = ask("seconds", timeout, "timeout");
+        PyObject *number = rx_hot_ask("seconds", "(Os)", timeout, "timeout");
         if (!number)
             return -1;
         seconds = PyFloat_AsDouble(number);

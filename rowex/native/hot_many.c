@@ -30,6 +30,7 @@ static PyObject *key_list(PyObject *keys)
             continue;
         PyObject *copy = rx_hot_copy(PyList_GET_ITEM(list, i), "key");
         if (!copy || PyList_SetItem(list, i, copy) < 0) {
+            rx_hot_note(i, "");
             Py_DECREF(list);
             return NULL;
         }
@@ -94,8 +95,10 @@ static int get_chunk(struct hot_door *self, PyObject *list, Py_ssize_t from, siz
     }
     for (size_t at = 0, done; at < n; at += done) {
         int code = get_call(self, chunk, at, n - at, &done);
-        if (code != RX_OK && code != RX_TOO_SMALL)
-            return rx_hot_raise(code, PyList_GET_ITEM(list, from + (Py_ssize_t)(at + done < n ? at + done : at)));
+        if (code != RX_OK && code != RX_TOO_SMALL) {
+            Py_ssize_t i = from + (Py_ssize_t)(at + done < n ? at + done : at);
+            return rx_hot_raise_item(code, PyList_GET_ITEM(list, i), i);
+        }
         if (take_values(list, from + (Py_ssize_t)at, chunk, at, done, missing) < 0)
             return -1;
         if (done)
@@ -148,6 +151,7 @@ PyObject *rx_hot_get_many(struct hot_door *self, PyObject *const *args, Py_ssize
 
 struct put_chunk {
     size_t n, copied_bytes, value_bytes;
+    Py_ssize_t first; /* number of the first item, for errors */
     uint64_t ticket;
     struct hot_wait wait;
     PyObject *key_object[HOT_CHUNK_ITEMS], *value_object[HOT_CHUNK_ITEMS]; /* owned, exact bytes */
@@ -161,6 +165,7 @@ static void put_clear(struct put_chunk *chunk)
         Py_DECREF(chunk->key_object[i]);
         Py_DECREF(chunk->value_object[i]);
     }
+    chunk->first += (Py_ssize_t)chunk->n;
     chunk->n = chunk->copied_bytes = chunk->value_bytes = 0;
 }
 
@@ -196,7 +201,7 @@ static int put_flush(struct hot_door *self, struct put_chunk *chunk)
         if (code == RX_WOULD_WAIT)
             result = rx_hot_wait_more(&chunk->wait, &slice_ns);
         else
-            result = rx_hot_raise(code, at < chunk->n ? chunk->key_object[at] : NULL);
+            result = rx_hot_raise_item(code, at < chunk->n ? chunk->key_object[at] : NULL, chunk->first + (Py_ssize_t)at);
     }
     put_clear(chunk);
     return result < 0 ? -1 : PyErr_CheckSignals();
@@ -218,6 +223,7 @@ static int put_add(struct put_chunk *chunk, PyObject *key_object, PyObject *valu
     PyObject *key = exact(chunk, key_object, "key");
     PyObject *value = key ? exact(chunk, value_object, "value") : NULL;
     if (!value) {
+        rx_hot_note(chunk->first + (Py_ssize_t)chunk->n, key ? "value" : "key");
         Py_XDECREF(key);
         return -1;
     }
@@ -234,39 +240,28 @@ static int put_add(struct put_chunk *chunk, PyObject *key_object, PyObject *valu
 
 static int put_pair(struct put_chunk *chunk, PyObject *item)
 {
-    PyObject *pair = PySequence_Fast(item, "put_many() takes pairs (key, value)");
+    bool plain = (PyTuple_CheckExact(item) || PyList_CheckExact(item)) && PySequence_Fast_GET_SIZE(item) == 2;
+    PyObject *pair = plain ? Py_NewRef(item) : rx_hot_ask("pair_of", "(O)", item);
     if (!pair)
-        return -1;
-    int result = -1;
-    if (PySequence_Fast_GET_SIZE(pair) == 2) {
-        /* Converting the key may run code that changes a list: hold both first. */
-        PyObject *key = Py_NewRef(PySequence_Fast_GET_ITEM(pair, 0));
-        PyObject *value = Py_NewRef(PySequence_Fast_GET_ITEM(pair, 1));
-        result = put_add(chunk, key, value);
-        Py_DECREF(key);
-        Py_DECREF(value);
-    } else {
-        PyErr_Format(PyExc_ValueError, "put_many() takes pairs (key, value), not %zd items",
-                     PySequence_Fast_GET_SIZE(pair));
-    }
+        return rx_hot_note(chunk->first + (Py_ssize_t)chunk->n, "");
+    /* Converting the key may run code that changes a list: hold both first. */
+    PyObject *key = Py_NewRef(PySequence_Fast_GET_ITEM(pair, 0));
+    PyObject *value = Py_NewRef(PySequence_Fast_GET_ITEM(pair, 1));
+    int result = put_add(chunk, key, value);
+    Py_DECREF(key);
+    Py_DECREF(value);
     Py_DECREF(pair);
     return result;
 }
 
-/* An iterator over the pairs of a mapping (it has items()) or of an iterable; a list is its own. */
+/* An iterator over the pairs of whatever has some; a list is its own. */
 static PyObject *pairs_of(PyObject *items)
 {
     if (PyList_CheckExact(items))
         return Py_NewRef(items);
-    PyObject *method = PyObject_GetAttrString(items, "items");
-    if (!method) {
-        if (!PyErr_ExceptionMatches(PyExc_AttributeError))
-            return NULL;
-        PyErr_Clear();
-        return PyObject_GetIter(items);
-    }
-    PyObject *view = PyObject_CallNoArgs(method);
-    Py_DECREF(method);
+    if (!PyDict_CheckExact(items))
+        return rx_hot_ask("pairs_of", "(O)", items);
+    PyObject *view = PyObject_CallMethod(items, "items", NULL);
     PyObject *iterator = view ? PyObject_GetIter(view) : NULL;
     Py_XDECREF(view);
     return iterator;
@@ -328,26 +323,15 @@ static int put_all(struct hot_door *self, PyObject *pairs, struct put_chunk *chu
     return put_rest(self, chunk);
 }
 
-PyObject *rx_hot_put_many(struct hot_door *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names)
+static PyObject *put_pairs(struct hot_door *self, PyObject *items, PyObject *timeout, Py_ssize_t first)
 {
-    static const char *const parameter[] = {"items", "values", "timeout"};
-    static const struct hot_signature signature = {"put_many", 1, 2, 3, parameter};
-    PyObject *slot[3];
-    if (rx_hot_parse(&signature, args, nargs, names, slot) < 0)
-        return NULL;
-    if (!self->handle || self->readonly) {
-        (void)(self->handle ? rx_hot_raise_readonly(self) : rx_hot_raise(RX_E_CLOSED, NULL));
-        return NULL;
-    }
-    if (slot[1] && slot[1] != Py_None)
-        return PyObject_CallMethod((PyObject *)self, "_put_columns", "OOO", slot[0], slot[1],
-                                   slot[2] ? slot[2] : Py_None);
     struct put_chunk *chunk = PyMem_Malloc(sizeof *chunk);
     if (!chunk)
         return PyErr_NoMemory();
     chunk->n = chunk->copied_bytes = chunk->value_bytes = 0;
+    chunk->first = first;
     chunk->ticket = 0;
-    PyObject *pairs = rx_hot_wait_begin(slot[2], &chunk->wait) < 0 ? NULL : pairs_of(slot[0]);
+    PyObject *pairs = rx_hot_wait_begin(timeout, &chunk->wait) < 0 ? NULL : pairs_of(items);
     int result = pairs ? put_all(self, pairs, chunk) : -1;
     Py_XDECREF(pairs);
     uint64_t ticket = chunk->ticket;
@@ -355,4 +339,35 @@ PyObject *rx_hot_put_many(struct hot_door *self, PyObject *const *args, Py_ssize
         result = rx_hot_settle(self, ticket, false, &chunk->wait);
     PyMem_Free(chunk);
     return result < 0 ? NULL : PyLong_FromUnsignedLongLong(ticket);
+}
+
+static bool may_write(struct hot_door *self)
+{
+    if (self->handle && !self->readonly)
+        return true;
+    (void)(self->handle ? rx_hot_raise_readonly(self) : rx_hot_raise(RX_E_CLOSED, NULL));
+    return false;
+}
+
+PyObject *rx_hot_put_pairs(struct hot_door *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    if (nargs != 3)
+        return PyErr_Format(PyExc_TypeError, "_put_pairs() takes 3 arguments (%zd given)", nargs);
+    Py_ssize_t first = PyNumber_AsSsize_t(args[2], PyExc_OverflowError);
+    if ((first == -1 && PyErr_Occurred()) || !may_write(self))
+        return NULL;
+    return put_pairs(self, args[0], args[1], first);
+}
+
+PyObject *rx_hot_put_many(struct hot_door *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names)
+{
+    static const char *const parameter[] = {"items", "values", "timeout"};
+    static const struct hot_signature signature = {"put_many", 1, 2, 3, parameter};
+    PyObject *slot[3];
+    if (rx_hot_parse(&signature, args, nargs, names, slot) < 0 || !may_write(self))
+        return NULL;
+    if (slot[1] && slot[1] != Py_None)
+        return PyObject_CallMethod((PyObject *)self, "_put_columns", "OOO", slot[0], slot[1],
+                                   slot[2] ? slot[2] : Py_None);
+    return put_pairs(self, slot[0], slot[2], 0);
 }
