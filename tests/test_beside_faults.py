@@ -22,8 +22,8 @@ SCENARIOS = [
     "grown by another",
     "renamed by another",
     "dead one's change",
-    "power loss beside a -lock file",
 ]
+POWER = "power loss beside a -lock file"  # other calls than locks: as in test_log_faults.py
 
 
 def drive(scenario: str, folder: Path, build: Path, *plans: str) -> None:
@@ -32,7 +32,7 @@ def drive(scenario: str, folder: Path, build: Path, *plans: str) -> None:
     assert done.returncode == 0, f"{done.stdout[-20_000:]}\n{done.stderr[-5000:]}"
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS)
+@pytest.mark.parametrize("scenario", [*SCENARIOS, POWER])
 def test_lock_that_is_not_told_is_neither_free_nor_a_dead_ones(scenario: str, folder: Path, variant: Path) -> None:
     """The system is asked for a lock and cannot say: OSError or later, and nobody is harmed."""
     drive(scenario, folder, variant, f"lock:{ENOLCK}", f"lock+:{ENOLCK}")
