@@ -41,6 +41,12 @@ def test_frames_of_an_attempt_that_failed_are_not_read_behind_those_of_the_next(
     assert done.returncode == 0, done.stderr[-3000:]
 
 
+def test_leaders_that_find_nothing_decided_do_not_depose_each_other(variant: Path, folder: Path) -> None:
+    """A writer stands still between claim and publishing: undecided_driver.py says how."""
+    done = run_python(str(TESTS / "undecided_driver.py"), str(folder), "unmoved", folder=variant)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
 def test_leader_without_descriptors_fails_alone(path: Path, folder: Path, child: Start) -> None:
     """It is told so; the log is written by others, and by it once it has some."""
 

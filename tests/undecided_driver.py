@@ -26,6 +26,7 @@ _core.rx_crash_stop.argtypes = [ctypes.c_uint64, ctypes.c_uint64]
 _core.rx_fault_arm.argtypes = [ctypes.c_char_p]
 _core.rx_crash_stop.restype = _core.rx_fault_arm.restype = None
 NEVER = {"flush_interval": 600.0}
+LOG_LEAD = 384  # in NAME-lock: who leads
 EVERY = (1, 1 << 62)  # a stop before each store
 
 
@@ -130,10 +131,60 @@ def leftover(folder: Path) -> None:
             process.finish()
 
 
+# ---- leaders that find nothing to write -------------------------------------------------------------
+
+
+def turns(pipe: Any, path: Path) -> None:
+    """Lead again and again, store by store, until all is durable."""
+    with rowex.open(path, **NEVER) as mine:
+        ticket = mine.put(b"c", b"")
+        _core.rx_crash_stop(*EVERY)
+        mine.wait_durable(ticket)
+        _core.rx_crash_stop(0, 0)
+        pipe.send("durable")
+        pipe.recv()
+
+
+def unmoved(folder: Path) -> None:
+    """
+    While a writer holds up what comes after its entry, a leader comes and goes and writes nothing.  Who meets it in
+    one turn, and much later in another, has not seen it stand still.
+    """
+    path = folder / "index.rowex"
+
+    def leads() -> bool:
+        with open(f"{path}-lock", "rb") as lock:
+            return os.pread(lock.fileno(), 8, LOG_LEAD) != bytes(8)
+
+    def wait(timeout_s: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            index.wait_durable(index.position, timeout=timeout_s)
+
+    with rowex.open(path, **NEVER) as index:
+        index.put(b"b1", b"", durable=True)
+        index.put(b"b2", b"", durable=True)
+        before = segments(path)
+        writer = claims(path, index, lambda mine: mine.put(b"b3", b""))
+        leader = Child(turns, path)
+        for _ in range(2):
+            steps(leader, leads)
+            wait(0.0005)  # one look at it
+            leader.go_on()
+            steps(leader, lambda: not leads())
+            wait(0.2)  # longer than a leader of the test build may stand still
+            leader.go_on()
+        assert segments(path) == before, "who takes a leader's place begins a segment"
+        assert goes_on(writer) == "done"
+        assert goes_on(leader) == "durable"
+        for process in (writer, leader):
+            process.send("end")
+            process.finish()
+
+
 def main(folder: str, what: str) -> None:
     """Run one."""
     die_with_parent(os.getppid())
-    {"leftover": leftover}[what](Path(folder))
+    {"leftover": leftover, "unmoved": unmoved}[what](Path(folder))
 
 
 if __name__ == "__main__":

@@ -139,13 +139,19 @@ static void rx_lead_end(struct rx_thread *t)
     rx_moved(t->db->hdr);
 }
 
-/* Nobody leads: we do.  Returns whether. */
-static bool rx_lead_try(struct rx_thread *t)
+/*
+ * Ours instead of `from`.  Returns whether.
+ * Ordering  progress first: who sees us lead sees another progress than in our turn before, which may
+ *           have written nothing, and does not take the two for one turn that stands still.
+ */
+static bool rx_lead_take(struct rx_thread *t, uint64_t from)
 {
-    uint64_t nobody = 0;
-    struct rx_lockhdr *hdr = t->db->hdr;
-    return rx_load(&hdr->log_lead) == 0 && rx_cas(&hdr->log_lead, &nobody, t->uid);
+    rx_fetch_add(&t->db->hdr->log_progress, 1);
+    return rx_cas(&t->db->hdr->log_lead, &from, t->uid);
 }
+
+/* Nobody leads: we do.  Returns whether. */
+static bool rx_lead_try(struct rx_thread *t) { return rx_load(&t->db->hdr->log_lead) == 0 && rx_lead_take(t, 0); }
 
 /* What this thread saw of a leader, kept between calls: a caller waits in slices. */
 static __thread struct { const struct rx_lockhdr *hdr; uint64_t uid, progress; int64_t since_ns; } rx_seen_lead;
@@ -167,7 +173,7 @@ static bool rx_lead_depose(struct rx_thread *t)
     bool gone = rx_uid_gone(t->db, uid);
     if (!gone && now - rx_seen_lead.since_ns < RX_LEAD_STILL_NS)
         return false;
-    return rx_cas(&hdr->log_lead, &uid, t->uid);
+    return rx_lead_take(t, uid);
 }
 
 bool rx_log_lead_is(const struct rx_thread *t) { return rx_load(&t->db->hdr->log_lead) == t->uid; }

@@ -250,7 +250,7 @@ struct rx_lockhdr {
     uint64_t log_room;        /* bytes left in the segment being written, when it was last synced */
     /* line 6: of the leader */
     uint64_t log_lead;     /* its uid; 0 none */
-    uint64_t log_progress; /* bumped by its process while it works */
+    uint64_t log_progress; /* bumped by its process while it works, and when a turn of another begins */
     uint64_t log_segments; /* number of the next segment */
     uint64_t log_term;     /* no segment of an older term is gone on with: a deposed leader may still write there */
     uint8_t pad6[24];
