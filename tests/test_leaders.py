@@ -47,6 +47,14 @@ def test_leaders_that_find_nothing_decided_do_not_depose_each_other(variant: Pat
     assert done.returncode == 0, done.stderr[-3000:]
 
 
+def test_disk_slower_than_a_leader_may_be_does_not_keep_the_log_from_being_written(variant: Path, folder: Path) -> None:
+    """A turn that is broken off has the next one left in peace for longer: slow_driver.py says how."""
+    slow = {"ROWEX_SYNC_US": "120000", "ROWEX_TRACE": "/dev/null"}  # without a trace no time is taken
+    done = run_python(str(TESTS / "slow_driver.py"), str(folder), folder=variant, timeout_s=80, **slow)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert int(done.stdout) < 20, "each leader that is deposed costs a segment"
+
+
 def test_leader_without_descriptors_fails_alone(path: Path, folder: Path, child: Start) -> None:
     """It is told so; the log is written by others, and by it once it has some."""
 

@@ -18,11 +18,7 @@
 #include "../gc/gate.h"
 #include "../gc/uid.h"
 
-#ifdef ROWEX_CRASHPOINTS
-#define RX_LEAD_STILL_NS 100000000ll /* many leaders are stopped there */
-#else
-#define RX_LEAD_STILL_NS 2000000000ll
-#endif
+#define RX_LEAD_DOUBLINGS 6u /* of that */
 #define RX_WAIT_SLICE_NS 20000000l
 #define RX_INTERVAL_NS 10000000ll
 #define RX_UNDECIDED_SPINS 200u
@@ -156,12 +152,18 @@ static bool rx_lead_try(struct rx_thread *t) { return rx_load(&t->db->hdr->log_l
 /* What this thread saw of a leader, kept between calls: a caller waits in slices. */
 static __thread struct { const struct rx_lockhdr *hdr; uint64_t uid, progress; int64_t since_ns; } rx_seen_lead;
 
-/* The leader is dead, or stands still: we take its place (and a fresh segment). */
+/*
+ * The leader is dead, or stands still: we take its place (and a fresh segment).
+ * One that waits for a slow disk stands still too, and then nobody's turn ends: each, whose segment has to be
+ * synced as well, is deposed in its midst.  So after one that came to nothing the next has twice the time,
+ * until a sync was quick again.
+ */
 static bool rx_lead_depose(struct rx_thread *t)
 {
     struct rx_lockhdr *hdr = t->db->hdr;
     uint64_t uid = rx_load(&hdr->log_lead), progress = rx_load(&hdr->log_progress);
-    int64_t now = rx_now_ns();
+    uint32_t vain = rx_load32(&hdr->log_vain);
+    int64_t now = rx_now_ns(), patience = RX_LEAD_STILL_NS << (vain < RX_LEAD_DOUBLINGS ? vain : RX_LEAD_DOUBLINGS);
     if (uid == 0)
         return false;
     if (rx_seen_lead.hdr != hdr || rx_seen_lead.uid != uid || rx_seen_lead.progress != progress) {
@@ -171,9 +173,11 @@ static bool rx_lead_depose(struct rx_thread *t)
         rx_seen_lead.since_ns = now;
     }
     bool gone = rx_uid_gone(t->db, uid);
-    if (!gone && now - rx_seen_lead.since_ns < RX_LEAD_STILL_NS)
+    if ((!gone && now - rx_seen_lead.since_ns < patience) || !rx_lead_take(t, uid))
         return false;
-    return rx_lead_take(t, uid);
+    if (!gone)
+        rx_store32(&hdr->log_vain, vain + 1);
+    return true;
 }
 
 bool rx_log_lead_is(const struct rx_thread *t) { return rx_load(&t->db->hdr->log_lead) == t->uid; }

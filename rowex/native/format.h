@@ -255,7 +255,7 @@ struct rx_lockhdr {
     uint64_t log_term;     /* no segment of an older term is gone on with: a deposed leader may still write there */
     uint8_t pad6[24];
     uint32_t log_moved;    /* futex: bumped when log_durable rises, a leader leaves, or all fails */
-    uint32_t log_pad;
+    uint32_t log_vain;     /* leaders deposed alive since the last quick sync: the next may stand still for longer */
     /* line 7 */
     uint64_t log_base;       /* number with which this incarnation began */
     uint64_t log_checkpoint; /* byte of the stream at which the log goes on from the last checkpoint; a hint */

@@ -237,6 +237,7 @@ static void rx_lead_witness(const struct rx_db *db, const struct rx_logger *l, c
 /* The durable point moves to what was written; everything before it is synced. */
 static int rx_lead_sync(struct rx_thread *t, struct rx_logger *l, struct rx_lead *lead, uint64_t *unsynced)
 {
+    int64_t began = rx_now_ns();
     if (*unsynced == 0)
         return RX_OK;
     if (rx_segment_sync(&l->segment) != 0)
@@ -247,6 +248,8 @@ static int rx_lead_sync(struct rx_thread *t, struct rx_logger *l, struct rx_lead
     if (!rx_log_advance(t, &lead->word, lead->number, &lead->at)) /* commit */
         return RX_I_RESTART;
     rx_lead_witness(t->db, l, lead);
+    if (rx_load32(&t->db->hdr->log_vain) && rx_now_ns() - began < RX_LEAD_STILL_NS / 2)
+        rx_store32(&t->db->hdr->log_vain, 0);
     rx_store(&t->db->hdr->log_bytes, lead->at.bytes);
     rx_store(&t->db->hdr->log_room, rx_lead_room(l, lead));
     rx_backlog_less(t->db->hdr, lead->number == rx_log_tail(t->db) ? UINT64_MAX : lead->credit);

@@ -45,6 +45,13 @@ void rx_logger_unlock(struct rx_db *db);
  */
 int rx_frames_write(struct rx_thread *t, struct rx_lead *lead);
 
+/* How long a leader may stand still, at first. */
+#ifdef ROWEX_CRASHPOINTS
+#define RX_LEAD_STILL_NS 100000000ll /* many leaders are stopped there */
+#else
+#define RX_LEAD_STILL_NS 2000000000ll
+#endif
+
 /* flush.c, for frames.c */
 bool rx_log_advance(struct rx_thread *t, uint64_t *word, uint64_t number, const struct rx_log_at *at);
 bool rx_log_lead_is(const struct rx_thread *t);
