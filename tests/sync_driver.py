@@ -73,10 +73,50 @@ def mark(path: Path) -> None:
     opened[0].close()
 
 
+def doubt(path: Path) -> None:
+    """What a close could not sync is made anew from checkpoint and log by the next opener, on the same boot."""
+    index = rowex.open(path, flush_interval=600)
+    index.put(b"before", b"1")
+    index.checkpoint()
+    index.put(b"durable", b"1", durable=True)
+    index.put(b"written by the close", b"1")
+    _core.rx_fault_arm(FAILS_ONCE)
+    refusal(index.close, OSError)
+    made_anew(path, {b"before", b"durable", b"written by the close"})
+
+
+def rescue(path: Path) -> None:
+    """The same where who opens the file after a kill meets it."""
+
+    def dies(pipe: Any) -> None:
+        index = rowex.open(path, flush_interval=600)
+        index.put(b"durable", b"1", durable=True)
+        index.put(b"not written", b"1")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    child = Child(dies)
+    assert child.wait() == -signal.SIGKILL
+    child.cleanup()
+    _core.rx_fault_arm(FAILS_ONCE)
+    refusal(lambda: rowex.open(path), OSError)
+    made_anew(path, {b"durable", b"not written"})
+
+
+def made_anew(path: Path, keys: set[bytes]) -> None:
+    """The next opener does not go on with the file, but loses nothing; the one after it finds it closed."""
+    before = path.stat().st_ino
+    for made in (True, False):
+        with rowex.open(path, flush_interval=600) as index:
+            assert set(index) == keys
+            index.check()
+            assert (path.stat().st_ino != before) == made
+        before = path.stat().st_ino
+
+
 def main(folder: str, what: str) -> None:
     """Run one."""
     die_with_parent(os.getppid())
-    {"mark": mark}[what](Path(folder) / "index.rowex")
+    {"mark": mark, "doubt": doubt, "rescue": rescue}[what](Path(folder) / "index.rowex")
 
 
 if __name__ == "__main__":

@@ -76,6 +76,13 @@ def test_mark_whose_sync_failed_is_stored_again_before_the_next(folder: Path, va
     assert done.returncode == 0, done.stderr[-3000:]
 
 
+@pytest.mark.parametrize("where", ["doubt", "rescue"])
+def test_data_whose_sync_failed_comes_from_checkpoint_and_log(folder: Path, variant: Path, where: str) -> None:
+    """Synced again it would only seem to be on the disk: sync_driver.py says how."""
+    done = run_python(str(TESTS / "sync_driver.py"), str(folder), where, folder=variant)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
 @pytest.mark.long
 @pytest.mark.limit(3600)
 @pytest.mark.parametrize("scenario", SCENARIOS)

@@ -183,8 +183,8 @@ static int rx_write_clean(struct rx_db *db)
     uint64_t count = rx_db_count(db), brk = (rx_load(&db->hdr->brk) & ((1ull << 36) - 1)) * RX_EXTENT;
     rc = rx_arenas_to_super(db, map, super);
     (void)rx_map_refresh(map); /* all that was mapped is synced as well by the file's own sync */
-    if (rc == RX_OK && !db->memory)
-        rc = rx_map_sync(map, map->size);
+    if (rc == RX_OK && !db->memory && (rc = rx_map_sync(map, map->size)) != RX_OK && db->logged)
+        rx_super_doubt(super); /* the log is whole: rx_log_end() */
     if (rc || __atomic_load_n(&map->poison, __ATOMIC_ACQUIRE))
         return rc ? rc : rx_fail(RX_E_IO, 0, "while closing %s", db->path);
     rx_store(&super->brk, brk);

@@ -30,7 +30,7 @@ static int rx_explain_state(const struct rx_super *s, const struct stat *st, str
         return rc;
     if (s->state == RX_STATE_CLEAN)
         x->state = 1;
-    else if (memcmp(s->boot_id, boot, 16) != 0)
+    else if (!rx_super_is_live(s, boot))
         x->state = 3;
     else
         x->state = s->dev == (uint64_t)st->st_dev && s->ino == (uint64_t)st->st_ino ? 2 : 4;

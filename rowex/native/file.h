@@ -82,6 +82,13 @@ void rx_exclusive_end(struct rx_exclusive *x);
 void rx_super_seal_fixed(struct rx_super *super); /* computes fixed_crc */
 void rx_super_seal_state(struct rx_super *super); /* computes state_crc, of a file not yet in place */
 void rx_super_set_state(struct rx_super *super, uint32_t state); /* state and state_crc by one store */
+/*
+ * A sync of the data failed, when checkpoint and log held all of it: what is in the page cache is not on
+ * the disk, and the kernel, which has told of it once, takes it for written.  So nobody goes on with it.
+ */
+void rx_super_doubt(struct rx_super *super);
+/* Not closed cleanly: does the page cache hold the truth, for one of this boot? */
+bool rx_super_is_live(const struct rx_super *super, const uint8_t boot_id[16]);
 /* Checks every field against `file_size`; RX_E_FORMAT / RX_E_CORRUPT with a text. */
 int rx_super_check(const struct rx_super *super, uint64_t file_size);
 int rx_super_check_fixed(const struct rx_super *super, uint64_t file_size); /* what nobody who has it open changes */

@@ -196,7 +196,7 @@ struct rx_super {
     uint64_t free_bytes;      /* on the free lists at a clean close; only told, never relied on */
     uint64_t log_bytes;       /* where that entry begins in the log's stream of bytes */
     uint64_t log_segment;     /* and in which segment */
-    uint64_t log_least;       /* of a checkpoint: without the log up to this entry it is no state that ever was */
+    uint64_t log_least;       /* of a checkpoint: without the log up to this entry it is no state that ever was; RX_LEAST_DOUBTED */
     uint64_t log_base;        /* number with which log_incarnation began: what one before it had beyond that is lost */
     uint8_t state_reserved[136];
     /* offset 512: free lists at a clean close */
@@ -204,6 +204,8 @@ struct rx_super {
     rx_off tail[RX_CLASSES];
     uint8_t reserved[RX_SUPER_SIZE - 512 - 2 * 8 * RX_CLASSES];
 };
+
+#define RX_LEAST_DOUBTED UINT64_MAX /* log_least of a file in use: super.c */
 
 /* ---- NAME-lock ---------------------------------------------------------- */
 #define RX_PROCESSES 1024u

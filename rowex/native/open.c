@@ -149,7 +149,7 @@ static int rx_super_read(struct rx_db *db, int fd, struct rx_super *super, struc
 /* Not closed cleanly: is the page cache still the truth? */
 static int rx_judge_unclean(const struct rx_db *db, const struct rx_super *super, const struct stat *st)
 {
-    bool booted = memcmp(super->boot_id, db->boot_id, 16) != 0;
+    bool booted = !rx_super_is_live(super, db->boot_id);
     if (booted && super->durability != RX_D_PMEM)
         return rx_fail(RX_E_POWER, 0, "%s was open when the machine stopped, and it has no log", db->path);
     bool moved = super->dev != (uint64_t)st->st_dev && !booted; /* devices are numbered anew */
@@ -318,6 +318,8 @@ static int rx_be_first(struct rx_db *db, const struct rx_super *super, const str
         if (!db->memory) { /* who made the mark may have died before its sync: durable before our first store (R4) */
             rx_super_set_state(rx_super_of(db->map), RX_STATE_IN_USE); /* or that failed, and left the page clean */
             rc = rx_map_sync(db->map, RX_SUPER_SIZE);
+            if (rc && rescued)
+                rx_super_doubt(rx_super_of(db->map));
         }
         if (rc == RX_OK)
             rc = rx_scan_repair(db, db->map, &report);

@@ -373,7 +373,7 @@ static bool rx_salvage_believes(const struct rx_salvage *s)
         return false;
     if (name->state == RX_STATE_CLEAN)
         return !rx_salvage_logged(s) || rx_log_agrees(s->db, name) == RX_OK;
-    return rx_boot_id(boot) == RX_OK && memcmp(name->boot_id, boot, 16) == 0 && rx_sys_fstat(s->fd[RX_LAYER_NAME], &st) == 0 &&
+    return rx_boot_id(boot) == RX_OK && rx_super_is_live(name, boot) && rx_sys_fstat(s->fd[RX_LAYER_NAME], &st) == 0 &&
            name->dev == (uint64_t)st.st_dev && name->ino == (uint64_t)st.st_ino;
 }
 

@@ -29,6 +29,14 @@ void rx_super_set_state(struct rx_super *super, uint32_t state)
 
 void rx_super_seal_state(struct rx_super *super) { rx_super_set_state(super, super->state); }
 
+/* Commit: the one store.  The checksum of "in use" does not cover it, that of "clean" is not made any more. */
+void rx_super_doubt(struct rx_super *super) { rx_store(&super->log_least, RX_LEAST_DOUBTED); }
+
+bool rx_super_is_live(const struct rx_super *super, const uint8_t boot_id[16])
+{
+    return memcmp(super->boot_id, boot_id, 16) == 0 && super->log_least != RX_LEAST_DOUBTED;
+}
+
 int rx_super_check_fixed(const struct rx_super *s, uint64_t file_size)
 {
     if (file_size < RX_HEAP)
