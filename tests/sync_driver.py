@@ -1,6 +1,7 @@
 """
-A sync of the data file that fails, in the test build: the kernel tells of it once and forgets what it
-could not write, so the next sync of the same says nothing.  Failure model: `ioerror`.
+Syncs of the data file and of its folder that fail, or that nobody makes, in the test build.  The kernel tells
+of a failed one once and forgets what it could not write, so the next of the same says nothing.  Failure
+models: `ioerror`, `kill`.
 
 Arguments: a folder, and what is tried, a function's name.
 """
@@ -12,6 +13,7 @@ import errno
 import itertools
 import os
 import signal
+import struct
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -20,11 +22,14 @@ from typing import Any
 import rowex
 import rowex._native
 from tools import Child, die_with_parent, refusal
+from undecided_driver import EVERY, steps
 
 ROOM = 1 << 12
+SYNCED = 6  # a record of disk.c
 FAILS_ONCE = b"msync:1:%d" % errno.EIO
 
 _core = ctypes.CDLL(rowex._native.__file__)
+_core.rx_crash_stop.argtypes = [ctypes.c_uint64, ctypes.c_uint64]
 _core.rx_crash_arm.argtypes = [ctypes.c_uint64]
 _core.rx_crash_trail.argtypes = [ctypes.c_void_p, ctypes.c_uint64]
 _core.rx_fault_arm.argtypes = [ctypes.c_char_p]
@@ -113,10 +118,51 @@ def made_anew(path: Path, keys: set[bytes]) -> None:
         before = path.stat().st_ino
 
 
+def synced(trace: Path, inode: int) -> int:
+    """How often this one was, by what disk.c has recorded."""
+    data, at, found = trace.read_bytes(), 0, 0
+    while at < len(data):
+        size, kind, which = struct.unpack_from("<IIQ", data, at)
+        found += kind == SYNCED and which == inode
+        at += size
+    return found
+
+
+def names(path: Path) -> None:
+    """The folder is synced for who makes a name in it and dies at once, by who finds it there."""
+    for durability, side in (("process", ""), ("batch", "-log")):
+        here = path.with_name(f"{durability}.rowex")
+
+        def dies(pipe: Any, here: Path = here, durability: str = durability) -> None:
+            _core.rx_crash_stop(*EVERY)
+            with rowex.open(here, durability=durability, flush_interval=600) as index:
+                index.put(b"key", b"1")
+
+        child = Child(dies)
+        steps(child, Path(f"{here}{side}").exists)
+        child.cleanup()
+        user = Child(uses, here, path.parent.parent / f"{durability}.trace")
+        user.finish()
+        user.cleanup()
+
+
+def uses(pipe: Any, path: Path, trace: Path) -> None:
+    """A session."""
+    os.environ["ROWEX_TRACE"] = str(trace)
+    inode = path.parent.stat().st_ino
+    with rowex.open(path, flush_interval=600) as index:
+        index.put(b"other", b"1")
+        before = synced(trace, inode)
+        assert before, "before anything is told to be durable"
+    assert synced(trace, inode) > before, "before the file is marked as clean"
+
+
 def main(folder: str, what: str) -> None:
     """Run one."""
     die_with_parent(os.getppid())
-    {"mark": mark, "doubt": doubt, "rescue": rescue}[what](Path(folder) / "index.rowex")
+    path = Path(folder) / "files" / "index.rowex"
+    path.parent.mkdir()
+    {"mark": mark, "doubt": doubt, "rescue": rescue, "names": names}[what](path)
 
 
 if __name__ == "__main__":

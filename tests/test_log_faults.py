@@ -83,6 +83,12 @@ def test_data_whose_sync_failed_comes_from_checkpoint_and_log(folder: Path, vari
     assert done.returncode == 0, done.stderr[-3000:]
 
 
+def test_name_whose_maker_died_is_synced_by_who_finds_it(folder: Path, variant: Path) -> None:
+    """Before its folder was: what is durable then needs the name.  sync_driver.py says how."""
+    done = run_python(str(TESTS / "sync_driver.py"), str(folder), "names", folder=variant)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
 @pytest.mark.long
 @pytest.mark.limit(3600)
 @pytest.mark.parametrize("scenario", SCENARIOS)

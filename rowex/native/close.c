@@ -44,6 +44,8 @@ static int rx_mark_locked(struct rx_db *db)
     rx_super_set_state(super, RX_STATE_IN_USE); /* again too: a sync that failed has left the page clean, to be synced by none */
     if (!db->memory && (rc = rx_map_sync(map, RX_SUPER_SIZE)) != RX_OK)
         return rc;
+    if ((rc = rx_folder_sync(db)) != RX_OK) /* who made NAME or NAME-log may have died before that */
+        return rc;
     rx_store(&db->hdr->session, rx_load(&super->session));
     rx_store(&db->hdr->marked, 1); /* commit: stores are allowed from here on */
     return RX_OK;
@@ -172,7 +174,10 @@ int rx_remap(struct rx_db *db)
 
 /* ---- leaving ---------------------------------------------------------------------------- */
 
-/* R4: data synced, then the mark, then synced again.  We are alone with the file. */
+/*
+ * R4: data synced, and NAME, which a copier may have renamed and died; then the mark, then synced again.
+ * We are alone with the file.
+ */
 static int rx_write_clean(struct rx_db *db)
 {
     struct rx_map *map = db->map;
@@ -185,6 +190,8 @@ static int rx_write_clean(struct rx_db *db)
     (void)rx_map_refresh(map); /* all that was mapped is synced as well by the file's own sync */
     if (rc == RX_OK && !db->memory && (rc = rx_map_sync(map, map->size)) != RX_OK && db->logged)
         rx_super_doubt(super); /* the log is whole: rx_log_end() */
+    if (rc == RX_OK)
+        rc = rx_folder_sync(db);
     if (rc || __atomic_load_n(&map->poison, __ATOMIC_ACQUIRE))
         return rc ? rc : rx_fail(RX_E_IO, 0, "while closing %s", db->path);
     rx_store(&super->brk, brk);
