@@ -4,6 +4,7 @@ Opening an index: options and codecs in, a handle out.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any, Literal, TypeVar, overload
 
@@ -231,10 +232,25 @@ def open_raw(path: Path, mode: str = "w") -> Index:
     return Index(handle, full_path, mode, (open_raw, (full_path, "r" if mode == "r" else "w")))
 
 
+class _Inside(threading.local):
+    open = False
+
+
+_inside = _Inside()
+
+
 def _open_handle(path: str | None, mode: str, **options: Any) -> Any:
     struct, path_memory = core_options(path, mode, **options)
     out = ffi.new("rx_index **")
-    code = lib.rx_open(struct, out)
+    outermost = not _inside.open
+    _inside.open = True
+    try:
+        # Whoever opens, closes or marks it works, or its lock would be gone; a large file takes them a while.
+        # But a signal handler in the midst of an opening may wait for its own thread.
+        while (code := lib.rx_open(struct, out)) == lib.RX_E_TIMEOUT and outermost:
+            pass
+    finally:
+        _inside.open = not outermost
     del path_memory
     if code < 0:
         raise_result(code, paths=(path,))

@@ -238,7 +238,7 @@ int rx_copy_and_rename(struct rx_thread *t, uint64_t capacity)
         return rx_fail(RX_E_READONLY, 0, "nothing was changed");
     if (t->deadline_ns == 0)
         return rx_fail(RX_WOULD_WAIT, 0, "copying the file takes a while");
-    int rc = rx_mark_in_use(db); /* a copy that is to be renamed over the file counts as a store to it (R4) */
+    int rc = rx_mark_in_use(db, t->deadline_ns); /* a copy that is to be renamed over the file counts as a store to it (R4) */
     if (rc == RX_OK)
         rc = rx_copier_new(t, &copier);
     if (rc)

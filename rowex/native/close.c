@@ -55,16 +55,16 @@ static int rx_mark_locked(struct rx_db *db)
  * Crash     before the sync: the state in the page cache says "in use", as it will be; the
  *           marker died, the next to write marks again (one session more, no harm).
  */
-int rx_mark_in_use(struct rx_db *db)
+int rx_mark_in_use(struct rx_db *db, int64_t deadline_ns)
 {
     if (rx_load(&db->hdr->marked))
         return RX_OK;
     if (db->readonly)
         return rx_fail(RX_E_READONLY, 0, "%s may not be written by this process", db->path);
-    int rc = rx_turn_take(RX_TURN_MARKING); /* OFD locks do not keep our own threads apart */
+    int rc = rx_turn_take(RX_TURN_MARKING, deadline_ns); /* OFD locks do not keep our own threads apart */
     if (rc)
         return rc;
-    rc = rx_opening_lock(db->lock_fd, db->path);
+    rc = rx_opening_lock_until(db->lock_fd, db->path, deadline_ns);
     if (rc == RX_OK) {
         rc = rx_mark_locked(db);
         rx_opening_unlock(db->lock_fd);

@@ -100,7 +100,7 @@ static int rx_log_found(struct rx_thread *t)
         return rx_fail(RX_E_DURABILITY, 0, "the log of %s was lost, and this process may not begin another", db->path);
     if (t->deadline_ns == 0)
         return rx_fail(RX_WOULD_WAIT, 0, "for a checkpoint");
-    return rx_mark_in_use(db);
+    return rx_mark_in_use(db, t->deadline_ns);
 }
 
 int rx_wait_durable(rx_index *h, rx_thread *given, uint64_t ticket, int64_t wait_ns)
@@ -151,7 +151,7 @@ int rx_checkpoint(rx_index *h, int64_t wait_ns)
     t->deadline_ns = INT64_MAX;
     if (!t->db->logged)
         rc = rx_no_log(t->db);
-    else if ((rc = rx_mark_in_use(t->db)) == RX_OK && (rc = rx_log_join(t->db)) == RX_OK)
+    else if ((rc = rx_mark_in_use(t->db, t->deadline_ns)) == RX_OK && (rc = rx_log_join(t->db)) == RX_OK)
         rc = rx_checkpoint_make(t);
     rx_call_end(t);
     return rc;

@@ -68,26 +68,32 @@ int rx_byte_ask(int fd, uint64_t byte)
     return lock.l_type == F_UNLCK ? RX_OK : RX_E_BUSY;
 }
 
-#define RX_BYTE_WAIT_NS 30000000000ll
-static int rx_byte_wait(int fd, uint64_t byte, const char *doing, const char *path)
+/* `late`: the result when others still hold it at `until_ns`; they live, or the lock would be gone. */
+static int rx_byte_wait(int fd, uint64_t byte, const char *doing, const char *path, int64_t until_ns, int late)
 {
-    int64_t until = rx_now_ns() + RX_BYTE_WAIT_NS;
     for (long nap_ns = 50000;; nap_ns = nap_ns < 10000000 ? nap_ns * 2 : nap_ns) {
         int rc = rx_byte_lock(fd, F_WRLCK, byte);
         if (rc == RX_OK)
             return RX_OK;
         if (rc != RX_E_BUSY)
             return rx_os_error("lock", path);
-        if (rx_now_ns() > until)
-            return rx_fail(RX_E_TIMEOUT, 0, "another process is %s %s and does not end", doing, path);
+        if (rx_now_ns() >= until_ns)
+            return rx_fail(late, 0, "another process is %s %s", doing, path);
         if ((rc = rx_poll_interrupt()) != RX_OK)
             return rc;
         nanosleep(&(struct timespec){0, nap_ns}, NULL);
     }
 }
-int rx_opening_lock(int fd, const char *path)
+
+#define RX_BYTE_WAIT_NS 30000000000ll /* where the caller has no deadline, and might wait for its own thread */
+static int rx_opening_wait(int fd, const char *path, int64_t until_ns, int late)
 {
-    return fd < 0 ? RX_OK : rx_byte_wait(fd, RX_LOCK_OPENING, "opening, closing or marking", path);
+    return fd < 0 ? RX_OK : rx_byte_wait(fd, RX_LOCK_OPENING, "opening, closing or marking", path, until_ns, late);
+}
+int rx_opening_lock(int fd, const char *path) { return rx_opening_wait(fd, path, rx_now_ns() + RX_BYTE_WAIT_NS, RX_E_TIMEOUT); }
+int rx_opening_lock_until(int fd, const char *path, int64_t deadline_ns)
+{
+    return rx_opening_wait(fd, path, deadline_ns, RX_WOULD_WAIT);
 }
 void rx_opening_unlock(int fd)
 {
@@ -193,10 +199,10 @@ static int rx_allocate_shared(struct rx_db *db, int fd, uint64_t from, uint64_t 
     int done = rx_fallocate(fd, from, upto);
     if (done <= 0)
         return done == 0 ? RX_OK : rx_os_error("give more blocks to", db->path);
-    int rc = rx_turn_take(RX_TURN_GROWING);
+    int rc = rx_turn_take(RX_TURN_GROWING, INT64_MAX);
     if (rc)
         return rc;
-    rc = rx_byte_wait(db->lock_fd, RX_LOCK_GROWING, "adding zeros to", db->path);
+    rc = rx_byte_wait(db->lock_fd, RX_LOCK_GROWING, "adding zeros to", db->path, rx_now_ns() + RX_BYTE_WAIT_NS, RX_E_TIMEOUT);
     if (rc == RX_OK) {
         if (rx_extend_by_zeros(fd, from, upto) != 0)
             rc = rx_os_error("give more blocks to", db->path);

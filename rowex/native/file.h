@@ -22,8 +22,9 @@ int rx_db_reopen(struct rx_db *inherited, const struct rx_options *options, stru
  * freed, clean mark if we are the last user of all (R4), descriptors closed. */
 int rx_db_close(struct rx_db *db);
 /* Makes the in-use mark durable (once a session) before the session's first
- * store; cheap when hdr->marked is set.  Called outside epochs, before a write. */
-int rx_mark_in_use(struct rx_db *db);
+ * store; cheap when hdr->marked is set.  Called outside epochs, before a write.
+ * RX_WOULD_WAIT: others open, close or mark at deadline_ns. */
+int rx_mark_in_use(struct rx_db *db, int64_t deadline_ns);
 /* The lockless reader's recheck: the file is still clean and of the same session. */
 int rx_lockless_check(struct rx_db *db);
 /*

@@ -11,7 +11,7 @@ int rx_held_open(int dir_fd, const char *name, int flags, mode_t mode);
 void rx_held_close(int fd);
 /* Threads of this process take turns where locks on the file do not keep them apart. */
 enum rx_turn { RX_TURN_OPENING, RX_TURN_MARKING, RX_TURN_GROWING, RX_TURN_REOPENING, RX_TURNS };
-int rx_turn_take(enum rx_turn turn); /* waits; RX_OK, RX_E_INTERRUPTED */
+int rx_turn_take(enum rx_turn turn, int64_t deadline_ns); /* waits; RX_OK, RX_WOULD_WAIT, RX_E_INTERRUPTED */
 bool rx_turn_try(enum rx_turn turn);
 void rx_turn_take_surely(enum rx_turn turn);
 void rx_turn_end(enum rx_turn turn);
@@ -27,7 +27,8 @@ int rx_os_error(const char *what, const char *name); /* by errno */
 int rx_byte_lock(int fd, short type, uint64_t byte);
 int rx_byte_ask(int fd, uint64_t byte);    /* could it be locked exclusively?  Takes nothing */
 int rx_byte_unlock(int fd, uint64_t byte); /* RX_OK; RX_E_OS: it is still held */
-int rx_opening_lock(int fd, const char *path);       /* waits; RX_E_TIMEOUT, RX_E_INTERRUPTED */
+int rx_opening_lock(int fd, const char *path);       /* waits, 30 s; RX_E_TIMEOUT, RX_E_INTERRUPTED */
+int rx_opening_lock_until(int fd, const char *path, int64_t deadline_ns); /* waits; RX_WOULD_WAIT, RX_E_INTERRUPTED */
 void rx_opening_unlock(int fd);
 int rx_write_fd(int fd, uint64_t at, const void *data, uint64_t size); /* all of it; 0, or -1 with errno */
 int rx_allocate_fd(int fd, uint64_t from, uint64_t upto); /* 0, or -1 with errno */

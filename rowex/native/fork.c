@@ -76,12 +76,14 @@ void rx_held_close(int fd)
 
 /* ---- turns ------------------------------------------------------------------------- */
 
-int rx_turn_take(enum rx_turn turn)
+int rx_turn_take(enum rx_turn turn, int64_t deadline_ns)
 {
     while (pthread_mutex_trylock(&rx_turns[turn]) != 0) {
         int rc = rx_poll_interrupt();
         if (rc)
             return rc;
+        if (rx_now_ns() >= deadline_ns)
+            return rx_fail(RX_WOULD_WAIT, 0, "for another thread of this process");
         nanosleep(&(struct timespec){0, 500000}, NULL);
     }
     rx_events_hold(); /* a listener may open an index */

@@ -450,7 +450,7 @@ static int rx_opened(int rc, struct rx_db **out)
 int rx_db_open(const struct rx_options *o, struct rx_db **out)
 {
     rx_fork_setup(rx_forget_all);
-    int rc = rx_turn_take(RX_TURN_OPENING);
+    int rc = rx_turn_take(RX_TURN_OPENING, INT64_MAX);
     return rc ? rc : rx_opened(rx_open_in_turn(o, out), out);
 }
 

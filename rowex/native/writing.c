@@ -55,7 +55,7 @@ int rx_prepare(struct rx_thread *t)
     if (RX_UNLIKELY(!rx_load(&t->db->hdr->marked))) {
         if (t->deadline_ns == 0) /* it syncs the file */
             return rx_fail(RX_WOULD_WAIT, 0, "for the in-use mark to become durable");
-        rc = rx_mark_in_use(t->db);
+        rc = rx_mark_in_use(t->db, t->deadline_ns);
     }
     if (rc == RX_OK && RX_UNLIKELY(t->map->generation != rx_load(&t->db->hdr->generation)))
         rc = rx_remap_thread(t);
