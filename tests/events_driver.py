@@ -19,8 +19,8 @@ from typing import Any
 
 import rowex
 import rowex._native
-from power import other_boot, without_power
-from tools import Child, die_with_parent, leftovers
+from power import other_boot, recovered, without_power
+from tools import Child, die_with_parent, leftovers, refusal
 
 _core = ctypes.CDLL(rowex._native.__file__)
 _core.rx_crash_arm.argtypes = [ctypes.c_uint64]
@@ -75,6 +75,30 @@ def handler_puts_while_a_copy_waits_for_the_log(folder: Path) -> None:
         leader.cleanup()
 
 
+def handler_puts_while_the_log_is_begun(folder: Path) -> None:
+    """The first change of a copied file makes a checkpoint; one within it would begin the log twice."""
+    refusals: list[str] = []
+    keys = {b"%06d" % i: bytes(100) for i in range(30_000)}
+    with rowex.open(folder / "source.rowex", durability="process") as source:
+        source.put_many(keys.items())
+    path = folder / "index.rowex"
+    rowex.copy(folder / "source.rowex", path, durability="batch")
+
+    def handle(number: int, frame: Any) -> None:
+        if any("-checkpoint-new-" in name for name in leftovers(path)):
+            refusals.append(str(refusal(lambda: index.put(b"from the handler", b"1"), rowex.RowexError, OSError)))
+        else:
+            signal.setitimer(signal.ITIMER_REAL, 0.001)
+
+    with rowex.open(path) as index:
+        signal.signal(signal.SIGALRM, handle)
+        signal.setitimer(signal.ITIMER_REAL, 0.001)
+        index.put(b"first", b"1", durable=True)
+        assert len(refusals) == 1, "the handler did not run within the first change"
+        index.put(b"second", b"2", durable=True)
+        assert recovered(without_power(path, folder / "off")) == {**keys, b"first": b"1", b"second": b"2"}
+
+
 def listener_writes(folder: Path, call: Callable[[Any], Any]) -> None:
     path = folder / "index.rowex"
     told: list[str] = []
@@ -127,6 +151,7 @@ SCENARIOS: dict[str, Callable[[Path], None]] = {
     one.__name__: one
     for one in (
         handler_puts_while_a_copy_waits_for_the_log,
+        handler_puts_while_the_log_is_begun,
         listener_writes_when_a_leader_is_succeeded,
         listener_writes_when_a_copier_succeeds_a_leader,
         listener_opens_what_is_recovered,

@@ -64,9 +64,14 @@ int rx_mark_in_use(struct rx_db *db, int64_t deadline_ns)
     int rc = rx_turn_take(RX_TURN_MARKING, deadline_ns); /* OFD locks do not keep our own threads apart */
     if (rc)
         return rc;
-    rc = rx_opening_lock_until(db->lock_fd, db->path, deadline_ns);
+    if (db->marking) /* the turn is recursive: a signal handler in its midst would begin the log a second time */
+        rc = rx_fail(RX_E_BUSY, 0, "this thread is inside the first change of %s", db->path);
+    else
+        rc = rx_opening_lock_until(db->lock_fd, db->path, deadline_ns);
     if (rc == RX_OK) {
+        db->marking = true;
         rc = rx_mark_locked(db);
+        db->marking = false;
         rx_opening_unlock(db->lock_fd);
     }
     rx_turn_end(RX_TURN_MARKING);

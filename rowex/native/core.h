@@ -56,6 +56,7 @@ struct rx_db {
     uint64_t scan_reclaimed; /* 1 + cells that the startup scan brought back; 0: there was none */
     uint64_t session_seen; /* lockless: the superblock's session at open */
     uint32_t durability, key_codec, value_codec;
+    bool marking;        /* under RX_TURN_MARKING: its holder is at it */
     bool logged;         /* durability is batch or commit: each change has an entry in the log */
     struct rx_logger *logger; /* what this process needs to write the log (flush.c); NULL without one */
     uint64_t max_size;
