@@ -1,10 +1,15 @@
 """
-SIGBUS that is not ours: whoever handled it before goes on to do so.
+SIGBUS: one that is not ours reaches whoever handled it before; a page of ours that is lost harms nobody else.
 """
 
 from __future__ import annotations
 
-from tools import run_python
+import itertools
+from pathlib import Path
+
+import pytest
+
+from tools import TESTS, run_python
 
 OTHER = """
 import ctypes, faulthandler, os, signal, sys
@@ -60,3 +65,21 @@ def test_signal_that_nobody_handled_ends_the_process() -> None:
     """As if there were no index."""
     done = run_python("-c", ALONE)
     assert (done.stdout, done.returncode) == ("", -7)
+
+
+LOST = list(itertools.product(["process", "batch"], ["replace", "remove", "insert"], ["alive", "closed", "dead"]))
+USUAL = [LOST[1], LOST[9], LOST[13], LOST[17]]  # each at least once
+
+
+@pytest.mark.parametrize(
+    ("durability", "change", "end"),
+    [pytest.param(*each, marks=() if each in USUAL else pytest.mark.long) for each in LOST],
+)
+def test_page_that_is_lost_to_a_writer_takes_nothing_from_the_others(
+    variant: Path, folder: Path, durability: str, change: str, end: str
+) -> None:
+    """Its change happened or did not, in the file and in the log; lost_page_driver.py says how it is lost."""
+    arguments = [str(TESTS / "lost_page_driver.py"), durability, change, end, str(folder)]
+    done = run_python(*arguments, folder=variant, timeout_s=80)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert int(done.stdout) > 5

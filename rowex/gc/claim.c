@@ -33,7 +33,7 @@ static int rx_space_enter(struct rx_thread *t)
 {
     if (rx_enter_write(t) != RX_OK)
         return RX_I_RESTART;
-    if (t->arena == NULL || rx_load(&t->arena->generation) != t->map->generation) {
+    if (t->arena == NULL || rx_load(&t->arena->generation) != t->map->generation || rx_poisoned(t->map)) {
         rx_leave_write(t);
         return RX_I_RESTART;
     }

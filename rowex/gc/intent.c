@@ -15,6 +15,7 @@
  */
 #include "intent.h"
 #include "alloc.h"
+#include "../native/file.h"
 
 static inline uint64_t *rx_slot_word(const struct rx_map *map, rx_off off)
 {
@@ -40,6 +41,8 @@ static void rx_finish(struct rx_map *map, struct rx_arena *a, uint64_t uid)
         cells++;
     while (cells-- > 0)
         rx_store_rlx(&a->reserved[RX_RSV_OP + cells], 0);
+    if (RX_UNLIKELY(rx_poisoned(map))) /* a mark or an entry may be lost: a reaper repeats them */
+        return;
     rx_store(&a->armed, 0);
     for (unsigned i = RX_INTENT_LOCKS; i-- > 0;) {
         rx_off node = rx_load_rlx(&a->locks[i]);
@@ -51,6 +54,26 @@ static void rx_finish(struct rx_map *map, struct rx_arena *a, uint64_t uid)
             rx_store(word, 0);
         rx_store(&a->locks[i], 0);
     }
+}
+
+/*
+ * A page of ours was lost, perhaps under the commit store: only the file itself tells what all others see.
+ * The log entry is decided by that, or it would hold up everybody.  Nothing is finished: those stores could be
+ * lost as well, and a cell given back that the tree still has.  What happened stays armed, with its locks, for
+ * who reaps us (uid.c); so does what cannot be told.
+ */
+static int rx_commit_lost(struct rx_thread *t, bool logged)
+{
+    struct rx_arena *a = t->arena;
+    uint64_t real;
+    if (!rx_file_word(t->map, rx_load_rlx(&a->slot_off), &real))
+        return rx_fail(RX_E_IO, 0, "while writing; it may or may not have happened");
+    bool happened = real == rx_load_rlx(&a->new_ref);
+    if (logged)
+        rx_log_publish(t->db, t->log_number, happened ? rx_load_rlx(&a->log_what) : rx_log_what(0, RX_L_VOID));
+    if (!happened)
+        rx_store(&a->armed, 0);
+    return rx_fail(RX_E_IO, 0, happened ? "while writing; it happened" : "while writing; nothing was changed");
 }
 
 int rx_commit(struct rx_thread *t, rx_off slot_off, rx_ref old_ref, rx_ref new_ref, int count_delta)
@@ -71,6 +94,9 @@ int rx_commit(struct rx_thread *t, rx_off slot_off, rx_ref old_ref, rx_ref new_r
         t->log_number = rx_log_take(t->db, a);
     uint64_t *slot = rx_slot_word(t->map, slot_off);
     rx_store(slot, new_ref); /* commit */
+    rx_compiler_barrier(); /* a fault of this very store has poisoned the map by now */
+    if (RX_UNLIKELY(rx_poisoned(t->map)))
+        return rx_commit_lost(t, logged);
     if (logged)
         rx_log_publish(t->db, t->log_number, rx_load_rlx(&a->log_what));
 #ifndef ROWEX_CANARY_SKIP_FLUSH /* a broken build on purpose: scripts/persist-order must notice */

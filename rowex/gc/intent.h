@@ -15,6 +15,7 @@
  *           store of the tree is made here, with the claim of its log entry before it and
  *           the publishing after it; t->log_number is the entry's.
  * Then      finishes (obsolete marks, limbo, counter, reservation, unlock).
+ * Returns   RX_OK; RX_E_IO: still armed, it may have happened, and the locks stay; or not, and they are the caller's.
  */
 int rx_commit(struct rx_thread *t, rx_off slot_off, rx_ref old_ref, rx_ref new_ref, int count_delta);
 /* Before it: what the log entry will say (log.h). */

@@ -85,6 +85,8 @@ void rx_arena_release(struct rx_thread *t)
 {
     if (t->arena == NULL)
         return;
+    if (rx_poisoned(t->map) && rx_load(&t->arena->generation) == t->map->generation)
+        return; /* a store to what it names may be lost: for who reaps this process alone (uid.c) */
     rx_store(&t->arena->owner, 0);
     t->arena = NULL;
 }

@@ -224,6 +224,15 @@ uint32_t rx_thread_number(void)
     return number ? number : (number = __atomic_add_fetch(&last, 1, __ATOMIC_RELAXED));
 }
 
+bool rx_slots_left(struct rx_db *db)
+{
+    uint32_t high = rx_load32(&db->hdr->slot_high);
+    for (uint32_t i = 0; i < high && i < RX_SLOTS; i++)
+        if (rx_load32(&db->slots[i].process) == db->process + 1)
+            return true;
+    return false;
+}
+
 bool rx_threads_inside(struct rx_db *db)
 {
     bool inside = false;
@@ -235,7 +244,11 @@ bool rx_threads_inside(struct rx_db *db)
     return inside;
 }
 
-/* Out of db's list, slot and arena back. Caller holds db->mutex. */
+/*
+ * Out of db's list, slot and arena back. Caller holds db->mutex.
+ * A page was lost (sigbus.c): what we see is not what the others see.  So a uid that has an arena is left as by
+ * a death, for who finds this process gone, by the real file.
+ */
 static void rx_thread_detach(struct rx_thread *t)
 {
     struct rx_db *db = t->db;
@@ -246,7 +259,7 @@ static void rx_thread_detach(struct rx_thread *t)
         }
     if (t->arena)
         rx_arena_release(t);
-    if (t->slot)
+    if (t->slot && t->arena == NULL)
         rx_slot_free(t->slot);
     __atomic_store_n(&t->db, NULL, __ATOMIC_RELEASE);
 }
@@ -338,7 +351,7 @@ static int rx_reap_if_dead(struct rx_db *db, uint32_t index)
         struct rx_map *map = __atomic_load_n(&db->map, __ATOMIC_ACQUIRE);
         if (map->generation != rx_load(&db->hdr->generation) && rx_remap(db) == RX_OK)
             map = __atomic_load_n(&db->map, __ATOMIC_ACQUIRE);
-        bool current = map->generation == rx_load(&db->hdr->generation); /* else another must reap it, or we later */
+        bool current = map->generation == rx_load(&db->hdr->generation) && !rx_poisoned(map); /* else another must reap it, or we later */
         if (current && rx_load(&db->processes[index].token)) {
             rx_reap_process(db, map, index);
             dead = 1;

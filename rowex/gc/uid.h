@@ -14,6 +14,8 @@ uint32_t rx_thread_number(void);
 bool rx_threads_inside(struct rx_db *db);
 /* One with a slot of its own, for reader() and writer(). */
 int rx_thread_new(struct rx_db *db, uint32_t kind, struct rx_thread **out);
+/* After rx_threads_drop_all(): has a uid been left to who reaps us, for a page was lost? */
+bool rx_slots_left(struct rx_db *db);
 /* Returns slot (and arena) to the table. The thread must not be busy. */
 void rx_thread_drop(struct rx_thread *t);
 /* At rx_db_close(): waits until none is busy, then drops them all. */

@@ -65,7 +65,7 @@ static int rx_wrap(struct rx_thread *t, struct rx_op *op, struct rx_place *p)
 {
     struct rx_batch *b = (struct rx_batch *)(void *)(t->base + op->batch);
     int rc = rx_put_at(t, op, p);
-    if (rc)
+    if (rc && !rx_poisoned(t->map))
         rx_store(&b->item[op->item].wrapper, 0); /* before the cell is given back */
     return rc;
 }

@@ -213,7 +213,7 @@ int rx_moved(struct rx_thread *t, unsigned locks)
 int rx_commit_or_unlock(struct rx_thread *t, unsigned locks, const rx_ref *slot, rx_ref old, rx_ref new, int delta)
 {
     int rc = rx_commit(t, rx_offset_of(t, slot), old, new, t->quiet ? 0 : delta);
-    if (rc)
+    if (rc && rx_load_rlx(&t->arena->armed) == 0)
         rx_unlock_all(t, locks);
     return rc;
 }

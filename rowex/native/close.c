@@ -221,6 +221,8 @@ static int rx_be_last(struct rx_db *db)
  */
 static int rx_leave_last(struct rx_db *db)
 {
+    if (rx_poisoned(db->map)) /* nothing that we see there is to be believed: the startup scan does it all */
+        return rx_fail(RX_E_IO, 0, "while closing %s", db->path);
     for (uint32_t i = 0; i < RX_PROCESSES; i++)
         if (rx_load(&db->processes[i].token))
             rx_reap_process(db, db->map, i);
@@ -248,7 +250,8 @@ int rx_detach(struct rx_db *db)
         if (rc == RX_OK) {
             uint64_t generation = rx_load(&db->hdr->generation);
             bool current = generation != RX_GENERATION_REPLACED && rx_remap(db) == RX_OK;
-            rx_store(&db->processes[db->process].token, 0);
+            if (!rx_slots_left(db)) /* else we are to be found dead */
+                rx_store(&db->processes[db->process].token, 0);
             (void)rx_byte_unlock(db->lock_fd, RX_LOCK_PROCESS + db->process);
             if (current && !db->readonly && rx_load(&db->hdr->marked) && (rc = rx_be_last(db)) == RX_OK)
                 rc = rx_leave_last(db);

@@ -136,6 +136,12 @@ bool rx_in_file_slow(struct rx_map *map, uint64_t off, uint64_t size)
     return off <= have && size <= have - off;
 }
 
+bool rx_file_word(const struct rx_map *map, uint64_t off, uint64_t *word)
+{
+    *word = 0; /* cut off: nobody sees anything there */
+    return rx_sys_pread(map->fd, word, sizeof *word, (off_t)off) >= 0;
+}
+
 int rx_write_fd(int fd, uint64_t at, const void *data, uint64_t size)
 {
     const uint8_t *from = data;

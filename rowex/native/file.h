@@ -25,6 +25,8 @@ int rx_db_close(struct rx_db *db);
  * store; cheap when hdr->marked is set.  Called outside epochs, before a write.
  * RX_WOULD_WAIT: others open, close or mark at deadline_ns. */
 int rx_mark_in_use(struct rx_db *db, int64_t deadline_ns);
+/* The word at `off` as it is in the file, though our page there may be lost (sigbus.c); false: it cannot be read. */
+bool rx_file_word(const struct rx_map *map, uint64_t off, uint64_t *word);
 /* The lockless reader's recheck: the file is still clean and of the same session. */
 int rx_lockless_check(struct rx_db *db);
 /*

@@ -29,6 +29,7 @@
 #include "change.h"
 #include "flush.h"
 #include "guard.h"
+#include "file.h"
 #include "transaction.h"
 #include "../gc/settle.h"
 
@@ -77,7 +78,7 @@ static int rx_tx_step(struct rx_thread *t, struct rx_tx *x, int (*step)(struct r
         rc = rx_enter_write(t);
         t->waited_uid = 0;
         if (rc == RX_OK) {
-            if ((rc = rx_tx_here(t, x)) == RX_OK && (rc = step(t, x)) != RX_OK)
+            if ((rc = rx_tx_here(t, x)) == RX_OK && (rc = step(t, x)) != RX_OK && !rx_poisoned(t->map))
                 rx_unreserve(t);
             rx_leave_write(t);
         }
@@ -196,9 +197,16 @@ static int rx_tx_commit(struct rx_thread *t, struct rx_tx *x)
         return rx_fail(RX_E_IO, 0, "while writing; nothing was changed");
     if (t->db->logged)
         t->log_number = rx_log_take(t->db, a);
-    bool won = rx_cas(&b->state, &state, (state & ~3ull) | RX_B_COMMITTED); /* commit */
+    uint64_t after = (state & ~3ull) | RX_B_COMMITTED, real;
+    bool won = rx_cas(&b->state, &state, after); /* commit */
+    bool lost = rx_poisoned(t->map); /* as in rx_commit(): the file tells, the reaper does the rest */
+    if (lost && !rx_file_word(t->map, x->cell + offsetof(struct rx_batch, state), &real))
+        return rx_fail(RX_E_IO, 0, "while writing; it may or may not have happened");
+    won = lost ? real == after : won;
     if (t->db->logged)
         rx_log_publish(t->db, t->log_number, won ? what : rx_log_what(0, RX_L_VOID));
+    if (lost)
+        return rx_fail(RX_E_IO, 0, won ? "while writing; it happened" : "while writing; nothing was changed");
     rx_flush(t->map->fences, &b->state, 8);
     rx_persist_fence(t->map->fences);
     if (!won)

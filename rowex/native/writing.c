@@ -59,6 +59,8 @@ int rx_prepare(struct rx_thread *t)
     }
     if (rc == RX_OK && RX_UNLIKELY(t->map->generation != rx_load(&t->db->hdr->generation)))
         rc = rx_remap_thread(t);
+    if (rc == RX_OK && RX_UNLIKELY(rx_poisoned(t->map))) /* what it stores may be seen by nobody else */
+        rc = rx_fail(RX_E_IO, 0, "in an earlier call; nothing was changed");
     if (rc == RX_OK && RX_UNLIKELY(t->arena && rx_load(&t->arena->generation) != t->map->generation))
         rx_arena_release(t);
     if (rc == RX_OK && RX_UNLIKELY(!t->arena) && (rc = rx_arena_borrow(t)) == RX_OK && !t->quiet &&
@@ -157,10 +159,12 @@ __attribute__((always_inline)) static inline int rx_run(struct rx_thread *t, str
         const struct rx_node *from = p.node;
         uint64_t shared = last ? rx_common(last->key, last->key_len, op->key, op->key_len, 0) : 0;
         int rc = rx_attempt(t, op, shared, &p);
-        if (RX_UNLIKELY(rc != RX_OK))
+        if (RX_UNLIKELY(rx_poisoned(t->map)))
+            return rc; /* what is reserved is its reaper's (uid.c) */
+        if (RX_UNLIKELY(rc != RX_OK)) {
             rx_unreserve(t);
-        if (RX_UNLIKELY(rc != RX_OK || rx_poisoned(t->map)))
             return rc;
+        }
         t->near += p.node == from;
         last = op;
     }
