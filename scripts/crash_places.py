@@ -18,6 +18,9 @@ EXCEPTIONS: dict[str, tuple[str, ...]] = {
     "a lock word of nobody: in a damaged file": ("rx_load(&slot->uid) != holder",),
     "cannot be, checked all the same (R1)": ("rx_unlock_all < rx_lock_node",),
     "who slept through a whole generation": ("rx_cas(word, &value, have)",),
+    "the file was copied by another between two looks of one that writes the log out": (
+        "rx_retract < rx_leave_write < rx_turn",
+    ),
     "no thread can be made": ("rx_store32(&l->checkpointing, 0); | rx_checkpoint_if_due",),
     "another was faster, between a look and the taking": (
         "(void)rx_sys_renameat(dir_fd, name, dir_fd, RX_SPARE)",
@@ -28,7 +31,8 @@ EXCEPTIONS: dict[str, tuple[str, ...]] = {
     ),
 }
 
-FILE_CALLS = "open pwrite fallocate ftruncate fsync fdatasync msync mkdirat linkat renameat unlinkat openat".split()
+FILE_CALLS = """open pwrite fallocate ftruncate fsync fdatasync msync mkdirat linkat renameat renameat2
+    unlinkat openat""".split()
 POINTS = re.compile(rf"call\s.*<(rx_crashpoint|rx_sys_({'|'.join(FILE_CALLS)}))(@plt)?>")
 
 

@@ -40,6 +40,7 @@ FILES: dict[str, Scenario] = {
     "clean close of a logged file": Scenario(
         filled(N4), [("close",)], [*MARK, ("durable", *put(N4[0])[1:])], logged=True, where=("alone",)
     ),
+    "explain": Scenario(filled(N4), [("explain",)], MARK, where=("held", "alone")),
     "copy": Scenario(filled(N48), [("copy",)]),
     "backup": Scenario(filled(N48), [("backup",), put(N48[0])], MARK),
     "backup, and writes come": Scenario(
@@ -260,6 +261,15 @@ FILES: dict[str, Scenario] = {
         [("either", put(b"more%d" % i, 1, 50_000)) for i in range(4)],
         [*MARK, *(("aside", step) for step in LARGE), *(("aside", ("remove", step[1])) for step in LARGE)],
         TIGHT,
+    ),
+    "max_size is reached, and a writer falls": Scenario(
+        {},
+        [("either", put(b"more%d" % i, 1, 55_000)) for i in range(9)],
+        MARK,
+        TIGHT,
+        victim=[put(b"some", 1, 3000)],  # what is left of its extent is found at the very end
+        role="falls",
+        where=("alone",),
     ),
     "idle lists are adopted": Scenario({}, ADOPTS, IDLE),
     "idle lists are adopted, and another comes": Scenario(

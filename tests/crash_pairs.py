@@ -13,6 +13,8 @@ PATH = [b"pathological-aaaa1", b"pathological-aaaa2"]
 MANY: list[Step] = [put(N4[i % 4], 1 + i // 4) for i in range(1200)]
 MANY += [("pause", 0.15), *(put(N4[i % 4], 1000 + i // 4) for i in range(300))]
 
+FEW = [put(b"few%d" % i)[1:] for i in range(5)]
+
 # What the file holds, what the one that dies does, what the other does.
 MEETINGS: dict[str, tuple[State, list[Step], list[Step]]] = {
     "insert, insert": (filled(N4[:2]), [put(N4[2])], [put(b"n\x20")]),
@@ -133,6 +135,12 @@ PAIRS: dict[str, Scenario] = (
         ),
         "a copier stands still, others open": Scenario(
             filled(N4), [("open",), put(b"opened")], MARK, victim=[("compact",)], role="stands", where=("held",)
+        ),
+        "a copier stands still, others put many": Scenario(
+            filled(N4), [("put_many", FEW)], victim=[("compact",)], role="stands", patience_s=0.3, where=("held",)
+        ),
+        "many at once, and a copier comes": Scenario(
+            filled(N4), [("put_many", FEW)], MARK, victim=[("compact",)], role="comes", where=("alone",)
         ),
         "copier, and another copies": Scenario(
             filled(N4), [("compact",), put(b"after")], MARK, victim=[("compact",)], role="comes", where=("alone",)

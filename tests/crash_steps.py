@@ -17,6 +17,7 @@ import numpy  # noqa: F401 -- what Packed needs: a forked process need not impor
 import rowex
 from crash_scenario import State, Step
 from rowex._native import ffi, lib
+from rowex.cli.recover import explain
 from rowex.columns import Packed
 from tools import eventually
 
@@ -165,6 +166,7 @@ _FILES: dict[str, Callable[..., Any]] = {
     "build": lambda path, items: rowex.build(elsewhere(path), items),
     "destroy": rowex.destroy,
     "read only": _read_only,
+    "explain": explain,
     "replace file": _replace,
     "away": lambda path: rowex.rename(path, elsewhere(path)),
     "back": lambda path: rowex.rename(elsewhere(path), path),

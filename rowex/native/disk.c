@@ -245,11 +245,12 @@ int rx_sys_linkat(int from_dir, const char *from, int to_dir, const char *to, in
 }
 
 /* Recorded as within one folder.  By number: not every C library has a renameat2(). */
-int rx_sys_renameat2(int from_dir, const char *from, int to_dir, const char *to, unsigned flags)
+static int rx_rename_of(const void *caller, int from_dir, const char *from, int to_dir, const char *to, unsigned flags)
 {
     char names[600];
     uint64_t inode = rx_inode_at(from_dir, from);
-    int rc = RX_FAULT(flags ? "renameat2" : "rename") ? -1 : (int)syscall(SYS_renameat2, from_dir, from, to_dir, to, flags);
+    const char *call = flags ? "renameat2" : "rename";
+    int rc = rx_fault_of(caller, call) ? -1 : (int)syscall(SYS_renameat2, from_dir, from, to_dir, to, flags);
     int n = snprintf(names, sizeof names, "%s/%s", from, to);
     if (rc == 0 && rx_trace_open() >= 0)
         rx_record(RX_T_RENAMED, rx_inode(to_dir), inode, 0, names, (size_t)n);
@@ -257,9 +258,14 @@ int rx_sys_renameat2(int from_dir, const char *from, int to_dir, const char *to,
     return rc;
 }
 
+int rx_sys_renameat2(int from_dir, const char *from, int to_dir, const char *to, unsigned flags)
+{
+    return rx_rename_of(__builtin_return_address(0), from_dir, from, to_dir, to, flags);
+}
+
 int rx_sys_renameat(int from_dir, const char *from, int to_dir, const char *to)
 {
-    return rx_sys_renameat2(from_dir, from, to_dir, to, 0);
+    return rx_rename_of(__builtin_return_address(0), from_dir, from, to_dir, to, 0);
 }
 
 int rx_sys_unlinkat(int dir_fd, const char *name, int flags)
