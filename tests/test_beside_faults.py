@@ -14,6 +14,7 @@ import pytest
 from test_log_faults import EIO, ENOLCK
 from tools import TESTS, run_python
 
+pytestmark = pytest.mark.limit(300)  # hundreds of cases, each a process
 SCENARIOS = [
     "open beside another",
     "clean close beside another",

@@ -12,6 +12,7 @@ import pytest
 
 from tools import TESTS, run_python
 
+pytestmark = pytest.mark.limit(300)  # hundreds of cases, each a process
 SCENARIOS = [
     "create",
     "open",

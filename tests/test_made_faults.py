@@ -22,6 +22,7 @@ from test_allocations import drive
 from test_log_faults import EIO, ENOSPC
 from tools import run_python
 
+pytestmark = pytest.mark.limit(300)  # hundreds of cases, each a process
 EPERM, EINVAL, EOPNOTSUPP = 1, 22, 95
 MAKING = ["backup", "copy, rename, destroy", "build", "salvage"]
 LONG = [pytest.param("growth beyond the capacity", marks=pytest.mark.long)]
