@@ -45,7 +45,11 @@ def test_disk_that_fails_once_harms_no_other_process(scenario: str, folder: Path
     drive(scenario, folder, variant, f"any:{EIO}")
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS)
-def test_disk_that_fails_for_good_harms_no_other_process(scenario: str, folder: Path, variant: Path) -> None:
-    """All calls on files fail from then on, in this process alone."""
+@pytest.mark.parametrize("scenario", [name for name in SCENARIOS if "beside" not in name])
+def test_disk_that_fails_for_good_makes_no_damage_of_others_work(scenario: str, folder: Path, variant: Path) -> None:
+    """
+    All calls on files fail from then on.
+
+    Beside a living process not: a log that failed for good has failed for all, until the last has closed.
+    """
     drive(scenario, folder, variant, f"any+:{EIO}")
