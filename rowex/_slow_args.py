@@ -28,6 +28,7 @@ __all__ = [
     "checked_view",
     "each_of",
     "encoded",
+    "encoded_keys",
     "exact_bytes",
     "export",
     "holds_objects",
@@ -273,6 +274,17 @@ def settle(wait_durable: Callable[[int], int], ticket: int, wait: Wait) -> None:
     except BaseException as error:
         made(error, ticket)
         raise
+
+
+def encoded_keys(keys: Iterable[Any], encode: Callable[[Any], bytes]) -> Iterator[bytes]:
+    """What *encode* makes of each; an exception says of which."""
+    for number, key in enumerate(keys):
+        try:
+            data = encode(key)
+        except Exception as error:
+            note_item(error, number)
+            raise
+        yield data
 
 
 def pack(rows: list[Any], side: int, /) -> tuple[bytes, int, bytes | None] | None:

@@ -4,14 +4,13 @@ An index whose keys or values are not bytes: codecs around an index of bytes.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, overload
 
 from rowex._native import lib
 from rowex._ranges import ITEMS, KEYS
-from rowex._slow_args import each_of, encoded, note_item, pairs_of
+from rowex._slow_args import each_of, encoded, encoded_keys, pairs_of
 from rowex._views import OrderedMapping
 from rowex._waits import ends, left
 from rowex.arrays import get_columns, put_columns
@@ -19,7 +18,7 @@ from rowex.batch import Batch
 from rowex.calls import Calls
 from rowex.codecs import Codec
 from rowex.columns import is_column
-from rowex.errors import DuplicateKeyError, made, raise_result
+from rowex.errors import DuplicateKeyError, raise_result, returning
 from rowex.index import Index, Session
 from rowex.loading import load_into
 from rowex.options import Path
@@ -32,17 +31,6 @@ K = TypeVar("K")
 V = TypeVar("V")
 D = TypeVar("D")
 _MISSING: Any = object()
-
-
-@contextlib.contextmanager
-def _returning(result: object) -> Iterator[None]:
-    """What is raised although a change was made tells what the call would have returned."""
-    try:
-        yield
-    except BaseException as error:
-        if hasattr(error, "ticket"):
-            made(error, error.ticket, result)
-        raise
 
 
 class CodedCalls(OrderedMapping[K, V], Generic[K, V]):
@@ -138,7 +126,7 @@ class CodedCalls(OrderedMapping[K, V], Generic[K, V]):
 
     def remove_many(self, keys: Iterable[K], *, timeout: float | None = None) -> int:
         """Remove many keys; the ticket of the last removal.  Each removal is atomic, the whole is not."""
-        return self._raw.remove_many(_encoded_keys(keys, self._key), timeout=timeout)
+        return self._raw.remove_many(encoded_keys(keys, self._key), timeout=timeout)
 
     def batch(self, *, timeout: float | None = None) -> Batch[K, V]:
         """Several changes at one instant, or none of them; see `Calls.batch`."""
@@ -191,7 +179,7 @@ class CodedCalls(OrderedMapping[K, V], Generic[K, V]):
         self._raw._write_handle()
         while (data := self._raw.get(name)) is not None:
             value = self._to_value(data)
-            with _returning(value):
+            with returning(value):
                 if self._raw.compare_and_set(name, data, None, timeout=left(end)):
                     return value
         if default is _MISSING:
@@ -208,7 +196,7 @@ class CodedCalls(OrderedMapping[K, V], Generic[K, V]):
         self._raw._write_handle()
         while (found := self._raw.last() if last else self._raw.first()) is not None:
             item = self._item(found)
-            with _returning(item):
+            with returning(item):
                 if self._raw.compare_and_set(*found, None, timeout=left(end)):
                     return item
         raise KeyError("popitem(): the index is empty")
@@ -216,7 +204,7 @@ class CodedCalls(OrderedMapping[K, V], Generic[K, V]):
     def setdefault(self, key: K, default: V, *, timeout: float | None = None) -> V:
         """The value of a key, which is set to *default* first where it is absent."""
         name, data = self._key(key), self._value(default)
-        with _returning(default):
+        with returning(default):
             return self._to_value(self._raw.setdefault(name, data, timeout=timeout))
 
     def first(self) -> tuple[K, V] | None:
@@ -330,16 +318,6 @@ class CodedCalls(OrderedMapping[K, V], Generic[K, V]):
     def flush(self, timeout: float | None = None) -> None:
         """As `Index.flush`."""
         self._raw.flush(timeout)
-
-
-def _encoded_keys(keys: Iterable[K], encode: Callable[[K], bytes]) -> Iterator[bytes]:
-    for number, key in enumerate(keys):
-        try:
-            data = encode(key)
-        except Exception as error:
-            note_item(error, number)
-            raise
-        yield data
 
 
 class CodedIndex(CodedCalls[K, V]):

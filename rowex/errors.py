@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import threading
+from collections.abc import Iterator
 from typing import NoReturn
 
 from rowex._native import ffi, lib
@@ -215,6 +216,25 @@ def made(error: BaseException, ticket: int, result: object = _NO_RESULT) -> None
             error.result = result  # type: ignore[attr-defined] # likewise
     if not told:
         error.add_note(f"the change was made: it is visible, but not known to be durable (ticket {ticket})")
+
+
+@contextlib.contextmanager
+def returning(result: object) -> Iterator[None]:
+    """
+    Say on what is raised although a change was made what the call would have returned.
+
+    Args:
+        result: That.
+
+    Returns:
+        A context manager.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if hasattr(error, "ticket"):
+            made(error, error.ticket, result)
+        raise
 
 
 def raise_result(code: int, key: object = None, *, paths: tuple[str | None, ...] = ()) -> NoReturn:

@@ -434,22 +434,3 @@ def test_boot_that_cannot_be_told_from_another_is_an_error(path: Path) -> None:
     assert "one boot of the machine cannot be told from another" in refused.stderr
     named = run(ROWEX_BOOT_ID="this one")
     assert named.stdout == "{}\n{b'k': b'1'}\n", named.stderr
-
-
-def test_recovery_may_take_more_room_than_max_size(path: Path, folder: Path) -> None:
-    """What compact() had joined lies scattered in a replay; the disk has room for that."""
-    with rowex.open(path, max_size=4 << 20, flush_interval=600) as index:
-        written = [b"%05d" % i for i in range(3500)]
-        index.put_many((key, bytes(1000)) for key in written)
-        index.remove_many([key for key in written if int(key) % 5 < 2])
-        index.compact()
-        index.put(b"large", bytes(1_200_000))
-        index.flush()
-        state = dict(index.items())
-        off = without_power(path, folder / "off")
-        assert recovered(off) == state
-        with other_boot(), rowex.open(off) as again:
-            assert again.info().max_size_bytes == 4 << 20
-            again.compact()
-            again[b"more"] = b"1"
-            assert off.stat().st_size <= 4 << 20

@@ -10,6 +10,8 @@
  * Cells lie back to back and may cross from one extent into the next; the zeros behind
  * the last one end the walk over the heap.
  */
+#define _GNU_SOURCE
+#include <fcntl.h>
 #include <stdlib.h>
 #include "build.h"
 #include "../native/file.h"
@@ -63,6 +65,16 @@ static int rx_builder_tick(struct rx_builder *b, uint64_t bytes)
     return b->tick(b->ctx);
 }
 
+/* What is whole may go to the disk: this waits for nothing, and the sync in the end tells of errors. */
+static void rx_builder_begin_sync(struct rx_builder *b, uint64_t whole)
+{
+#if defined(__linux__)
+    if (whole > b->begun)
+        (void)sync_file_range(b->map->fd, (off_t)b->begun, (off_t)(whole - b->begun), SYNC_FILE_RANGE_WRITE);
+#endif
+    b->begun = whole;
+}
+
 /* Blocks for [bump, bump + size), in steps that grow with the file; the step before goes to the disk meanwhile. */
 static int rx_builder_room(struct rx_builder *b, uint64_t size)
 {
@@ -72,10 +84,7 @@ static int rx_builder_room(struct rx_builder *b, uint64_t size)
     if (size > capacity || b->bump > capacity - size)
         return rx_fail(RX_E_FULL, 0, "the copy would exceed its capacity of %llu bytes", (unsigned long long)capacity);
     uint64_t step = b->bump / 8, whole = b->bump / RX_EXTENT * RX_EXTENT, upto;
-    if (whole > b->begun) {
-        rx_copy_begin_sync(b->map, b->begun, whole);
-        b->begun = whole;
-    }
+    rx_builder_begin_sync(b, whole);
     step = step < RX_STEP_MIN ? RX_STEP_MIN : step > RX_STEP_MAX ? RX_STEP_MAX : step;
     upto = (b->bump + size + step + RX_EXTENT - 1) / RX_EXTENT * RX_EXTENT;
     if (upto > capacity)

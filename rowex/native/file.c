@@ -450,15 +450,6 @@ int rx_copy_allocate(struct rx_map *copy, uint64_t upto)
     return rc;
 }
 
-void rx_copy_begin_sync(struct rx_map *copy, uint64_t from, uint64_t upto)
-{
-#if defined(__linux__)
-    (void)sync_file_range(copy->fd, (off_t)from, (off_t)(upto - from), SYNC_FILE_RANGE_WRITE);
-#else
-    (void)copy, (void)from, (void)upto;
-#endif
-}
-
 int rx_copy_sync(struct rx_map *copy, uint64_t size)
 {
     if (size < copy->size) {

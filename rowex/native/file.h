@@ -64,7 +64,6 @@ int rx_lockfile_allocate(struct rx_db *db, uint64_t from, uint64_t size);
  * owner, group and ACL, maps `capacity` of it read-write. */
 int rx_copy_create(struct rx_db *db, const struct rx_map *like, uint64_t capacity, const char *name, struct rx_map **out);
 int rx_copy_allocate(struct rx_map *copy, uint64_t upto); /* grow it */
-void rx_copy_begin_sync(struct rx_map *copy, uint64_t from, uint64_t upto); /* waits for nothing; the sync tells errors */
 int rx_copy_sync(struct rx_map *copy, uint64_t size);     /* cut to size (extent multiple), msync, fsync */
 int rx_copy_rename(struct rx_db *db, const char *name);   /* the commit; ENOENT: RX_I_RESTART (voided by others) */
 int rx_copy_unlink(struct rx_db *db, const char *name);   /* RX_OK, or RX_ABSENT when it was not there */
