@@ -205,7 +205,7 @@ class CodedCalls(OrderedMapping[K, V], Generic[K, V]):
         """The value of a key, which is set to *default* first where it is absent."""
         name, data = self._key(key), self._value(default)
         with returning(default):
-            return self._to_value(self._raw.setdefault(name, data, timeout=timeout))
+            return self._value_of(key, self._raw.setdefault(name, data, timeout=timeout))
 
     def first(self) -> tuple[K, V] | None:
         """The item with the smallest key, or None."""

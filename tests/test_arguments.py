@@ -225,6 +225,7 @@ def test_value_that_cannot_be_decoded_is_named_by_its_key(path: Path, opened: Ca
         lambda: index.get("bad"),
         lambda: list(index.items()),
         lambda: index.floor("bad"),
+        lambda: index.setdefault("bad", 1),
     ]
     for read in reads:
         with pytest.raises(rowex.CorruptionError, match="not an int that Rowex stored") as caught:
