@@ -99,6 +99,29 @@ def handler_puts_while_the_log_is_begun(folder: Path) -> None:
         assert recovered(without_power(path, folder / "off")) == {**keys, b"first": b"1", b"second": b"2"}
 
 
+def child_that_a_handler_forks_does_not_go_on_in_the_call(folder: Path) -> None:
+    """It returns from the handler into a wait of its parent's."""
+    path = folder / "index.rowex"
+    statuses: list[int] = []
+
+    def handle(number: int, frame: Any) -> None:
+        forked = os.fork()
+        if forked:
+            statuses.append(os.waitstatus_to_exitcode(os.waitpid(forked, 0)[1]))
+
+    with rowex.open(path, **NEVER) as index:
+        index.put(b"first", b"1", durable=True)
+        leader = Child(lead, path, False)
+        assert leader.stands_still()
+        signal.signal(signal.SIGALRM, handle)
+        signal.setitimer(signal.ITIMER_REAL, 0.02)
+        index.flush(timeout=20)
+        assert statuses == [-signal.SIGABRT]
+        index.put(b"last", b"1", durable=True, timeout=20)
+        leader.cleanup()
+        assert sorted(index) == [b"first", b"last", b"leader"]
+
+
 def listener_writes(folder: Path, call: Callable[[Any], Any]) -> None:
     path = folder / "index.rowex"
     told: list[str] = []
@@ -152,6 +175,7 @@ SCENARIOS: dict[str, Callable[[Path], None]] = {
     for one in (
         handler_puts_while_a_copy_waits_for_the_log,
         handler_puts_while_the_log_is_begun,
+        child_that_a_handler_forks_does_not_go_on_in_the_call,
         listener_writes_when_a_leader_is_succeeded,
         listener_writes_when_a_copier_succeeds_a_leader,
         listener_opens_what_is_recovered,

@@ -14,6 +14,7 @@ from tools import TESTS, run_python
 SCENARIOS = [
     "handler_puts_while_a_copy_waits_for_the_log",
     "handler_puts_while_the_log_is_begun",
+    "child_that_a_handler_forks_does_not_go_on_in_the_call",
     "listener_writes_when_a_leader_is_succeeded",
     "listener_writes_when_a_copier_succeeds_a_leader",
     "listener_opens_what_is_recovered",

@@ -118,6 +118,8 @@ int64_t rx_now_ns(void); /* CLOCK_MONOTONIC */
 /* Long loops call this now and then: RX_OK, or RX_E_INTERRUPTED (Ctrl-C). Cheap. */
 int rx_poll_interrupt(void);
 
+void rx_forked(void); /* in the child of a fork (fork.c) */
+
 /* This thread is the core's own: no Python runs in it, and *stop interrupts it. */
 void rx_own_thread(const uint32_t *stop);
 

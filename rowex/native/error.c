@@ -4,7 +4,9 @@
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <time.h>
+#include <unistd.h>
 #include "core.h"
 #include "index.h"
 
@@ -108,6 +110,24 @@ void rx_set_event(void (*event)(const char *name, uint64_t a, uint64_t b))
     __atomic_store_n(&rx_event_fn, event, __ATOMIC_RELEASE);
 }
 
+static unsigned rx_forks; /* that this process comes from */
+void rx_forked(void) { rx_forks++; }
+
+/*
+ * Around the program's code that we call: a child forked there that comes back is in the midst of a call whose
+ * uid, locks and descriptors are its parent's.  It would change the file under no lock at all; it ends.
+ */
+static void rx_came_back(unsigned forks)
+{
+    static const char text[] = "rowex: a process that was forked by a signal handler or a listener within a call on an index "
+                               "returned into that call, which is its parent's; end it with os._exit()\n";
+    if (rx_forks == forks)
+        return;
+    if (write(2, text, sizeof text - 1) < 0)
+        errno = 0;
+    abort();
+}
+
 void rx_own_thread(const uint32_t *stop) { rx_own_stop = stop; }
 
 int rx_poll_interrupt(void)
@@ -121,7 +141,10 @@ int rx_poll_interrupt(void)
     if (now - rx_last_poll_ns < RX_POLL_NS)
         return RX_OK;
     rx_last_poll_ns = now;
-    return check() ? rx_fail(RX_E_INTERRUPTED, 0, "by the caller") : RX_OK;
+    unsigned forks = rx_forks;
+    int stops = check();
+    rx_came_back(forks);
+    return stops ? rx_fail(RX_E_INTERRUPTED, 0, "by the caller") : RX_OK;
 }
 
 /* ---- events ------------------------------------------------------------------------ */
@@ -141,7 +164,9 @@ static void rx_tell(const struct rx_told *told)
     if (event == NULL)
         return;
     memcpy(text, rx_text, sizeof text);
+    unsigned forks = rx_forks;
     event(told->name, told->a, told->b);
+    rx_came_back(forks);
     memcpy(rx_text, text, sizeof text);
     rx_errno = os_errno;
     rx_offset = offset;

@@ -156,6 +156,7 @@ static void rx_fork_child(void)
     pthread_mutex_init(&rx_held_mutex, NULL);
     for (int i = 0; i < RX_TURNS; i++)
         memcpy(&rx_turns[i], &fresh, sizeof fresh);
+    rx_forked();
     if (rx_forget)
         rx_forget();
 }
