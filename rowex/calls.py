@@ -92,7 +92,7 @@ class Calls(Door, Tickets, OrderedMapping[bytes, bytes]):
         end = ends(timeout)
         try:
             code = until_done(attempt, timeout)
-            if code == OK and ticket[0] != UNMADE:  # of a key that cannot be there nothing is changed
+            if code == OK and ticket[0] != UNMADE:  # what is to be absent and is: nothing is changed
                 self._settled(int(ticket[0]), left(end))
         except BaseException as error:
             if ticket[0] != UNMADE:  # not the code: an interrupt may come before that is known here

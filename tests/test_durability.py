@@ -163,6 +163,17 @@ def test_batch_and_commit_are_one_kind_of_file(path: Path) -> None:
         rowex.open(path, durability="process")
 
 
+def test_changes_of_nothing_wait_for_nothing(path: Path) -> None:
+    """What is to be absent and is absent, also before the first change that is logged."""
+    with rowex.open(path, durability="commit") as index:
+        assert index.compare_and_set(b"k", None, None)
+        with index.batch() as batch:
+            batch.remove(b"k")
+        assert index.remove_many([b"k"]) == 0
+        index[b"k"] = b"1"
+        assert index.compare_and_set(b"other", None, None)
+
+
 def test_ticket_of_before_a_recovery_is_kept_or_refused(path: Path, folder: Path) -> None:
     """Never taken for durable because a later one has a greater number."""
     with rowex.open(path, flush_interval=60) as index:

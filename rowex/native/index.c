@@ -338,7 +338,8 @@ static int rx_change_one(rx_index *h, rx_thread *given, struct rx_op *op, int64_
         return rc;
     t->deadline_ns = rx_deadline(wait_ns);
     rc = rx_change(t, op);
-    if (ticket && rc == RX_OK) /* a file without a log has none (design, section 7) */
+    bool nothing = op->change == RX_CAS && op->expected == NULL && op->value == NULL; /* it is absent, and stays so */
+    if (ticket && rc == RX_OK && !nothing) /* a file without a log has none (design, section 7) */
         *ticket = t->db->logged ? rx_log_ticket(t->db, t->log_number) : 0;
     rx_call_end(t);
     return rc;

@@ -102,11 +102,15 @@ static uint32_t rx_segment_crc(const struct rx_segment *head)
 }
 static void rx_segment_seal(struct rx_segment *head) { head->crc = rx_segment_crc(head); }
 
+/*
+ * A head stands only in a file that has its whole length on the disk: one that is shorter than its head says
+ * was cut by somebody (replay.c), not left so by a power cut.
+ */
 static int rx_segment_fill(struct rx_db *db, int fd, const struct rx_segment *head, bool settle)
 {
     /* NAME-lock has the data file's; maps may come and go meanwhile */
-    if (rx_copy_attributes(db->lock_fd, fd) != 0 || rx_write_blocks(fd, head->size, settle) != 0 || rx_write_fd(fd, 0, head, sizeof *head) != 0 ||
-        rx_sync_fd(fd) != 0)
+    if (rx_copy_attributes(db->lock_fd, fd) != 0 || rx_write_blocks(fd, head->size, settle) != 0 || rx_sync_fd(fd) != 0 ||
+        rx_write_fd(fd, 0, head, sizeof *head) != 0 || rx_sync_fd(fd) != 0)
         return rx_os_error("write a segment of the log of", db->path);
     return RX_OK;
 }
