@@ -149,7 +149,7 @@ int rx_poll_interrupt(void)
 
 /* ---- events ------------------------------------------------------------------------ */
 
-#define RX_EVENTS_KEPT 32u
+#define RX_EVENTS_KEPT 4u /* few: they are in the static TLS, of which a process has little for all its libraries */
 struct rx_told { const char *name; uint64_t a, b; };
 static __thread unsigned rx_holds, rx_kept_count;
 static __thread struct rx_told rx_kept[RX_EVENTS_KEPT];
