@@ -78,7 +78,7 @@ def handler_puts_while_a_copy_waits_for_the_log(folder: Path) -> None:
 def handler_puts_while_the_log_is_begun(folder: Path) -> None:
     """The first change of a copied file makes a checkpoint; one within it would begin the log twice."""
     refusals: list[str] = []
-    keys = {b"%06d" % i: bytes(100) for i in range(30_000)}
+    keys = {b"%06d" % i: bytes(100) for i in range(300_000)}  # the checkpoint takes a while
     with rowex.open(folder / "source.rowex", durability="process") as source:
         source.put_many(keys.items())
     path = folder / "index.rowex"

@@ -61,8 +61,8 @@ def mark(path: Path) -> None:
         refused(path)
         os.kill(os.getpid(), signal.SIGKILL)
 
-    rowex.open(path).close()
-    with rowex.open(path, flush_interval=600) as index:
+    rowex.open(path, durability="process").close()  # no log, so no thread beside this one
+    with rowex.open(path) as index:
         _core.rx_fault_arm(FAILS_ONCE)
         first = places(lambda: refusal(lambda: index.put(b"key", b"1"), OSError))
         marks, syncs, _ = first[-3:]  # and OPENING is let go
