@@ -166,15 +166,15 @@ def document(
     """
     out = [
         "# Benchmarks",
-        "Made by `scripts/bench --document`, from one run of `scripts/bench`; losses are in it. Durable puts are"
-        " measured by `scripts/bench-durable`.",
+        "Made by `scripts/bench --document`, from what runs of `scripts/bench --keep` left; a table is of one run, and"
+        " losses are in it. Durable puts are measured by `scripts/bench-durable`.",
         "\n".join(f"- {key}: {value}" for key, value in machine.items()),
         "Nanoseconds, medians of the rounds, unless a row says otherwise. `rowex` has no log, like its peers, none of"
         " which syncs here; `rowex batch` is the default, with one. The last column is the best peer that keeps a file:"
         " its figure in Rowex's of the same run, above 1 where Rowex is ahead. Longest waits are single worst cases,"
         " with the scheduler's whims. `lmdb held` reads in one transaction that is never given back: it sees no news."
-        " A load at once is the peer's own best way: `rowex.build`, which alone of all syncs what it made; lmdb's"
-        " append; where there is none, put_many.",
+        " A load at once is the peer's own best way: `rowex.build` and lmdb's append, which both sync what they made;"
+        " where there is none, put_many.",
         "![ratios to the best peer](benchmarks.svg)",
         "## What it set out to reach",
         "Ratios are how many times as fast as the peer named, in the same run; of lmdb's two ways the faster counts.",
