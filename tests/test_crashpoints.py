@@ -23,9 +23,9 @@ from crash_scenarios import SCENARIOS
 # Where one stands still for seconds: scripts/crashpoints.
 CASES = [(name, how) for name, each in SCENARIOS.items() for how in variants(each) if each.patience_s < 1]
 # Alone, and with few points, at every point; else a sample, of as many places as it can be.
-WANTED = {"alone": 6, "held": 5, "busy": 3, "grandchild": 6}
+WANTED = {"alone": 4, "held": 4, "busy": 2, "grandchild": 4}
 WANTED_OF_TWO = 2
-SMALL = {"alone": 32}
+SMALL = {"alone": 24}
 GRANDCHILD = ("insert into Node4", "grow 4 to 16", "split a path", "remove and merge a path", "compact")
 
 DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "proof.md"
