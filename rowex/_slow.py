@@ -11,10 +11,10 @@ import operator
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, overload
 
+from rowex._arguments import Wait, each_of, encoded, exact_bytes, export, pack, pairs_of, raise_item, settle
 from rowex._door_texts import TEXTS
 from rowex._native import ffi, lib
 from rowex._ranges import ITEMS, KEYS, VALUES, open_scan, records
-from rowex._slow_args import Wait, each_of, encoded, exact_bytes, export, pack, pairs_of, raise_item, settle
 from rowex.codecs import encode_bytes, encode_key
 from rowex.columns import is_column
 from rowex.errors import raise_reader, raise_result

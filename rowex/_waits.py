@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from time import monotonic
 
+from rowex._arguments import SLICE_NS, seconds
 from rowex._native import lib
-from rowex._slow_args import SLICE_NS, seconds
 from rowex.errors import raise_result
 from rowex.events import tell_interrupt
 

@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+from rowex._arguments import SLICE_NS, Wait, each_of, exact_bytes, settle
 from rowex._door import pack
 from rowex._native import ffi, lib
-from rowex._slow_args import SLICE_NS, Wait, each_of, exact_bytes, settle
 from rowex.columns import (
     OFFSETS,
     Column,

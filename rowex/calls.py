@@ -8,13 +8,14 @@ may be called from any thread; none holds the interpreter lock while it waits.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
+from rowex._arguments import each_of
 from rowex._door import Door
 from rowex._native import ffi, lib
 from rowex._ranges import RECORD
-from rowex._slow_args import each_of
 from rowex._views import OrderedMapping
 from rowex._waits import ends, left, until_done
 from rowex.arrays import get_columns, put_columns
@@ -285,7 +286,7 @@ class Calls(Door, Tickets, OrderedMapping[bytes, bytes]):
             if item is None:
                 raise KeyError("popitem(): the index is empty")
             key = item[0]
-            value = self._take(key, left(end), lambda value, key=key: (key, value))  # type: ignore[misc]
+            value = self._take(key, left(end), partial(lambda name, data: (name, data), key))
             if value is not None:
                 return key, value
 

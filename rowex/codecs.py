@@ -32,8 +32,8 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from rowex._arguments import exact_bytes
 from rowex._native import lib
-from rowex._slow_args import exact_bytes
 from rowex.errors import CorruptionError
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, overload
 
+from rowex._arguments import each_of, encoded, encoded_keys, pairs_of
 from rowex._native import lib
 from rowex._ranges import ITEMS, KEYS
-from rowex._slow_args import each_of, encoded, encoded_keys, pairs_of
 from rowex._views import OrderedMapping
 from rowex._waits import ends, left
 from rowex.arrays import get_columns, put_columns

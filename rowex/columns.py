@@ -22,8 +22,8 @@ from collections.abc import Iterable, Iterator
 from itertools import accumulate, pairwise
 from typing import Any, NoReturn, overload
 
+from rowex._arguments import holds_objects
 from rowex._native import ffi, lib
-from rowex._slow_args import holds_objects
 from rowex.errors import raise_result
 
 __all__ = [

@@ -52,6 +52,14 @@ def lead(pipe: Any, path: Path, dies: bool) -> None:
         mine.wait_durable(ticket, timeout=20)
 
 
+def leads_and_stands_still(index: rowex.Index) -> Child:
+    """A process in the midst of leading the log, which begins before it."""
+    index.put(b"first", b"1", durable=True)
+    leader = Child(lead, Path(str(index.path)), False)
+    assert leader.stands_still()
+    return leader
+
+
 def handler_puts_while_a_copy_waits_for_the_log(folder: Path) -> None:
     """The gate is closed by the handler's own process, which is not seen to move while the handler runs."""
     path = folder / "index.rowex"
@@ -64,9 +72,7 @@ def handler_puts_while_a_copy_waits_for_the_log(folder: Path) -> None:
             signal.setitimer(signal.ITIMER_REAL, 0.005)
 
     with rowex.open(path, **NEVER) as index:
-        index.put(b"first", b"1", durable=True)
-        leader = Child(lead, path, False)
-        assert leader.stands_still()
+        leader = leads_and_stands_still(index)
         signal.signal(signal.SIGALRM, handle)
         signal.setitimer(signal.ITIMER_REAL, 0.005)
         index.compact()
@@ -110,9 +116,7 @@ def child_that_a_handler_forks_does_not_go_on_in_the_call(folder: Path) -> None:
             statuses.append(os.waitstatus_to_exitcode(os.waitpid(forked, 0)[1]))
 
     with rowex.open(path, **NEVER) as index:
-        index.put(b"first", b"1", durable=True)
-        leader = Child(lead, path, False)
-        assert leader.stands_still()
+        leader = leads_and_stands_still(index)
         signal.signal(signal.SIGALRM, handle)
         signal.setitimer(signal.ITIMER_REAL, 0.02)
         index.flush(timeout=20)

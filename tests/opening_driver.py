@@ -7,8 +7,9 @@ More scenarios of test_takeover.py, of takeover_driver.py's kind: who opens, and
 from __future__ import annotations
 
 import ctypes
-import faulthandler
+import itertools
 import os
+import stat
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,9 +17,9 @@ from typing import Any
 
 import rowex
 import rowex._native
-from power import recovered, without_power
-from takeover_driver import KEYS, PLAIN, fresh, last_points, start_compact, sweep
-from tools import Child, assert_same, die_with_parent
+from power import other_boot, recovered, without_power
+from takeover_driver import KEYS, PLAIN, fresh, last_points, main, start_compact, sweep
+from tools import Child, assert_same, leftovers
 
 _core = ctypes.CDLL(rowex._native.__file__)
 _core.rx_crash_arm.argtypes = [ctypes.c_uint64]
@@ -130,14 +131,77 @@ def outgrown(folder: Path) -> int:
     return 1
 
 
-SCENARIOS: dict[str, Callable[[Path], int]] = {one.__name__: one for one in (opener, new_one, outgrown)}
+def backed_up(folder: Path) -> int:
+    """Who makes a backup stands still while the file is compacted: the backup has its mode, not that of its making."""
+    path = folder / "backed" / "index.rowex"
+    path.parent.mkdir()
+    with rowex.open(path) as index:
+        index.put_many((b"k%05d" % i, bytes(1000)) for i in range(3000))
+        path.chmod(0o640)
+        target = folder / "backup.rowex"
+
+        def work(pipe: Any) -> None:
+            with rowex.open(path) as mine:
+                _core.rx_crash_stop(2000, 1)
+                mine.backup(target)
+                _core.rx_crash_arm(0)
+
+        process = Child(work)
+        assert process.stands_still()
+        index.compact()
+        process.go_on()
+        process.finish()
+        process.cleanup()
+        assert stat.S_IMODE(target.stat().st_mode) == stat.S_IMODE(path.stat().st_mode) == 0o640
+    return 1
 
 
-def main(scenario: str, folder: str) -> None:
-    die_with_parent(os.getppid())
-    faulthandler.dump_traceback_later(75, exit=True)
-    print(SCENARIOS[scenario](Path(folder)))
+def recovery_outgrown(folder: Path) -> int:
+    """A recovery dies while it copies what outgrew its capacity: the next one, and destroying it, leave nothing."""
+    path = folder / "from" / "index.rowex"
+    path.parent.mkdir()
+    with rowex.open(path, capacity=1 << 20, flush_interval=600) as index:
+        index.put_many((b"k%05d" % i, bytes(1000)) for i in range(200))
+        index.checkpoint()
+        index.put_many((b"k%05d" % i, bytes(1000)) for i in range(4000))
+        index.flush()
+        state = dict(index)
+        found = 0
+        for at in itertools.count(700, 700):
+            off = without_power(path, folder / "off")
+            with other_boot():
+                process, _ = dies_opening(off, at)
+                left = {name for name in leftovers(off) if "-recovery-copy-" in name}
+                process.cleanup()
+                if process.wait() == 0:
+                    break
+                if left and found:
+                    rowex.destroy(off)
+                    assert list(off.parent.iterdir()) == [], left
+                elif left:
+                    with rowex.open(off) as again:
+                        assert dict(again) == state
+                    assert leftovers(off) == set(), left
+                found += bool(left)
+        return found
+
+
+def dies_opening(path: Path, at: int) -> tuple[Child, int]:
+    """A process that dies at its point `at` while it opens it, if there are so many; how it ended."""
+
+    def work(pipe: Any) -> None:
+        _core.rx_crash_arm(at)
+        rowex.open(path)
+        os._exit(0)
+
+    process = Child(work)
+    return process, process.wait()
+
+
+SCENARIOS: dict[str, Callable[[Path], int]] = {
+    one.__name__: one for one in (opener, new_one, outgrown, backed_up, recovery_outgrown)
+}
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(SCENARIOS, *sys.argv[1:])

@@ -405,11 +405,12 @@ SCENARIOS: dict[str, Callable[[Path], int]] = {
 }
 
 
-def main(scenario: str, folder: str) -> None:
+def main(scenarios: dict[str, Callable[[Path], int]], scenario: str, folder: str) -> None:
+    """Run one of them."""
     die_with_parent(os.getppid())
     faulthandler.dump_traceback_later(75, exit=True)
-    print(SCENARIOS[scenario](Path(folder)))
+    print(scenarios[scenario](Path(folder)))
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(SCENARIOS, *sys.argv[1:])

@@ -25,7 +25,7 @@ POINTS = {
 }
 
 
-OPENING = {"opener": 20, "new_one": 10, "outgrown": 1}  # likewise
+OPENING = {"opener": 20, "new_one": 10, "outgrown": 1, "backed_up": 1, "recovery_outgrown": 2}  # likewise
 
 
 @pytest.mark.parametrize("scenario", [*POINTS, *OPENING])

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Mapping
 from time import monotonic
 from typing import Any, TypeVar, overload
 
+from rowex._arguments import pair_of, pairs_of, seconds
 from rowex._native import lib
-from rowex._slow_args import pair_of, pairs_of, seconds
 from rowex.aio.batches import Batch
 from rowex.aio.reading import Reading
 from rowex.aio.workers import patiently

@@ -10,8 +10,8 @@ from typing import Any, Generic, Self, TypeVar
 import anyio
 
 import rowex
+from rowex._arguments import seconds
 from rowex._native import ffi
-from rowex._slow_args import seconds
 from rowex.aio.changing import Changing
 from rowex.aio.workers import patiently, run
 from rowex.options import Path

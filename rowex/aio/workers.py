@@ -17,7 +17,7 @@ import anyio
 import anyio.from_thread
 import anyio.to_thread
 
-from rowex._slow_args import seconds
+from rowex._arguments import seconds
 from rowex.aio.context import bound, task_name
 from rowex.events import stop_when
 

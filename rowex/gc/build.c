@@ -65,7 +65,7 @@ static int rx_builder_tick(struct rx_builder *b, uint64_t bytes)
     return b->tick(b->ctx);
 }
 
-/* What is whole may go to the disk: this waits for nothing, and the sync in the end tells of errors. */
+/* What is whole may go to the disk: this waits for no write to end, and the sync behind the last tells of errors. */
 static void rx_builder_begin_sync(struct rx_builder *b, uint64_t whole)
 {
 #if defined(__linux__)
@@ -108,7 +108,7 @@ static int rx_builder_bytes(struct rx_builder *b, uint8_t *to, const uint8_t *fr
         uint64_t piece = size < RX_PIECE ? size : RX_PIECE;
         rx_fill(to, from, piece);
         if (crc)
-            *crc = rx_crc32c(*crc, to, piece); /* as above */
+            *crc = rx_crc32c(*crc, to, piece); /* of what was written, should the source change */
         int rc = rx_builder_tick(b, piece);
         if (RX_UNLIKELY(rc))
             return rc;
@@ -148,7 +148,7 @@ int rx_builder_write(struct rx_builder *b, const uint8_t *key, uint64_t key_len,
         if (value_len)
             rx_fill(bytes + key_len, value, value_len);
         if (summing)
-            sum = rx_crc32c(sum, bytes, key_len + value_len); /* of what was written, should the source change */
+            sum = rx_crc32c(sum, bytes, key_len + value_len); /* as there */
     } else {
         rc = rx_builder_bytes(b, bytes, key, key_len, summing);
         if (rc == RX_OK)

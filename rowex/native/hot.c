@@ -336,7 +336,7 @@ static PyMethodDef hot_functions[] = {
     {"bind", hot_bind, METH_O,
      PyDoc_STR("bind($module, address, /)\n--\n\nTake the core's functions from the table at address.")},
     {"pack", METHOD(rx_hot_pack), METH_FASTCALL,
-     PyDoc_STR("pack($module, rows, side, /)\n--\n\nAs rowex._slow_args.pack().")},
+     PyDoc_STR("pack($module, rows, side, /)\n--\n\nAs rowex._arguments.pack().")},
     {NULL, NULL, 0, NULL},
 };
 

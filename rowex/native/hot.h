@@ -88,7 +88,7 @@ int rx_hot_raise_readonly(struct hot_door *self);
 int rx_hot_raise_item(int code, PyObject *key, Py_ssize_t number);
 /* Add to the current exception which item it is about, and which side ("key", "value", or ""); always -1. */
 int rx_hot_note(Py_ssize_t number, const char *side);
-/* What is not exactly what is wanted: a function of rowex/_slow_args.py, which looks at it for everybody. */
+/* What is not exactly what is wanted: a function of rowex/_arguments.py, which looks at it for everybody. */
 PyObject *rx_hot_ask(const char *function, const char *format, ...);
 /* A new bytes object with what `object` holds; `what` ("key", "value") is for the TypeError. */
 PyObject *rx_hot_copy(PyObject *object, const char *what);

@@ -53,7 +53,7 @@ PyObject *rx_hot_ask(const char *function, const char *format, ...)
     va_start(list, format);
     PyObject *arguments = Py_VaBuildValue(format, list), *answer = NULL;
     va_end(list);
-    PyObject *module = arguments ? PyImport_ImportModule("rowex._slow_args") : NULL;
+    PyObject *module = arguments ? PyImport_ImportModule("rowex._arguments") : NULL;
     PyObject *called = module ? PyObject_GetAttrString(module, function) : NULL;
     if (called)
         answer = PyObject_CallObject(called, arguments);
