@@ -1,15 +1,16 @@
 #!/usr/bin/env python3
 """
-Counting: nobody is told that something is durable before it is.  Failure model: `power`.
+Counting: nobody is told that something is durable before it is.  Failure models: `power`, `ioerror`.
 
-    count_durable.py [--count N] [--seed N] [--duration SECONDS]
+    count_durable.py [--count N] [--seed N] [--first ROUND] [--duration SECONDS]
 
 Threads of several processes write a rising counter to their key and wait until it is durable; at that
 instant a shadow of the disk must hold at least that counter.  The shadow is made of the calls that a
 build with ROWEX_FAULTS records: it gets what was written to the log when the sync after it has
 succeeded, and nothing else (the files themselves would be read from the page cache, and prove
-nothing).  Its frames are read as recovery reads them; now and then the shadow is opened as by another
-boot, too.
+nothing).  One of the processes has syncs of the log that fail, now and then; what they should have
+written is lost to the shadow.  Its frames are read as recovery reads them; now and then the shadow is
+opened as by another boot, too.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ import time
 import traceback
 from pathlib import Path
 
-from traced_disk import OWN, PAGE, SYNCED, ZEROS, Disk, File, Folder, append, forked, records, succeed
+from traced_disk import FAILED, OWN, PAGE, SYNCED, ZEROS, Disk, File, Folder, append, forked, records, succeed
 
 import rowex
 import rowex._native
@@ -36,6 +37,8 @@ COUNTED = OWN
 PROCESSES, THREADS, ROUND = 4, 8, 100_000
 SAMPLES = 3  # of a round
 CHILD_S = 600
+FAILS = 0.01  # of the changes of a thread, how often a sync fails soon
+EIO = 5
 SYNC_US = 200  # of a disk that is not memory: a word that is given too early is given then
 SEGMENT_HEAD = 4096
 FRAME, SEGMENT = struct.Struct("<IIQ"), struct.Struct("<8sII16sQQQQQ")
@@ -43,6 +46,8 @@ FRAME, SEGMENT = struct.Struct("<IIQ"), struct.Struct("<8sII16sQQQQQ")
 _core = ctypes.CDLL(rowex._native.__file__)
 _core.rx_crc32c.argtypes = [ctypes.c_uint32, ctypes.c_char_p, ctypes.c_size_t]
 _core.rx_crc32c.restype = ctypes.c_uint32
+_core.rx_fault_arm.argtypes = [ctypes.c_char_p]
+_core.rx_fault_arm.restype = None
 
 
 def crc32c(crc: int, data: bytes) -> int:
@@ -53,7 +58,7 @@ def crc32c(crc: int, data: bytes) -> int:
 # ---- the run --------------------------------------------------------------------------------
 
 
-def write(path: Path, trace: int, name: int, count: int) -> None:
+def write(path: Path, trace: int, name: int, count: int, dice: random.Random) -> None:
     """One process: threads that count."""
     index = rowex.open(path, flush_interval=60)
     failed: list[str] = []
@@ -62,6 +67,8 @@ def write(path: Path, trace: int, name: int, count: int) -> None:
         try:
             key = b"%d" % number
             for counter in range(1, count + 1):
+                if number == 0 and dice.random() < FAILS:  # once; a second one would be for good
+                    _core.rx_fault_arm(b"fdatasync:%d:%d" % (dice.randrange(3, 30), EIO))
                 index.wait_durable(index.put(key, b"%d" % counter))
                 append(trace, COUNTED, number, counter)
         except BaseException:
@@ -160,18 +167,19 @@ def reopen(path: Path, told: dict[int, int], boot: str) -> None:
                 raise AssertionError(f"key {key}: {counter} was told to be durable, {found} is left")
 
 
-def examine(work: Path, trace: Path, root: int, dice: random.Random, count: int) -> int:
-    """Every word that was given; how many."""
+def examine(work: Path, trace: Path, root: int, dice: random.Random, count: int) -> tuple[int, int]:
+    """Every word that was given; how many, and how many syncs had failed."""
     disk = Disk(root)
     shadow = Shadow(disk)
     told: dict[int, int] = {}
-    number = 0
+    number = failed = 0
     samples = {dice.randrange(1, count + 1) for _ in range(SAMPLES)}
     for record in records(trace):
         disk.take(record)
         kind, key, counter, _, _ = record
         if kind == SYNCED:
             shadow.look()
+        failed += kind == FAILED
         if kind != COUNTED:
             continue
         number += 1
@@ -185,11 +193,11 @@ def examine(work: Path, trace: Path, root: int, dice: random.Random, count: int)
             shutil.rmtree(work / "image", ignore_errors=True)
             disk.image(work / "image", dice, odds=0.0)
             succeed([forked(CHILD_S, lambda boot=f"boot {number}": reopen(work / "image" / "index.rowex", told, boot))])
-    return number
+    return number, failed
 
 
-def count_round(work: Path, dice: random.Random, count: int) -> int:
-    """Write, then examine; how many words were given."""
+def count_round(work: Path, dice: random.Random, count: int) -> tuple[int, int]:
+    """Write, then examine; how many words were given, and how many syncs had failed."""
     each = -(-count // (PROCESSES * THREADS))
     folder, trace = work / "run", work / "run.trace"
     shutil.rmtree(folder, ignore_errors=True)
@@ -198,16 +206,16 @@ def count_round(work: Path, dice: random.Random, count: int) -> int:
     os.environ.update(ROWEX_TRACE=str(trace), ROWEX_SYNC_US=str(SYNC_US), ROWEX_BOOT_ID="the first boot")
     appending = os.open(trace, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     writers = [
-        forked(CHILD_S, lambda name=name: write(folder / "index.rowex", appending, name, each))
+        forked(CHILD_S, lambda name=name: write(folder / "index.rowex", appending, name, each, dice))
         for name in range(PROCESSES)
     ]
     succeed(writers)
     os.close(appending)
     del os.environ["ROWEX_TRACE"]
-    found = examine(work, trace, folder.stat().st_ino, dice, each * PROCESSES * THREADS)
+    found, failed = examine(work, trace, folder.stat().st_ino, dice, each * PROCESSES * THREADS)
     if found != each * PROCESSES * THREADS:
         raise SystemExit(f"{found} words were recorded")
-    return found
+    return found, failed
 
 
 def main() -> int:
@@ -215,18 +223,25 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=10_000_000, help="words given (10000000)")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**9))
+    parser.add_argument("--first", type=int, default=0, help="number of the first round, to go on with a run")
     parser.add_argument("--duration", type=float, default=float("inf"), help="seconds, at most")
     options = parser.parse_args()
     print(f"count_durable: seed {options.seed}", flush=True)
-    dice, done, started = random.Random(options.seed), 0, time.monotonic()
+    number, done, failed, started = options.first, 0, 0, time.monotonic()
     shm = Path("/dev/shm")
     work = Path(tempfile.mkdtemp(prefix="rowex-count-", dir=shm if os.access(shm, os.W_OK) else None))
     try:
         while done < options.count and time.monotonic() - started < options.duration:
-            done += count_round(work, dice, min(ROUND, options.count - done))
-            print(f"{done} words, {time.monotonic() - started:.0f} s, no miss", flush=True)
+            dice = random.Random(f"{options.seed} {number}")
+            words, failures = count_round(work, dice, min(ROUND, options.count - done))
+            number, done, failed = number + 1, done + words, failed + failures
+            took = time.monotonic() - started
+            print(f"{done} words, {failed} syncs had failed, {took:.0f} s, no miss", flush=True)
     finally:
         shutil.rmtree(work, ignore_errors=True)
+    if done >= ROUND and not failed:
+        print("no sync has failed, so nothing was tried there")
+        return 1
     return 0
 
 

@@ -22,7 +22,7 @@
 #define CORPUS_MAX 20000u
 #define WORKER_CASES 400u
 #define TOO_LONG_S 30
-#define WAIT_NS 1000000
+#define WAIT_NS 100000
 #define ANSWER_BYTES 65536u
 
 struct shared { struct script script; uint8_t map[MAP_BYTES]; };
@@ -58,7 +58,8 @@ static int looked(int rc)
 
 /* Not more than a few times: whoever is waited for may be an invention of the file's. */
 #define TRIED(call) do { \
-    for (int tries = 0; tries < 5 && looked(call) == RX_WOULD_WAIT; tries++) \
+    int tries = 0; \
+    while ((rc = looked(call)) == RX_WOULD_WAIT && tries++ < 2) \
         ; \
 } while (0)
 
@@ -94,12 +95,14 @@ static void use_scan(rx_index *index, int reverse)
 static void use_changes(rx_index *index, uint64_t *dice)
 {
     uint8_t key[512];
-    for (int i = 0; i < 40; i++) {
+    int rc, damage = 0;
+    for (int i = 0; i < 40 && damage < 3; i++) {
         size_t size = image_key((unsigned)fuzz_below(dice, 500), key);
         if (fuzz_below(dice, 3))
             TRIED(rx_put(index, NULL, key, size, answer, fuzz_below(dice, i == 9 ? 5000 : 60), WAIT_NS, NULL));
         else
             TRIED(rx_remove(index, NULL, key, size, WAIT_NS, NULL));
+        damage += rc == RX_E_CORRUPT;
     }
     const void *keys[] = {"mail/", "p", "zz"}, *values[] = {"1", "", NULL};
     size_t sizes[] = {5, 1, 2}, value_sizes[] = {1, 0, 0};
@@ -118,6 +121,7 @@ static void use_fault(void *ctx, uint64_t offset, const char *text)
 static void use(rx_index *index, uint32_t way)
 {
     uint64_t dice = way, faults = 0, count;
+    int rc;
     struct rx_stats stats;
     struct rx_log_info info;
     struct rx_info told;

@@ -3,7 +3,7 @@
 What a drive may reorder: the power goes after any call of a recorded run, and of what was not synced
 then, any part is kept.  Failure model: `power`.
 
-    fuzz_reorder.py [--seed N] [--count IMAGES] [--duration SECONDS] [--keep FOLDER]
+    fuzz_reorder.py [--seed N] [--first ROUND] [--count IMAGES] [--duration SECONDS] [--keep FOLDER]
 
 Several processes write to an index, in two sessions, with checkpoints, copies, batches and segments; a
 build with ROWEX_FAULTS records their calls, and they record each change, with its ticket, and each
@@ -295,6 +295,7 @@ def main() -> int:
     """Run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**9))
+    parser.add_argument("--first", type=int, default=0, help="number of the first round, to go on with a run")
     parser.add_argument("--count", type=int, default=100_000, help="images (100000)")
     parser.add_argument("--duration", type=float, default=float("inf"), help="seconds, at most")
     parser.add_argument("--keep", type=Path, help="folder that holds the image, when one fails")
@@ -304,7 +305,7 @@ def main() -> int:
     work = Path(tempfile.mkdtemp(prefix="rowex-reorder-", dir=shm if os.access(shm, os.W_OK) else None))
     cutter = Cutter(work, options.seed, options.count, time.monotonic() + options.duration, options.keep)
     try:
-        number = 0
+        number = options.first
         while not cutter.over():
             cutter.round(number)
             number += 1

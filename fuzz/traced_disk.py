@@ -3,7 +3,8 @@ A disk that keeps what it must: rebuilt from what a build with ROWEX_FAULTS has 
 rowex/native/disk.c), for fuzz_reorder.py and count_durable.py.
 
 A file is what its last successful sync made durable, and the writes after that, of which a drive may
-keep any, torn at sectors; a folder likewise, of names.  Programs add records of their own.
+keep any, torn at sectors; a folder likewise, of names.  What was written before a sync that failed is
+lost: no later one brings it to the disk.  Programs add records of their own.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 HEAD = struct.Struct("<IIQQQ")
-MADE, WRITE, EXTEND, CUT, SYNCING, SYNCED, RENAMED, REMOVED = range(1, 9)
+MADE, WRITE, EXTEND, CUT, SYNCING, SYNCED, RENAMED, REMOVED, FAILED = range(1, 10)
 OWN = 100  # records of the program's own: from here on
 PAGE, SECTOR = 4096, 512
 ZEROS = bytes(PAGE)
@@ -68,6 +69,10 @@ class File:
             if when < began:
                 self.apply(what, at, data)
         self.unsynced = [each for each in self.unsynced if each[0] >= began]
+
+    def forget(self) -> None:
+        """A sync has failed: the kernel takes the pages for written."""
+        self.unsynced = [each for each in self.unsynced if each[1] != "write"]
 
     def seen(self, now: int, size: int, pages: dict[int, bytes]) -> None:
         """What a mapped file holds when its sync begins: the pages that differ were stored to."""
@@ -195,6 +200,8 @@ class Disk:
                 thing.change(self.now, what, data.decode(), self.things.get(b))
             elif kind == SYNCING:
                 self.syncs[b] = thing, self.now
+        elif kind == FAILED:
+            thing.forget()
         elif kind in (WRITE, EXTEND, CUT):
             what = {WRITE: "write", EXTEND: "extend", CUT: "cut"}[kind]
             thing.unsynced.append((self.now, what, b, data))

@@ -393,9 +393,9 @@ class CodedIndex(CodedCalls[K, V]):
         """As `Index.compact`."""
         self._raw.compact(timeout=timeout)
 
-    def checkpoint(self) -> None:
+    def checkpoint(self, *, timeout: float | None = None) -> None:
         """As `Index.checkpoint`."""
-        self._raw.checkpoint()
+        self._raw.checkpoint(timeout=timeout)
 
     def backup(self, target: Path) -> int:
         """As `Index.backup`."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from rowex._arguments import seconds
 from rowex._native import ffi, lib
 from rowex._waits import until_done
 from rowex.errors import raise_result
@@ -14,7 +15,8 @@ from rowex.results import LogStatus
 
 __all__ = ["Tickets", "backup", "checkpoint", "log_status", "wait_durable"]
 
-_BUSY = int(lib.RX_E_BUSY)
+_BUSY, _WOULD_WAIT = int(lib.RX_E_BUSY), int(lib.RX_WOULD_WAIT)
+FOREVER_NS = 2.0**62
 
 
 def log_status(handle: Any) -> LogStatus:
@@ -61,19 +63,24 @@ def wait_durable(handle: Any, thread: Any, ticket: int, timeout: float | None) -
     until_done(lambda ns: int(lib.rx_wait_durable(handle, thread, ticket, ns)), timeout)
 
 
-def checkpoint(handle: Any) -> None:
+def checkpoint(handle: Any, timeout: float | None) -> None:
     """
     Make a checkpoint; if one is being made already, that is enough.
 
     Args:
         handle: Of an open index that may be written.
+        timeout: Seconds to wait for the log, >= 0; None: as long as it takes.
 
     Raises:
+        TimeoutError: The log could not be written so far: the message names who holds it up.
         DurabilityError: The file has no log, or it could not be written.
         DiskFullError: No room; the checkpoint before and its log stay.
         ReadOnlyError: The index may only be read.
     """
-    code = lib.rx_checkpoint(handle, -1)
+    wait_ns = -1 if timeout is None else int(min(seconds(timeout, "timeout") * 1e9, FOREVER_NS))
+    code = lib.rx_checkpoint(handle, wait_ns)
+    if code == _WOULD_WAIT:
+        raise_result(int(lib.RX_E_TIMEOUT))
     if code < 0 and code != _BUSY:
         raise_result(code)
 

@@ -221,11 +221,15 @@ class Index(Calls):
         """
         compact(self._write_handle(), timeout)
 
-    def checkpoint(self) -> None:
+    def checkpoint(self, *, timeout: float | None = None) -> None:
         """
         Write a checkpoint, from which recovery begins, and drop the log before it.
 
+        Args:
+            timeout: Seconds to wait for the log, >= 0; None: as long as it takes.
+
         Raises:
+            TimeoutError: The log could not be written so far, the message names who holds it up.
             DurabilityError: The file has no log, or it could not be written.
             DiskFullError: No room; the checkpoint before and its log stay as they are.
             ReadOnlyError: The index may only be read.
@@ -234,7 +238,7 @@ class Index(Calls):
         Holds nobody.  One is made by itself whenever the log has grown by the size of the data.
         If another is being made just now, nothing is done.  Cost: O(data).
         """
-        checkpoint(self._write_handle())
+        checkpoint(self._write_handle(), timeout)
 
     def backup(self, target: Path) -> int:
         """

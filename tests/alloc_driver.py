@@ -1,6 +1,6 @@
 """
 Runs one scenario of test_allocations.py or test_made_faults.py in the test build: an operation whose n-th
-request for memory is refused, or n-th system call on a file fails, for every n until it succeeds without having
+request for memory is refused, or n-th system call on a file fails, for growing n until it succeeds without having
 met that.  Failure models: out of memory, `ioerror`.
 
 What must hold is in fault_world.py, and here: MemoryError or success where memory is short, no descriptor and no

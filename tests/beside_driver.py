@@ -1,6 +1,6 @@
 """
 Runs one scenario of test_beside_faults.py in the test build: an index that other processes use too, or have
-used, while the n-th system call on a file of this one fails, for every n until it succeeds without having met
+used, while the n-th system call on a file of this one fails, for growing n until it succeeds without having met
 that.  Failure model: `ioerror`.
 
 What must hold is in fault_world.py, and here: "could not ask" is neither "nobody is there" nor "is dead".  Who

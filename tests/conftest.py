@@ -55,6 +55,8 @@ def pytest_configure(config: pytest.Config) -> None:
     _stderr = os.fdopen(os.dup(2), "w")
     config.addinivalue_line("markers", "limit(seconds): may take so long before it counts as hung")
     hypothesis.core.global_force_seed = SEED
+    if config.getoption("--long"):
+        os.environ["ROWEX_EVERY_CASE"] = "1"  # fault_driver.py
 
 
 def pytest_unconfigure() -> None:

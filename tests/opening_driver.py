@@ -156,6 +156,50 @@ def backed_up(folder: Path) -> int:
     return 1
 
 
+def late(index: rowex.Index) -> str | None:
+    """What a checkpoint says that is not to wait long; None: it was made."""
+    try:
+        index.checkpoint(timeout=0.05)
+    except TimeoutError as error:
+        return str(error)
+    return None
+
+
+def checkpoint_waits(folder: Path) -> int:
+    """A writer stands still at each point of a put: a checkpoint is made, or says in time that the log is held up."""
+    found = 0
+    path = fresh(folder, flush_interval=600)
+
+    def one(at: int) -> bool:
+        nonlocal found
+
+        def work(pipe: Any) -> None:
+            with rowex.open(path) as mine:
+                mine.put(b"before", b"1")
+                _core.rx_crash_stop(at, 1)
+                mine.put(b"stands", b"%d" % at)
+                _core.rx_crash_arm(0)
+                pipe.send("done")
+
+        process = Child(work)
+        stopped = process.stands_still()
+        said = late(index)
+        assert said is None or str(process.pid) in said
+        found += said is not None
+        if stopped:
+            process.go_on()
+        process.recv()
+        process.finish()
+        process.cleanup()
+        index.checkpoint(timeout=60)
+        return stopped
+
+    with rowex.open(path) as index:
+        index.put(b"begun", b"1")
+        sweep(one)
+    return found
+
+
 def recovery_outgrown(folder: Path) -> int:
     """A recovery dies while it copies what outgrew its capacity: the next one, and destroying it, leave nothing."""
     path = folder / "from" / "index.rowex"
@@ -199,7 +243,7 @@ def dies_opening(path: Path, at: int) -> tuple[Child, int]:
 
 
 SCENARIOS: dict[str, Callable[[Path], int]] = {
-    one.__name__: one for one in (opener, new_one, outgrown, backed_up, recovery_outgrown)
+    one.__name__: one for one in (opener, new_one, outgrown, checkpoint_waits, backed_up, recovery_outgrown)
 }
 
 

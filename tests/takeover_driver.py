@@ -45,12 +45,12 @@ def wake(process: Child) -> Any:
     return answer
 
 
-def fresh(folder: Path) -> Path:
+def fresh(folder: Path, **options: Any) -> Path:
     """A new index of KEYS, closed, alone in its folder."""
     shutil.rmtree(folder / "at", ignore_errors=True)
     path = folder / "at" / "index.rowex"
     path.parent.mkdir(mode=0o777)
-    with rowex.open(path, **PLAIN) as index:
+    with rowex.open(path, **(options or PLAIN)) as index:
         index.put_many(KEYS.items())
     return path
 

@@ -31,7 +31,7 @@ SCENARIOS = [
 
 
 def drive(scenario: str, folder: Path, build: Path, plan: str) -> None:
-    """Every n of a plan."""
+    """One plan."""
     done = run_python(str(TESTS / "alloc_driver.py"), scenario, str(folder), plan, folder=build, timeout_s=1800)
     assert done.returncode == 0, f"{done.stdout[-20_000:]}\n{done.stderr[-5000:]}"
 

@@ -28,7 +28,7 @@ POWER = "power loss beside a -lock file"  # other calls than locks: as in test_l
 
 
 def drive(scenario: str, folder: Path, build: Path, *plans: str) -> None:
-    """Every n of every plan."""
+    """Each plan."""
     done = run_python(str(TESTS / "beside_driver.py"), scenario, str(folder), *plans, folder=build, timeout_s=1800)
     assert done.returncode == 0, f"{done.stdout[-20_000:]}\n{done.stderr[-5000:]}"
 

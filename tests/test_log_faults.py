@@ -35,7 +35,7 @@ CALLS = [*CHANGES, "pread", "mmap", "stat", "statfs", "lock", "list", "madvise"]
 
 
 def drive(scenario: str, folder: Path, build: Path, plans: list[str]) -> None:
-    """Every n of every plan."""
+    """Each plan."""
     done = run_python(str(TESTS / "fault_driver.py"), scenario, str(folder), *plans, folder=build, timeout_s=1800)
     assert done.returncode == 0, f"{done.stdout[-20_000:]}\n{done.stderr[-5000:]}"
 

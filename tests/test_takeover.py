@@ -25,7 +25,14 @@ POINTS = {
 }
 
 
-OPENING = {"opener": 20, "new_one": 10, "outgrown": 1, "backed_up": 1, "recovery_outgrown": 2}  # likewise
+OPENING = {  # likewise
+    "opener": 20,
+    "new_one": 10,
+    "outgrown": 1,
+    "checkpoint_waits": 1,
+    "backed_up": 1,
+    "recovery_outgrown": 2,
+}
 
 
 @pytest.mark.parametrize("scenario", [*POINTS, *OPENING])

@@ -111,9 +111,9 @@ class Index(Changing[K, V]):
         """Make everything up to now survive the loss of power; as `wait_durable`."""
         await self.wait_durable(self.position, timeout)
 
-    async def checkpoint(self) -> None:
+    async def checkpoint(self, *, timeout: float | None = None) -> None:
         """As `rowex.Index.checkpoint`, in a worker; a task that is cancelled stops it."""
-        await run(self._raw.checkpoint, self._state().limiter)
+        await run(lambda: self._raw.checkpoint(timeout=timeout), self._state().limiter)
 
     async def backup(self, target: Path) -> int:
         """As `rowex.Index.backup`, in a worker; a task that is cancelled leaves nothing of the copy."""

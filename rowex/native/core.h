@@ -112,6 +112,12 @@ int rx_fail_again(int code, int os_errno, const char *text);
 int rx_fail_in(int code, const char *path);
 /* A damaged structure at `offset`; returns RX_E_CORRUPT. */
 int rx_corrupt(uint64_t offset, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* What fails is never RX_OK: said where it is called, for analyzers, which do not look into other files. */
+static inline int rx_failed(int code) { return code ? code : RX_E_ARGUMENT; }
+#define rx_fail(...) rx_failed(rx_fail(__VA_ARGS__))
+#define rx_fail_again(...) rx_failed(rx_fail_again(__VA_ARGS__))
+#define rx_fail_in(...) rx_failed(rx_fail_in(__VA_ARGS__))
+#define rx_corrupt(...) rx_failed(rx_corrupt(__VA_ARGS__))
 
 /* ---- time and interruption ------------------------------------------------- */
 int64_t rx_now_ns(void); /* CLOCK_MONOTONIC */
@@ -154,6 +160,9 @@ static inline struct rx_super *rx_super_of(const struct rx_map *map)
 bool rx_in_file_slow(struct rx_map *map, uint64_t off, uint64_t size);
 static inline bool rx_in_file(struct rx_map *map, uint64_t off, uint64_t size)
 {
+#ifdef ROWEX_CANARY_NO_BOUNDS /* a broken build on purpose: fuzz/fuzz_bytes.c and fuzz/fuzz_open.py must notice */
+    return true;
+#endif
     uint64_t have = __atomic_load_n(&map->size, __ATOMIC_RELAXED); /* stale: smaller, then the slow path asks */
     if (RX_LIKELY(off >= RX_HEAP && off <= have && size <= have - off))
         return true;

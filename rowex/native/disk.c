@@ -80,7 +80,8 @@ static int rx_fault_of(const void *caller, const char *call)
 /* ---- recording -------------------------------------------------------------------------- */
 
 struct rx_record { uint32_t size, kind; uint64_t a, b, c; }; /* size: of all; then the bytes */
-enum { RX_T_MADE = 1, RX_T_WRITE, RX_T_EXTEND, RX_T_CUT, RX_T_SYNCING, RX_T_SYNCED, RX_T_RENAMED, RX_T_REMOVED };
+enum { RX_T_MADE = 1, RX_T_WRITE, RX_T_EXTEND, RX_T_CUT, RX_T_SYNCING, RX_T_SYNCED, RX_T_RENAMED, RX_T_REMOVED,
+       RX_T_FAILED };
 #define RX_PAGE 4096u
 
 static int rx_trace_open(void)
@@ -219,8 +220,16 @@ int rx_sys_ftruncate(int fd, off_t size)
     return rc;
 }
 
-int rx_sys_fsync(int fd) { return RX_FAULT("fsync") ? -1 : rx_sync_recorded(fd, fsync); }
-int rx_sys_fdatasync(int fd) { return RX_FAULT("fdatasync") ? -1 : rx_sync_recorded(fd, fdatasync); }
+/* The kernel forgets what it could not write: no later sync makes it durable. */
+static int rx_sync_failed(int fd)
+{
+    if (rx_trace_open() >= 0)
+        rx_record(RX_T_FAILED, rx_inode(fd), 0, 0, NULL, 0);
+    return -1;
+}
+
+int rx_sys_fsync(int fd) { return RX_FAULT("fsync") ? rx_sync_failed(fd) : rx_sync_recorded(fd, fsync); }
+int rx_sys_fdatasync(int fd) { return RX_FAULT("fdatasync") ? rx_sync_failed(fd) : rx_sync_recorded(fd, fdatasync); }
 int rx_sys_msync(void *base, size_t size, int flags) { return RX_FAULT("msync") ? -1 : msync(base, size, flags); }
 
 void *rx_sys_mmap(void *at, size_t size, int prot, int flags, int fd, off_t from)

@@ -81,4 +81,11 @@ uint64_t rx_fault_count(void); /* such calls since then */
 #define rx_sys_fremovexattr fremovexattr
 #define rx_sys_madvise madvise
 #endif
+
+/* What failed and must be told, in three places.  A build that is broken on purpose takes it for well done: .ci/machines. */
+#ifdef ROWEX_CANARY_FORGIVE
+#define rx_forgiven(failed) ((void)(failed), 0)
+#else
+#define rx_forgiven(failed) (failed)
+#endif
 #endif

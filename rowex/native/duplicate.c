@@ -125,7 +125,7 @@ static int rx_duplicate_build(struct rx_duplicate *d)
             return rc;
         at += (sizeof r + key_len + r.value_len + 7) & ~7ull;
     }
-    if (d->used)
+    if (key)
         rx_duplicate_mark(d, key, key_len);
     if (d->large_leaf == 0)
         return RX_OK;

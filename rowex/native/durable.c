@@ -142,13 +142,12 @@ int rx_is_durable(rx_index *h, uint64_t ticket)
 int rx_checkpoint(rx_index *h, int64_t wait_ns)
 {
     struct rx_thread *t;
-    (void)wait_ns;
     if (h->readonly)
         return rx_fail(RX_E_READONLY, 0, "a checkpoint is a change of the files");
     int rc = rx_call_begin(h, NULL, &t);
     if (rc)
         return rc;
-    t->deadline_ns = INT64_MAX;
+    t->deadline_ns = wait_ns < 0 ? INT64_MAX : rx_now_ns() + wait_ns;
     if (!t->db->logged)
         rc = rx_no_log(t->db);
     else if ((rc = rx_mark_in_use(t->db, t->deadline_ns)) == RX_OK && (rc = rx_log_join(t->db)) == RX_OK)

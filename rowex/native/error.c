@@ -25,7 +25,7 @@ static const char *rx_meaning(int code)
     return "unknown result";
 }
 
-int rx_fail(int code, int os_errno, const char *format, ...)
+int (rx_fail)(int code, int os_errno, const char *format, ...)
 {
     va_list args;
     int n = snprintf(rx_text, sizeof rx_text, "%s: ", rx_meaning(code));
@@ -39,7 +39,7 @@ int rx_fail(int code, int os_errno, const char *format, ...)
     return code;
 }
 
-int rx_corrupt(uint64_t offset, const char *format, ...)
+int (rx_corrupt)(uint64_t offset, const char *format, ...)
 {
     va_list args;
     int n = snprintf(rx_text, sizeof rx_text, "%s at offset %llu: ", rx_meaning(RX_E_CORRUPT),
@@ -52,14 +52,14 @@ int rx_corrupt(uint64_t offset, const char *format, ...)
     return RX_E_CORRUPT;
 }
 
-int rx_fail_in(int code, const char *path)
+int (rx_fail_in)(int code, const char *path)
 {
     size_t n = strlen(rx_text);
     snprintf(rx_text + n, sizeof rx_text - n, " (%s)", path);
     return code;
 }
 
-int rx_fail_again(int code, int os_errno, const char *text)
+int (rx_fail_again)(int code, int os_errno, const char *text)
 {
     snprintf(rx_text, sizeof rx_text, "%s", text);
     rx_errno = os_errno;

@@ -30,7 +30,7 @@
 #define MAP_SHARED_VALIDATE 3
 #endif
 
-int rx_os_error(const char *what, const char *name)
+int (rx_os_error)(const char *what, const char *name)
 {
     int code = errno == ENOSPC || errno == EDQUOT || errno == EFBIG ? RX_E_FULL
                : errno == EACCES || errno == EPERM                  ? RX_E_PERMISSION

@@ -20,6 +20,7 @@ void rx_fork_setup(void (*forget)(void));
 
 /* ---- file.c ---- */
 int rx_os_error(const char *what, const char *name); /* by errno */
+#define rx_os_error(...) rx_failed(rx_os_error(__VA_ARGS__))
 /*
  * RX_OK, RX_E_BUSY; RX_E_OS (errno): not told, which is neither that nobody holds it nor that somebody
  * does.  They never wait.

@@ -52,6 +52,8 @@ static void copy(PyObject *rows, Py_ssize_t side, char *to, int64_t *offset)
     Py_ssize_t n = PyList_GET_SIZE(rows);
     for (Py_ssize_t i = 0; i < n; i++) {
         PyObject *item = row(rows, i, side);
+        if (!item)
+            return; /* it was measured: there is none such */
         if (offset)
             offset[i] = to - begin;
         memcpy(to, PyBytes_AS_STRING(item), (size_t)PyBytes_GET_SIZE(item));

@@ -196,7 +196,8 @@ int rx_watch_late(rx_watch *w); /* RX_E_TIMEOUT, with who holds it up */
 void rx_watch_close(rx_watch *w);
 /* RX_OK, or RX_WOULD_WAIT without doing anything for it; errors as rx_wait_durable(). */
 int rx_is_durable(rx_index *h, uint64_t ticket);
-int rx_checkpoint(rx_index *h, int64_t wait_ns); /* holds nobody; RX_E_BUSY while another is made */
+/* Holds nobody; wait_ns < 0: for the log as long as it takes.  RX_E_BUSY while another is made. */
+int rx_checkpoint(rx_index *h, int64_t wait_ns);
 int rx_index_info(rx_index *h, struct rx_info *info);
 int rx_index_stats(rx_index *h, struct rx_stats *stats);                 /* walks the tree weakly */
 int rx_index_uids(rx_index *h, struct rx_uid_info *out, size_t capacity, size_t *n);

@@ -125,12 +125,7 @@ static inline int rx_leaf_view(struct rx_map *map, rx_ref ref, struct rx_leaf_vi
         uint64_t header = rx_load((const uint64_t *)(const void *)at);
         uint64_t size = rx_leaf_bytes(header), key_len = rx_leaf_key_len(header);
         uint64_t used = RX_LEAF_HEAD + key_len + (header >> 4 & 7u);
-#ifdef ROWEX_CANARY_NO_BOUNDS /* a broken build on purpose: fuzz/fuzz_bytes.c must notice */
-        used = used < size ? used : size;
-        if (rx_head_kind(header) == RX_K_LEAF) {
-#else
         if (RX_LIKELY(rx_head_kind(header) == RX_K_LEAF && used <= size && rx_in_file(map, off, size))) {
-#endif
             view->key = at + RX_LEAF_HEAD;
             view->key_len = key_len;
             view->value = view->key + key_len;

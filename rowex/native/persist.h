@@ -64,7 +64,12 @@ void rx_trace_stored(const void *p, size_t size);
 #define RX_LIKELY(x) __builtin_expect(!!(x), 1)
 #define RX_UNLIKELY(x) __builtin_expect(!!(x), 0)
 
-static inline uint64_t rx_load(const uint64_t *p) { RX_STEP(); return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
+#ifdef ROWEX_CANARY_NO_ACQUIRE /* ThreadSanitizer must report it (scripts/sanitize) */
+#define RX_ORDER_LOAD __ATOMIC_RELAXED
+#else
+#define RX_ORDER_LOAD __ATOMIC_ACQUIRE
+#endif
+static inline uint64_t rx_load(const uint64_t *p) { RX_STEP(); return __atomic_load_n(p, RX_ORDER_LOAD); }
 static inline uint64_t rx_load_rlx(const uint64_t *p) { RX_STEP(); return __atomic_load_n(p, __ATOMIC_RELAXED); }
 static inline uint32_t rx_load32(const uint32_t *p) { RX_STEP(); return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
 static inline uint8_t rx_load8(const uint8_t *p) { RX_STEP(); return __atomic_load_n(p, __ATOMIC_ACQUIRE); }

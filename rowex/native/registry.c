@@ -313,7 +313,7 @@ static int rx_open_once(const struct rx_options *o, struct rx_created *created, 
     int rc = rx_db_place(db, o->path);
     if (rc == RX_OK)
         rc = rx_name_look(db, &st, &exists);
-    struct rx_db *shared = exists && (o->mode != 'n' || created->done) ? rx_registered(&st) : NULL;
+    struct rx_db *shared = rc == RX_OK && exists && (o->mode != 'n' || created->done) ? rx_registered(&st) : NULL;
     if (shared) {
         rx_db_discard(db);
         return rx_share(shared, o, out);

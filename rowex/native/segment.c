@@ -187,7 +187,7 @@ void rx_segment_shut(struct rx_segment_file *s)
 
 int rx_segment_write(const struct rx_segment_file *s, uint64_t bytes, const void *data, uint64_t size)
 {
-    return rx_write_fd(s->fd, RX_SEGMENT_HEAD + (bytes - s->bytes), data, size);
+    return rx_forgiven(rx_write_fd(s->fd, RX_SEGMENT_HEAD + (bytes - s->bytes), data, size));
 }
 
 int rx_segment_sync(const struct rx_segment_file *s)
@@ -201,7 +201,7 @@ int rx_segment_sync(const struct rx_segment_file *s)
     do
         rc = rx_sys_fdatasync(s->fd);
     while (rc != 0 && errno == EINTR);
-    return rc;
+    return rx_forgiven(rc);
 }
 
 void rx_segment_remove(int dir_fd, uint64_t id)

@@ -24,7 +24,7 @@
 int rx_log_attach(struct rx_db *db)
 {
     struct rx_logger *l = rx_sys_calloc(1, sizeof *l);
-    if (l == NULL)
+    if (rx_forgiven(l == NULL))
         return rx_fail(RX_E_MEMORY, 0, "for a log");
     pthread_mutex_init(&l->mutex, NULL);
     pthread_mutex_init(&l->checkpoint, NULL);

@@ -71,7 +71,9 @@ int rx_prepare(struct rx_thread *t)
     return rc;
 }
 
+#ifndef RX_RESTARTS_MAX /* fuzzers of damaged files give up sooner */
 #define RX_RESTARTS_MAX 20000u
+#endif
 
 /*
  * Outside the epoch: the node that we wanted is held by t->waited_uid.  A moment of
