@@ -11,6 +11,7 @@ import itertools
 import os
 import stat
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import rowex
 import rowex._native
 from power import other_boot, recovered, without_power
 from takeover_driver import KEYS, PLAIN, fresh, last_points, main, start_compact, sweep
-from tools import Child, assert_same, leftovers
+from tools import Child, assert_same, leftovers, refusal
 
 _core = ctypes.CDLL(rowex._native.__file__)
 _core.rx_crash_arm.argtypes = [ctypes.c_uint64]
@@ -165,6 +166,21 @@ def late(index: rowex.Index) -> str | None:
     return None
 
 
+def closed_in_time(path: Path) -> None:
+    """Who closes while the log is held up waits five seconds, once, and says so."""
+
+    def closes(pipe: Any) -> None:
+        mine = rowex.open(path, flush_interval=600)
+        started = time.monotonic()
+        refusal(mine.close, rowex.DurabilityError)
+        pipe.send(time.monotonic() - started)
+
+    process = Child(closes)
+    assert 5 <= process.recv() < 9
+    process.finish()
+    process.cleanup()
+
+
 def checkpoint_waits(folder: Path) -> int:
     """A writer stands still at each point of a put: a checkpoint is made, or says in time that the log is held up."""
     found = 0
@@ -185,6 +201,8 @@ def checkpoint_waits(folder: Path) -> int:
         stopped = process.stands_still()
         said = late(index)
         assert said is None or str(process.pid) in said
+        if said and not found:
+            closed_in_time(path)
         found += said is not None
         if stopped:
             process.go_on()

@@ -5,6 +5,7 @@
 #include "durable.h"
 #include "file.h"
 #include "flush.h"
+#include "frames.h"
 #include "guard.h"
 
 
@@ -159,14 +160,18 @@ int rx_checkpoint(rx_index *h, int64_t wait_ns)
 int rx_flush_closing(struct rx_db *db)
 {
     struct rx_thread *t;
-    if (db->broken_fork || !db->logged || db->logger == NULL || rx_load(&db->hdr->log_size) == 0 ||
-        rx_load(&db->hdr->generation) == RX_GENERATION_REPLACED || rx_log_tail(db) == rx_log_durable(db))
+    if (db->broken_fork || !db->logged || db->logger == NULL)
+        return RX_OK;
+    int64_t until = rx_now_ns() + RX_CLOSING_NS;
+    __atomic_store_n(&db->logger->closing_ns, until, __ATOMIC_RELAXED);
+    if (rx_load(&db->hdr->log_size) == 0 || rx_load(&db->hdr->generation) == RX_GENERATION_REPLACED ||
+        rx_log_tail(db) == rx_log_durable(db))
         return RX_OK;
     int rc = rx_thread_new(db, RX_S_FLUSHER, &t);
     if (rc)
         return rc;
     __atomic_store_n(&t->busy, 1, __ATOMIC_SEQ_CST);
-    t->deadline_ns = rx_now_ns() + RX_CLOSING_NS;
+    t->deadline_ns = until;
     rc = rx_log_join(db);
     if (rc == RX_OK)
         rc = rx_log_flush(t, rx_log_tail(db));
