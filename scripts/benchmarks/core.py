@@ -40,13 +40,14 @@ LABELS = {
 }
 
 
-def compile_native(folder: Path, source: str = "native.c") -> Path:
+def compile_native(folder: Path, source: str = "native.c", *flags: str) -> Path:
     """
     Compile a program of this folder and the core, without the extension for Python.
 
     Args:
         folder: Gets the program.
         source: Its name.
+        flags: More of the compiler's.
 
     Returns:
         The program.
@@ -59,7 +60,7 @@ def compile_native(folder: Path, source: str = "native.c") -> Path:
     for part in ("native", "gc"):
         found = sorted((ROOT / "rowex" / part).glob("*.c"))
         sources += [path for path in found if not path.name.startswith("hot")]
-    subprocess.run(["gcc", "-std=gnu11", "-O2", "-pthread", "-o", program, *sources], check=True)
+    subprocess.run(["gcc", "-std=gnu11", "-O2", "-pthread", *flags, "-o", program, *sources], check=True)
     return program
 
 
