@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 import rowex
 from commands import do, start
 from conftest import _fast_folder
+from rowex.opening import open_raw
 
 
 @settings(max_examples=60)
@@ -71,6 +72,41 @@ def test_dump_and_load_round_trip_the_codecs(folder: Path, keys: Any, values: An
     assert "keys=" in result.stderr
     assert do("load", folder / "new", "--values", "int" if values != "int" else "str", stdin=dumped).exit_code == 2
     assert not (folder / "new").exists()
+
+
+HEAD = b'{"rowex": 1, "keys": "%b", "values": "%b", "checksum": true}\n'
+DUMPS = [
+    HEAD % (b"bytes", b"msgpack")
+    + b'{"key": "a", "value": {"k": [1, null, "\\u00ff"]}}\n{"key": {"b64": "/w=="}, "value": 1}\n',
+    HEAD % (b"str", b"int") + b'{"key": "a", "value": 1}\n{"key": "", "value": -2}\n',
+    HEAD % (b"int", b"str") + b'{"key": -5, "value": "x"}\n{"key": 7, "value": ""}\n',
+    HEAD % (b"tuple", b"bytes") + b'{"key": [], "value": {"b64": "AA=="}}\n{"key": ["a", [1]], "value": "v"}\n',
+    b'["a", "b"]\n["c", {"b64": "AAA="}]\n',
+]
+WORDS = b'null true {} [] [[[[ "custom" "b64" -1 1e999 NaN 9999999999999999999999999999999999999999 " \\ud800'.split()
+
+
+@settings(max_examples=150)
+@given(
+    st.sampled_from(DUMPS),
+    st.lists(
+        st.tuples(st.integers(0, 200), st.integers(0, 12), st.sampled_from(WORDS) | st.binary(max_size=6)), max_size=5
+    ),
+)
+def test_damaged_dumps_are_loaded_or_refused_line_by_line(dump: bytes, edits: list[tuple[int, int, bytes]]) -> None:
+    """Whatever the bytes: status 0, or 2 with a reason, no other exception, and an index that is whole."""
+    for at, length, put in edits:
+        dump = dump[:at] + put + dump[at + length :]
+    with tempfile.TemporaryDirectory(dir=_fast_folder()) as folder:
+        path = Path(folder) / "loaded"
+        result = do("load", path, stdin=dump)
+        assert result.exit_code in (0, 2)
+        assert result.stderr
+        if not path.exists():
+            assert result.exit_code == 2
+            return
+        with open_raw(str(path), "r") as index:
+            assert index.check().keys == len(index)
 
 
 def test_load_reads_tsv_csv_and_json_lines_by_suffix(folder: Path) -> None:
