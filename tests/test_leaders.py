@@ -88,3 +88,20 @@ def test_leader_without_descriptors_fails_alone(path: Path, folder: Path, child:
         assert process.recv() == "done"
         process.finish()
         assert recovered(without_power(path, folder / "off")) == dict(index.items())
+
+
+def test_a_reader_that_closes_while_others_write_the_log_waits_for_it(path: Path, child: Start, long_run: bool) -> None:
+    """A log that somebody writes is not held up: nobody is told so, and least of all who only read."""
+
+    def write(pipe: Any) -> None:
+        with rowex.open(path) as mine:
+            pipe.send("writes")
+            while not pipe.poll(0):
+                mine.put(b"key", b"value", durable=True)
+
+    process = child(write)
+    process.recv()
+    for _ in range(2000 if long_run else 200):
+        rowex.open(path, "r").close()
+    process.send("end")
+    process.finish()

@@ -6,6 +6,7 @@ What must hold is in fault_driver.py, which runs in the test build.
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,25 @@ SCENARIOS = [
 EINTR, EIO, ENOSPC, ENOLCK, EDQUOT = 4, 5, 28, 37, 122
 CHANGES = ["open", "pwrite", "fallocate", "ftruncate", "fsync", "fdatasync", "msync", "rename", "unlink", "attribute"]
 CALLS = [*CHANGES, "pread", "mmap", "stat", "statfs", "lock", "list", "madvise"]
+# Besides EIO, what the manual pages name and a sound program may meet; what only a wrong argument gives is left out.
+ERRORS = {
+    "open": [errno.EMFILE, errno.ENFILE, errno.EACCES, errno.ENOMEM, ENOSPC],
+    "pwrite": [ENOSPC, EDQUOT, errno.EFBIG],
+    "fallocate": [ENOSPC, EDQUOT, errno.EFBIG],
+    "ftruncate": [errno.EPERM],
+    "fsync": [ENOSPC, EDQUOT],
+    "fdatasync": [ENOSPC, EDQUOT],
+    "msync": [errno.ENOMEM],
+    "rename": [ENOSPC, EDQUOT, errno.EACCES],
+    "unlink": [errno.EACCES, errno.EPERM],
+    "attribute": [ENOSPC, errno.EPERM],
+    "mmap": [errno.ENOMEM, errno.EAGAIN, errno.ENFILE],
+    "stat": [errno.ENOMEM],
+    "statfs": [errno.ENOMEM],
+    "lock": [ENOLCK],
+    "list": [errno.ENOMEM],
+    "madvise": [errno.ENOMEM],
+}
 
 
 def drive(scenario: str, folder: Path, build: Path, plans: list[str]) -> None:
@@ -94,6 +114,6 @@ def test_name_whose_maker_died_is_synced_by_who_finds_it(folder: Path, variant: 
 @pytest.mark.limit(3600)
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_each_call_fails_once_and_for_good_with_each_error(scenario: str, folder: Path, variant: Path) -> None:
-    """One kind of call after the other."""
-    plans = [f"{call}{on}:{errno}" for call in CALLS for on in ("", "+") for errno in (EIO, ENOSPC)]
+    """One kind of call after the other, with each error that it may give."""
+    plans = [f"{call}{on}:{code}" for call in CALLS for on in ("", "+") for code in (EIO, *ERRORS.get(call, ()))]
     drive(scenario, folder, variant, ["pwrite+:short", *plans])

@@ -112,7 +112,7 @@ class Index(Changing[K, V]):
         await self.wait_durable(self.position, timeout)
 
     async def checkpoint(self, *, timeout: float | None = None) -> None:
-        """As `rowex.Index.checkpoint`, in a worker; a task that is cancelled stops it."""
+        """As `rowex.Index.checkpoint`, in a worker, whose start does not count; a task that is cancelled stops it."""
         await run(lambda: self._raw.checkpoint(timeout=timeout), self._state().limiter)
 
     async def backup(self, target: Path) -> int:

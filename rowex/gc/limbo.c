@@ -70,7 +70,11 @@ static bool rx_limbo_stamp(struct rx_db *db, struct rx_limbo *b)
         rx_store(&b->stamp, 0);
         return false;
     }
+#ifdef ROWEX_CANARY_EARLY_STAMP /* a broken build on purpose: fuzz/schedules.c must notice */
+    rx_store(&b->stamp, rx_fetch_add(&db->hdr->epoch, 1));
+#else
     rx_store(&b->stamp, rx_fetch_add(&db->hdr->epoch, 1) + 1);
+#endif
     return true;
 }
 

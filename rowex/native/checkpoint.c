@@ -177,7 +177,10 @@ static int rx_checkpoint_of(struct rx_thread *t, struct rx_origin_point *p, bool
     struct rx_db *db = t->db;
     char made[300];
     rx_checkpoint_made(db, db->uuid, made);
+    int64_t began = rx_now_ns();
     int rc = rx_checkpoint_build(t, made, p, alone);
+    if (!alone && t->deadline_ns != INT64_MAX)
+        t->deadline_ns += rx_now_ns() - began; /* it is for the log alone */
     if (rc == RX_OK && !alone)
         rc = rx_log_flush(t, p->least);
     if (rc == RX_OK)

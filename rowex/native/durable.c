@@ -157,24 +157,29 @@ int rx_checkpoint(rx_index *h, int64_t wait_ns)
     return rc;
 }
 
-int rx_flush_closing(struct rx_db *db)
+static void rx_closing_left(struct rx_db *db, int64_t left_ns)
+{
+    __atomic_store_n(&db->logger->closing_left_ns, left_ns > 0 ? left_ns : 0, __ATOMIC_RELAXED);
+}
+
+int rx_flush_closing(struct rx_db *db, bool readonly)
 {
     struct rx_thread *t;
     if (db->broken_fork || !db->logged || db->logger == NULL)
         return RX_OK;
-    int64_t until = rx_now_ns() + RX_CLOSING_NS;
-    __atomic_store_n(&db->logger->closing_ns, until, __ATOMIC_RELAXED);
-    if (rx_load(&db->hdr->log_size) == 0 || rx_load(&db->hdr->generation) == RX_GENERATION_REPLACED ||
+    rx_closing_left(db, RX_CLOSING_NS);
+    if (readonly || rx_load(&db->hdr->log_size) == 0 || rx_load(&db->hdr->generation) == RX_GENERATION_REPLACED ||
         rx_log_tail(db) == rx_log_durable(db))
         return RX_OK;
     int rc = rx_thread_new(db, RX_S_FLUSHER, &t);
     if (rc)
         return rc;
     __atomic_store_n(&t->busy, 1, __ATOMIC_SEQ_CST);
-    t->deadline_ns = until;
+    t->deadline_ns = rx_now_ns() + RX_CLOSING_NS;
     rc = rx_log_join(db);
     if (rc == RX_OK)
         rc = rx_log_flush(t, rx_log_tail(db));
+    rx_closing_left(db, t->deadline_ns - rx_now_ns());
     __atomic_store_n(&t->busy, 0, __ATOMIC_RELEASE);
     rx_thread_drop(t);
     return rc == RX_WOULD_WAIT ? rx_fail(RX_E_DURABILITY, 0, "%s was closed, but its log is held up by another process", db->path)

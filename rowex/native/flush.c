@@ -257,7 +257,9 @@ static int rx_log_has_failed(const struct rx_db *db)
 
 static int rx_log_late(struct rx_db *db)
 {
-    uint64_t uid = rx_log_owner(db, rx_log_durable(db)); /* of the entry that is not published yet, */
+    uint64_t number = rx_log_durable(db), uid = 0;
+    if (number < rx_log_tail(db) && rx_load(&rx_log_entry(db, number)->number) < number + 1)
+        uid = rx_log_owner(db, number); /* of an entry that is not published yet, */
     if (uid == 0)
         uid = rx_load(&db->hdr->log_lead); /* else of who writes */
     return rx_fail(RX_WOULD_WAIT, 0, "for the log, which uid %llu of process %u writes or holds up",
@@ -467,7 +469,7 @@ int rx_log_leave(struct rx_db *db)
         rc = l->thread ? RX_OK : rx_thread_new(db, RX_S_FLUSHER, &l->thread);
         if (rc == RX_OK) {
             __atomic_store_n(&l->thread->busy, 1, __ATOMIC_SEQ_CST); /* it reads leaves: its map stays */
-            l->thread->deadline_ns = __atomic_load_n(&l->closing_ns, __ATOMIC_RELAXED);
+            l->thread->deadline_ns = rx_now_ns() + __atomic_load_n(&l->closing_left_ns, __ATOMIC_RELAXED);
             rc = rx_log_flush(l->thread, rx_log_tail(db));
             __atomic_store_n(&l->thread->busy, 0, __ATOMIC_RELEASE);
         }

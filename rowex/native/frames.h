@@ -25,7 +25,7 @@ struct rx_logger { /* of this process */
     pthread_t checkpointer;
     uint32_t checkpointing; /* 0 idle, 1 running, 2 ended and to be joined; atomic */
     int64_t checkpoint_after_ns; /* not before: the last one failed */
-    int64_t closing_ns; /* until when the last handle that was closed waits for the log; atomic */
+    int64_t closing_left_ns; /* of the time that the last close of a handle may wait; atomic */
 };
 
 struct rx_lead { /* one leader's turn */

@@ -81,7 +81,7 @@ int rx_close(rx_index *h)
     while (__atomic_load_n(&h->entering, __ATOMIC_SEQ_CST))
         sched_yield();
     struct rx_db *db = h->db;
-    int flushed = h->readonly ? RX_OK : rx_flush_closing(db);
+    int flushed = rx_flush_closing(db, h->readonly);
     /* An inherited db is the parent's: its descriptors are closed, its maps harmless. */
     int rc = db->broken_fork ? RX_OK : rx_db_close(db);
     h->db = &rx_db_closed;

@@ -29,6 +29,7 @@ int rx_log_attach(struct rx_db *db)
     pthread_mutex_init(&l->mutex, NULL);
     pthread_mutex_init(&l->checkpoint, NULL);
     l->dir_fd = l->segment.fd = -1;
+    l->closing_left_ns = RX_CLOSING_NS;
     db->logger = l;
     return RX_OK;
 }
