@@ -3,8 +3,8 @@
  *
  * The core fills a buffer with a batch of records (rx_scan_next in index.h), which
  * are stepped through without calling it.  Batches start small, so that looking
- * for one key costs little, and grow to the whole buffer.  Between two batches
- * nothing is pinned.
+ * for one key costs little, or with as many as a small limit says, and grow to the
+ * whole buffer.  Between two batches nothing is pinned.
  *
  * S1  scan NULL: the iterator is over.  left records lie at `record`, valid until
  *     the next call into the core.
@@ -19,7 +19,9 @@
 #include <string.h>
 
 #define FIRST_ITEMS 16
+#define FIRST_ITEMS_MAX 128 /* where a limit tells that so many are wanted */
 #define FIRST_BYTES 4096
+#define ITEM_BYTES 64 /* a guess */
 #define FULL_BYTES 65536
 #define RECORD_BYTES 16 /* u32 key_len, u32 zero, u64 value_len */
 
@@ -58,9 +60,8 @@ static int resize(struct hot_scan *self, size_t capacity)
 static int prepare(struct hot_scan *self)
 {
     if (!self->buffer)
-        return resize(self, FIRST_BYTES);
-    if (self->batch_items < HOT_CHUNK_ITEMS)
-        self->batch_items *= 8;
+        return resize(self, Py_MAX(FIRST_BYTES, self->batch_items * ITEM_BYTES));
+    self->batch_items = Py_MIN(self->batch_items * 8, HOT_CHUNK_ITEMS);
     if (self->batch_items > FIRST_ITEMS && self->capacity != FULL_BYTES)
         return resize(self, FULL_BYTES);
     return 0;
@@ -292,7 +293,7 @@ static PyObject *scan_open(struct hot_door *door, PyTypeObject *defining, PyObje
     if (!self)
         return NULL;
     self->door = (struct hot_door *)Py_NewRef((PyObject *)door);
-    self->batch_items = FIRST_ITEMS;
+    self->batch_items = limit > FIRST_ITEMS && limit <= FIRST_ITEMS_MAX ? (size_t)limit : FIRST_ITEMS;
     self->what = what;
 
     struct hot_key key[3] = {{0}};
