@@ -16,7 +16,7 @@ from rowex.results import LogStatus
 __all__ = ["Tickets", "backup", "checkpoint", "log_status", "wait_durable"]
 
 _BUSY, _WOULD_WAIT = int(lib.RX_E_BUSY), int(lib.RX_WOULD_WAIT)
-FOREVER_NS = 2.0**62
+_FOREVER_NS = 2.0**62
 
 
 def log_status(handle: Any) -> LogStatus:
@@ -77,7 +77,7 @@ def checkpoint(handle: Any, timeout: float | None) -> None:
         DiskFullError: No room; the checkpoint before and its log stay.
         ReadOnlyError: The index may only be read.
     """
-    wait_ns = -1 if timeout is None else int(min(seconds(timeout, "timeout") * 1e9, FOREVER_NS))
+    wait_ns = -1 if timeout is None else int(min(seconds(timeout, "timeout") * 1e9, _FOREVER_NS))
     code = lib.rx_checkpoint(handle, wait_ns)
     if code == _WOULD_WAIT:
         raise_result(int(lib.RX_E_TIMEOUT))

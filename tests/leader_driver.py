@@ -66,6 +66,14 @@ def poor(pipe: Any, path: Path) -> None:
         pipe.recv()
 
 
+def holder_is_named(index: rowex.Index, process: Child) -> None:
+    """Who cannot wait for it is told of the process that stands still, and not of itself, whose entry is the next."""
+    try:
+        index.put(b"named", b"1", durable=True, timeout=0.05)
+    except TimeoutError as error:
+        assert f"of process {process.pid}" in str(error), str(error)
+
+
 def one(folder: Path, at: int, others: str) -> bool:
     """One leader stops at its store `at`; whether it has so many."""
     path = folder / f"{at}" / "index.rowex"
@@ -81,6 +89,9 @@ def one(folder: Path, at: int, others: str) -> bool:
         expected[b"stops"] = b"1"
         stops = 0
         while process.stands_still():
+            if others == "nobody" and stops == 0:
+                holder_is_named(index, process)
+                expected[b"named"] = b"1"
             if others == "poor" and stops == 0:
                 helper = Child(poor, path)
                 assert helper.recv() == errno.EMFILE
