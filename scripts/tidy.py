@@ -48,7 +48,7 @@ FILES = "backup.c building.c checkpoint.c create.c file.c manage.c open.c recove
 # Those that find, look at, lock and read files have their names there too, but stand anywhere.
 FILE_LOOKS = re.compile(
     r"(?<![\w.])(open|openat|pread|mkdirat|f?stat|fstatat|f?statfs|fdopendir|opendir|readdir|fchown|fchmod"
-    r"|fgetxattr|fsetxattr|fremovexattr|flock|madvise|fcntl(?=\([^;]*LK))\((?!\))"
+    r"|fgetxattr|fsetxattr|fremovexattr|flock|madvise|realpath|readlink|close|closedir|fcntl(?=\([^;]*LK))\((?!\))"
 )
 
 # Memory and threads of the process: only under the names of allocate.h.

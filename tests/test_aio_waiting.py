@@ -7,9 +7,11 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import anyio
@@ -20,7 +22,8 @@ import trio.testing
 
 import rowex
 import rowex.aio
-from rowex.aio import reading
+from rowex import events
+from rowex.aio import reading, workers
 from test_stopped import NODE, stopped_holder
 from tools import TIME_SCALE, Child, counted, make_value
 
@@ -274,3 +277,28 @@ def test_calls_are_checkpoints_now_and_then(index: Any) -> None:
             assert [key async for key in mine] == [b"a"]
 
     trio.run(main)
+
+
+def test_ctrl_c_that_comes_too_late_for_a_call_is_told_behind_it(index: Any) -> None:
+    """trio tells of it once, in the thread; a call that is nearly over goes on to its end all the same."""
+
+    def nearly_over() -> int:
+        ticket = index.put(b"change", b"made")
+        os.kill(os.getpid(), signal.SIGINT)
+        while True:
+            try:
+                assert events._asked.check is not None
+                events._asked.check()
+            except KeyboardInterrupt:
+                return int(ticket)
+            sleep(0.001)
+
+    lates: list[tuple[BaseException, int]] = []
+
+    async def main() -> None:
+        await workers.run(nearly_over, late=lambda error, ticket: lates.append((error, ticket)))
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        trio.run(main)
+    assert index[b"change"] == b"made"
+    assert lates == [(caught.value, index.position)]

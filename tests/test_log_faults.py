@@ -32,7 +32,7 @@ SCENARIOS = [
 ]
 EINTR, EIO, ENOSPC, ENOLCK, EDQUOT = 4, 5, 28, 37, 122
 CHANGES = ["open", "pwrite", "fallocate", "ftruncate", "fsync", "fdatasync", "msync", "rename", "unlink", "attribute"]
-CALLS = [*CHANGES, "pread", "mmap", "stat", "statfs", "lock", "list", "madvise"]
+CALLS = [*CHANGES, "pread", "mmap", "stat", "statfs", "lock", "list", "madvise", "path", "close"]
 # Besides EIO, what the manual pages name and a sound program may meet; what only a wrong argument gives is left out.
 ERRORS = {
     "open": [errno.EMFILE, errno.ENFILE, errno.EACCES, errno.ENOMEM, ENOSPC],
@@ -51,6 +51,8 @@ ERRORS = {
     "lock": [ENOLCK],
     "list": [errno.ENOMEM],
     "madvise": [errno.ENOMEM],
+    "path": [errno.ENOMEM, errno.EACCES, errno.ENAMETOOLONG],
+    "close": [EINTR, ENOSPC, EDQUOT],
 }
 
 

@@ -39,6 +39,7 @@ class Job(Generic[T]):
     def __init__(self, call: Callable[[], T], task: str | None) -> None:
         self._call, self._task = call, task
         self._lock = threading.Lock()
+        self.interrupt: KeyboardInterrupt | None = None
         self.stopped = self.began = self.over = self.happened = False
 
     def run(self) -> None:
@@ -60,7 +61,11 @@ class Job(Generic[T]):
     def _check(self) -> None:
         if self.stopped:
             raise Stopped
-        anyio.from_thread.check_cancelled()
+        try:
+            anyio.from_thread.check_cancelled()
+        except KeyboardInterrupt as error:  # trio's, told once, and here: a call that is nearly over would lose it
+            self.interrupt = error
+            raise
 
     async def stop(self) -> None:
         """
@@ -89,7 +94,8 @@ async def run(
         limiter: How many of its kind may run at once; None: as many as there are.
         first: Tried on the loop when its turn has come, for by then it may need no thread; None, or
             the result None: it does.
-        late: Called with the exception and the result where the task is cancelled although there is one.
+        late: Called with the exception and the result where the task is cancelled, or Ctrl-C comes, although
+            there is one.
 
     Returns:
         Its result.
@@ -118,6 +124,10 @@ async def _in_thread(call: Callable[[], T], late: Callable[[BaseException, T], o
         if job.happened and late is not None:
             late(error, job.result)
         raise
+    if job.interrupt is not None:
+        if late is not None:
+            late(job.interrupt, job.result)
+        raise job.interrupt
     return job.result
 
 

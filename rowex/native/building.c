@@ -48,7 +48,7 @@ static int rx_building_create(struct rx_building *b)
             rc = rx_map_new(fd, room, false, 0, false, &b->to);
         while (rc && (room /= 4) >= RX_ROOM_MIN); /* address space may be limited */
     if (rc)
-        close(fd);
+        rx_sys_close(fd);
     return rc;
 }
 

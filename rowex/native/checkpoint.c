@@ -76,7 +76,7 @@ int rx_checkpoint_super(struct rx_db *db, struct rx_super *super, int *fd)
     if (rc == RX_OK && super->state != RX_STATE_CLEAN)
         rc = rx_fail(RX_E_CORRUPT, 0, "the checkpoint of %s is not complete", db->path);
     if (rc) {
-        close(*fd);
+        rx_sys_close(*fd);
         *fd = -1;
     }
     return rc;
@@ -105,10 +105,10 @@ void rx_log_clear(struct rx_db *db, uint64_t below)
             strtoull(e->d_name, NULL, 16) < below)
             (void)rx_sys_unlinkat(dir_fd, e->d_name, 0);
     if (folder)
-        closedir(folder);
+        rx_sys_closedir(folder);
     else
         rx_close_fd(fd);
-    close(dir_fd);
+    rx_sys_close(dir_fd);
 }
 
 /* ---- making --------------------------------------------------------------------------- */

@@ -36,8 +36,10 @@ static ssize_t rx_boot_text(char *text, size_t size)
     if (fd < 0)
         return -1;
     ssize_t n = rx_sys_pread(fd, text, size, 0);
-    close(fd);
-    return n == 0 ? (errno = ENODATA, -1) : n;
+    int os_errno = n == 0 ? ENODATA : errno;
+    rx_sys_close(fd);
+    errno = os_errno;
+    return n == 0 ? -1 : n;
 }
 
 int rx_boot_id(uint8_t out[16])
@@ -163,7 +165,7 @@ int rx_may_create(struct rx_db *db, const struct rx_options *o)
     if (fd < 0)
         return RX_OK; /* no files without a name here: the new file tells */
     rc = rx_pmem_check(fd, o->fences, db->path, RX_NEW_PMEM);
-    close(fd);
+    rx_sys_close(fd);
     return rc;
 }
 
@@ -243,7 +245,7 @@ int rx_create(struct rx_db *db, const struct rx_options *o)
     int rc = rx_filesystem_allowed(db, fd);
     if (rc == RX_OK)
         rc = rx_format(db, fd, o);
-    close(fd);
+    rx_sys_close(fd);
     if (rc == RX_OK && o->mode == 'n')
         rc = rx_copy_rename(db, name);
     else if (rc == RX_OK)
@@ -273,5 +275,5 @@ void rx_remove_leftovers(struct rx_db *db, const char *of)
         if (strncmp(e->d_name, prefix, length) == 0 && e->d_name[length] &&
             e->d_name[length + strspn(e->d_name + length, "0123456789abcdef")] == 0)
             (void)rx_sys_unlinkat(db->dir_fd, e->d_name, 0);
-    closedir(folder);
+    rx_sys_closedir(folder);
 }

@@ -316,6 +316,24 @@ int rx_sys_fsetxattr(int fd, const char *name, const void *from, size_t size, in
 int rx_sys_fremovexattr(int fd, const char *name) { return RX_FAULT("attribute") ? -1 : fremovexattr(fd, name); }
 int rx_sys_madvise(void *base, size_t size, int advice) { return rx_fault("madvise") ? -1 : madvise(base, size, advice); }
 
+char *rx_sys_realpath(const char *path, char *whole) { return rx_fault("path") ? NULL : realpath(path, whole); }
+
+ssize_t rx_sys_readlink(const char *path, char *target, size_t size)
+{
+    return rx_fault("path") ? -1 : readlink(path, target, size);
+}
+
+/* It is closed though it failed, as the kernel does it; one that succeeds may leave any errno. */
+static int rx_closed(int rc)
+{
+    int fault = rx_fault("close");
+    errno = fault ? fault : rc ? errno : ENOTRECOVERABLE;
+    return fault ? -1 : rc;
+}
+
+int rx_sys_close(int fd) { return rx_closed(close(fd)); }
+int rx_sys_closedir(DIR *folder) { return rx_closed(closedir(folder)); }
+
 void *rx_sys_malloc(size_t size) { return rx_fault("malloc") ? NULL : malloc(size); }
 void *rx_sys_calloc(size_t count, size_t size) { return rx_fault("malloc") ? NULL : calloc(count, size); }
 void *rx_sys_realloc(void *at, size_t size) { return rx_fault("malloc") ? NULL : realloc(at, size); }

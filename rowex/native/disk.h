@@ -44,6 +44,10 @@ ssize_t rx_sys_fgetxattr(int fd, const char *name, void *to, size_t size);
 int rx_sys_fsetxattr(int fd, const char *name, const void *from, size_t size, int flags);
 int rx_sys_fremovexattr(int fd, const char *name);
 int rx_sys_madvise(void *base, size_t size, int advice);
+char *rx_sys_realpath(const char *path, char *whole);
+ssize_t rx_sys_readlink(const char *path, char *target, size_t size);
+int rx_sys_close(int fd);
+int rx_sys_closedir(DIR *folder);
 /*
  * "CALL:N:WHAT" fails the N-th CALL from now on, "CALL:N+:WHAT" all from the N-th on; CALL
  * "any" is each of them; "malloc" and "thread" are requests that are none of them (allocate.h);
@@ -80,6 +84,10 @@ uint64_t rx_fault_count(void); /* such calls since then */
 #define rx_sys_fsetxattr fsetxattr
 #define rx_sys_fremovexattr fremovexattr
 #define rx_sys_madvise madvise
+#define rx_sys_realpath realpath
+#define rx_sys_readlink readlink
+#define rx_sys_close close
+#define rx_sys_closedir closedir
 #endif
 
 /* What failed and must be told, in three places.  A build that is broken on purpose takes it for well done: .ci/machines. */

@@ -66,7 +66,7 @@ static int rx_explain_lock(struct rx_db *db, int data_fd, const struct rx_super 
         x->ring = 1;
         x->ring_entries = (hdr.log_tail >> RX_LOG_TAIL_SHIFT) - (hdr.log_durable >> RX_LOG_DURABLE_SHIFT);
     }
-    close(fd);
+    rx_sys_close(fd);
     return rc == RX_E_BUSY ? RX_OK : rc;
 }
 

@@ -349,7 +349,7 @@ int rx_map_new(int fd, uint64_t capacity, bool readonly, int fences, bool pmem, 
     }
     void *base = rx_map_bytes(other, capacity, readonly, pmem, &dax);
     int os_errno = errno;
-    close(other);
+    rx_sys_close(other);
     if (base == MAP_FAILED) {
         errno = os_errno;
         free(map);
@@ -422,7 +422,7 @@ int rx_copy_create(struct rx_db *db, const struct rx_map *like, uint64_t capacit
     if (rc == RX_OK)
         rc = rx_map_new(fd, capacity, false, like->fences, db->durability == RX_D_PMEM, out);
     if (rc) {
-        close(fd);
+        rx_sys_close(fd);
         (void)rx_sys_unlinkat(db->dir_fd, name, 0);
         return rc;
     }

@@ -70,7 +70,7 @@ void rx_held_close(int fd)
             rx_held[i] = rx_held[--rx_held_count];
             break;
         }
-    close(fd); /* under the mutex: its number may be another's at once */
+    rx_sys_close(fd); /* under the mutex: its number may be another's at once */
     pthread_mutex_unlock(&rx_held_mutex);
 }
 
@@ -122,7 +122,7 @@ static __thread int rx_fork_pipe[2] = {-1, -1};
 static void rx_fork_pipe_close(int i)
 {
     if (rx_fork_pipe[i] >= 0)
-        close(rx_fork_pipe[i]);
+        rx_sys_close(rx_fork_pipe[i]);
     rx_fork_pipe[i] = -1;
 }
 
@@ -147,7 +147,7 @@ static void rx_fork_child(void)
 {
     static const pthread_mutex_t fresh = PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
     for (size_t i = 0; i < rx_held_count; i++)
-        close(rx_held[i]);
+        rx_sys_close(rx_held[i]);
     rx_held_count = 0;
     if (rx_fork_pipe[1] >= 0 && write(rx_fork_pipe[1], "", 1) < 0)
         errno = 0; /* then the parent waits a little longer than it must */

@@ -10,6 +10,7 @@
 #include "batch.h"
 #include "change.h"
 #include "fileio.h"
+#include "disk.h"
 #include "durable.h"
 #include "log.h"
 #include "guard.h"
@@ -38,11 +39,12 @@ static int rx_options_keep(const struct rx_options *options, struct rx_options *
     *o = *options;
     o->mode = options->mode == 'r' ? 'r' : 'w';
     o->capacity = 0;
-    if (options->path && (o->path = realpath(options->path, NULL)) == NULL) {
+    if (options->path && (o->path = rx_sys_realpath(options->path, NULL)) == NULL) {
         int os_errno = errno;
         free(o);
-        return os_errno == ENOMEM ? rx_fail(RX_E_MEMORY, 0, "for a path")
-                                  : rx_fail(RX_E_REPLACED, 0, "%s vanished while it was opened", options->path);
+        errno = os_errno;
+        return os_errno == ENOENT ? rx_fail(RX_E_REPLACED, 0, "%s vanished while it was opened", options->path)
+                                  : rx_os_error("resolve", options->path);
     }
     *out = o;
     return RX_OK;

@@ -57,7 +57,7 @@ int rx_name_peek(struct rx_db *db, struct rx_peek *out)
     if (fd < 0)
         return errno == ENOENT || errno == ELOOP ? RX_ABSENT : rx_os("open", db->path);
     int rc = rx_peek_fd(db, fd, out);
-    close(fd);
+    rx_sys_close(fd);
     return rc;
 }
 
@@ -134,7 +134,7 @@ int rx_exclusive_begin(const char *path, struct rx_exclusive *x)
 {
     *x = (struct rx_exclusive){-1, NULL, -1, -1};
     rx_fork_setup(NULL);
-    char side[300], *full = realpath(path, NULL);
+    char side[300], *full = rx_sys_realpath(path, NULL);
     if (full == NULL && errno != ENOENT)
         return rx_os("find", path);
     int rc = rx_open_folder(full ? full : path, &x->dir_fd, &x->name); /* else is it the folder that is missing? */
@@ -168,7 +168,7 @@ void rx_exclusive_end(struct rx_exclusive *x)
     rx_held_close(x->data_fd);
     rx_held_close(x->lock_fd);
     if (x->dir_fd >= 0)
-        close(x->dir_fd);
+        rx_sys_close(x->dir_fd);
     free(x->name);
     *x = (struct rx_exclusive){-1, NULL, -1, -1};
 }
@@ -230,13 +230,13 @@ static int rx_unlink_log(const struct rx_exclusive *x)
     if (folder == NULL) {
         int rc = fd < 0 && errno == ENOENT ? RX_OK : rx_os("open", side);
         if (fd >= 0)
-            close(fd);
+            rx_sys_close(fd);
         return rc;
     }
     for (struct dirent *e; (e = rx_sys_readdir(folder)) != NULL;)
         if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
             rx_sys_unlinkat(fd, e->d_name, 0); /* what stays is told by the folder that cannot be removed */
-    closedir(folder);
+    rx_sys_closedir(folder);
     return rx_sys_unlinkat(x->dir_fd, side, AT_REMOVEDIR) == 0 ? RX_OK : rx_os("remove", side);
 }
 
@@ -248,7 +248,7 @@ static void rx_unlink_copies(const struct rx_exclusive *x, const char *of, const
     DIR *folder = fd < 0 ? NULL : rx_sys_fdopendir(fd);
     if (folder == NULL) {
         if (fd >= 0)
-            close(fd);
+            rx_sys_close(fd);
         return;
     }
     rx_side_name(x->name, of, name);
@@ -256,7 +256,7 @@ static void rx_unlink_copies(const struct rx_exclusive *x, const char *of, const
     for (struct dirent *e; (e = rx_sys_readdir(folder)) != NULL;)
         if (strncmp(e->d_name, prefix, len) == 0 && strspn(e->d_name + len, "0123456789abcdef") == strlen(e->d_name + len))
             rx_sys_unlinkat(x->dir_fd, e->d_name, 0);
-    closedir(folder);
+    rx_sys_closedir(folder);
 }
 
 /* What makers that died left behind: copies, a checkpoint (checkpoint.c), a recovered file. */
@@ -347,7 +347,7 @@ int rx_rename(const char *from, const char *to)
     if (rc == RX_OK && ((rx_sys_fsync(to_dir) != 0 && errno != EINVAL) || (rx_sys_fsync(x.dir_fd) != 0 && errno != EINVAL)))
         rc = rx_os("sync the folder of", to);
     if (to_dir >= 0)
-        close(to_dir);
+        rx_sys_close(to_dir);
     free(name);
     rx_exclusive_end(&x);
     return rc;
@@ -357,7 +357,9 @@ int rx_rename(const char *from, const char *to)
 
 int rx_target_folder(const char *path, int *dir_fd, char **name)
 {
-    char *full = realpath(path, NULL); /* an existing target is reached through links, as on opening */
+    char *full = rx_sys_realpath(path, NULL); /* an existing target is reached through links, as on opening */
+    if (full == NULL && errno != ENOENT)
+        return rx_os("find", path);
     int rc = rx_open_folder(full ? full : path, dir_fd, name);
     free(full);
     return rc;
@@ -374,7 +376,7 @@ int rx_remove_lock(const struct rx_exclusive *x) { return rx_unlink_side(x, "-lo
 void rx_close_fd(int fd)
 {
     if (fd >= 0)
-        close(fd);
+        rx_sys_close(fd);
 }
 
 void rx_random_bytes(void *to, size_t size)

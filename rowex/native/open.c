@@ -71,7 +71,7 @@ static int rx_lock_map(struct rx_db *db)
                      : rx_sys_mmap(NULL, RX_LOCKFILE_SIZE, PROT_READ | PROT_WRITE, flags, fd, 0);
     int os_errno = errno;
     if (fd >= 0)
-        close(fd);
+        rx_sys_close(fd);
     if (base == MAP_FAILED)
         return rx_fail(RX_E_MEMORY, os_errno, "cannot map the -lock file of %s", db->path);
     (void)rx_sys_madvise(base, RX_LOCKFILE_SIZE, MADV_RANDOM); /* read-around of its holes costs 3 ms at the first touch */

@@ -110,7 +110,7 @@ static int rx_recovery_create(struct rx_db *db, const struct rx_base *b)
     else if (rx_allocate_fd(fd, 0, 2 * RX_EXTENT) != 0 ||
              rx_write_fd(fd, RX_ROOT_OFF, &root, sizeof root) != 0 || rx_write_fd(fd, 0, &b->super, sizeof b->super) != 0)
         rc = rx_os_error("write a file to recover", db->path);
-    close(fd);
+    rx_sys_close(fd);
     return rc;
 }
 
@@ -268,7 +268,7 @@ static int rx_recovery_place(struct rx_db *db, const struct rx_segment_head *hea
     rx_super_seal_state(&s);
     if (rc == RX_OK && (rx_write_fd(fd, 0, &s, sizeof s) != 0 || rx_sync_fd(fd) != 0))
         rc = rx_os_error("write the recovered file of", db->path);
-    close(fd);
+    rx_sys_close(fd);
     snprintf(side, sizeof side, "%s-lock", name);
     (void)rx_sys_unlinkat(db->dir_fd, side, 0); /* first: who dies after the rename leaves nothing */
     if (rc == RX_OK)
@@ -313,7 +313,7 @@ int rx_recover(struct rx_db *db, const struct rx_super *name, struct rx_recovere
         rx_reader_close(&reader);
     }
     if (base.fd >= 0)
-        close(base.fd);
+        rx_sys_close(base.fd);
     if (rc)
         rx_recovery_forget(db);
     else

@@ -27,7 +27,7 @@ static struct rx_db *rx_registry; /* under RX_TURN_OPENING */
 static void rx_close_and_forget(int *fd)
 {
     if (*fd >= 0)
-        close(*fd);
+        rx_sys_close(*fd);
     *fd = -1;
 }
 
@@ -96,7 +96,7 @@ static int rx_real_path(const char *path, char whole[PATH_MAX])
         return rx_fail(RX_E_OS, ENAMETOOLONG, "%.100s...", path);
     strcpy(at, path);
     for (int links = 0; links < 40; links++) {
-        if (realpath(at, whole))
+        if (rx_sys_realpath(at, whole))
             return RX_OK;
         if (errno != ENOENT)
             return rx_os_error("resolve", path);
@@ -104,9 +104,9 @@ static int rx_real_path(const char *path, char whole[PATH_MAX])
         strcpy(last, at);
         const char *base = basename(last);
         const char *parent = dirname(folder);
-        if (realpath(parent, real) == NULL)
+        if (rx_sys_realpath(parent, real) == NULL)
             return errno == ENOENT ? rx_fail(RX_E_NO_FOLDER, 0, "%s", parent) : rx_os_error("find the folder of", path);
-        ssize_t n = readlink(at, target, sizeof target - 1);
+        ssize_t n = rx_sys_readlink(at, target, sizeof target - 1);
         if (n < 0 && errno != EINVAL && errno != ENOENT)
             return rx_os_error("follow", path); /* it may be a link to what is there */
         if (n >= 0)
@@ -249,7 +249,7 @@ static int rx_look_first(struct rx_db *db, const struct rx_options *o)
         rc = rx_fail(RX_E_FORMAT, 0, "%s is no regular file", db->path);
     else
         rc = o->mode == 'n' ? rx_replaceable(db, fd, &st) : rx_usable(db, fd, &st);
-    close(fd);
+    rx_sys_close(fd);
     return rc;
 }
 

@@ -87,7 +87,7 @@ static int rx_head_read(struct rx_reader *r, const char *name, struct rx_segment
         return errno == ENOENT || errno == ELOOP ? RX_ABSENT : rx_os_error("open segment", name);
     int rc = rx_head_look(r, fd, name, out);
     bool unmade = rc == RX_END && rx_segment_unused(fd);
-    close(fd);
+    rx_sys_close(fd);
     if (unmade && r->tidy)
         rx_segment_remove(r->dir_fd, id);
     else if (rc == RX_END && !unmade && id > r->headless)
@@ -136,7 +136,7 @@ static int rx_reader_list(struct rx_reader *r)
         }
         r->segment[r->count++] = head;
     }
-    closedir(folder);
+    rx_sys_closedir(folder);
     if (r->count)
         qsort(r->segment, r->count, sizeof *r->segment, rx_by_id);
     return rc;
@@ -181,9 +181,9 @@ int rx_reader_open(struct rx_db *db, struct rx_reader *r)
 void rx_reader_close(struct rx_reader *r)
 {
     if (r->fd >= 0)
-        close(r->fd);
+        rx_sys_close(r->fd);
     if (r->dir_fd >= 0)
-        close(r->dir_fd);
+        rx_sys_close(r->dir_fd);
     free(r->segment);
     free(r->buffer);
     r->fd = r->dir_fd = -1;
@@ -211,7 +211,7 @@ static int rx_reader_place(struct rx_reader *r)
         return RX_OK;
     char name[24];
     if (r->fd >= 0)
-        close(r->fd);
+        rx_sys_close(r->fd);
     r->at = found;
     rx_segment_name(r->segment[found].id, name);
     r->fd = rx_sys_openat(r->dir_fd, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);

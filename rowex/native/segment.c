@@ -33,7 +33,7 @@ int rx_log_folder(struct rx_db *db, bool create, int *dir_fd)
         if (fd >= 0) {
             if (rx_sys_fchown(fd, st.st_uid, st.st_gid) != 0 || rx_sys_fchmod(fd, mode) != 0)
                 errno = 0; /* not ours to give: it stays with us */
-            close(fd);
+            rx_sys_close(fd);
         }
         int rc = rx_folder_sync(db);
         if (rc)
@@ -65,7 +65,7 @@ int rx_spare_ensure(struct rx_db *db, int dir_fd, uint64_t size)
     int rc = RX_OK;
     if (rx_sys_fstat(fd, &st) != 0 || ((uint64_t)st.st_size < size && rx_allocate_fd(fd, 0, size) != 0))
         rc = rx_os_error("give blocks to the log of", db->path);
-    close(fd);
+    rx_sys_close(fd);
     return rc;
 }
 
@@ -91,7 +91,7 @@ static int rx_spare_take(int dir_fd, const char *name, struct rx_segment *head)
         return fd;
     }
     if (fd >= 0)
-        close(fd);
+        rx_sys_close(fd);
     (void)rx_sys_renameat(dir_fd, name, dir_fd, RX_SPARE); /* also if it was another by then */
     return -1;
 }
@@ -133,7 +133,7 @@ int rx_segment_create(struct rx_db *db, int dir_fd, const struct rx_segment_head
     int rc = fd < 0 ? rx_os_error("create a segment of the log of", db->path) : rx_segment_fill(db, fd, &head, settle);
     if (rc == RX_E_FULL) {
         if (fd >= 0)
-            close(fd);
+            rx_sys_close(fd);
         (void)rx_sys_unlinkat(dir_fd, name, 0);
         head.size = what->least;
         fd = rx_spare_take(dir_fd, name, &head);
@@ -149,7 +149,7 @@ int rx_segment_create(struct rx_db *db, int dir_fd, const struct rx_segment_head
     if (rc == RX_OK && rx_sync_fd(dir_fd) != 0)
         rc = rx_os_error("sync the log's folder of", db->path);
     if (rc) {
-        close(fd);
+        rx_sys_close(fd);
         (void)rx_sys_unlinkat(dir_fd, name, 0);
         return rc;
     }
@@ -171,7 +171,7 @@ int rx_segment_open(struct rx_db *db, int dir_fd, uint64_t id, struct rx_segment
                       memcmp(head.uuid, db->uuid, 16) != 0 || head.crc != rx_segment_crc(&head)))
         rc = rx_fail(RX_E_CORRUPT, 0, "segment %s of the log of %s is not the one that was written", name, db->path);
     if (rc) {
-        close(fd);
+        rx_sys_close(fd);
         return rc;
     }
     *out = (struct rx_segment_file){fd, id, head.bytes, head.size};
@@ -181,7 +181,7 @@ int rx_segment_open(struct rx_db *db, int dir_fd, uint64_t id, struct rx_segment
 void rx_segment_shut(struct rx_segment_file *s)
 {
     if (s->fd >= 0)
-        close(s->fd);
+        rx_sys_close(s->fd);
     *s = (struct rx_segment_file){-1, 0, 0, 0};
 }
 

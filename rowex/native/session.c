@@ -71,7 +71,7 @@ void rx_log_forget(struct rx_db *db)
     db->logger = NULL;
     rx_segment_shut(&l->segment);
     if (l->dir_fd >= 0)
-        close(l->dir_fd);
+        rx_sys_close(l->dir_fd);
     free(l->buffer);
     free(l);
 }
@@ -96,7 +96,7 @@ static int rx_begun_only(struct rx_db *db, const struct rx_super *super, struct 
     int fd, rc = rx_checkpoint_super(db, &from, &fd);
     if (rc)
         return rc;
-    close(fd);
+    rx_sys_close(fd);
     if (super->session - from.session > 1 || from.log_incarnation <= super->log_incarnation)
         return RX_ABSENT;
     if (from.log_incarnation > last->incarnation) /* the segment is of an attempt before */
@@ -278,7 +278,7 @@ static void rx_origin_checkpoint(struct rx_db *db)
     int fd;
     if (rx_checkpoint_super(db, &last, &fd) != RX_OK)
         return; /* from the stream's beginning on */
-    close(fd);
+    rx_sys_close(fd);
     rx_store(&db->hdr->log_checkpoint, last.log_bytes);
 }
 

@@ -20,6 +20,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
+#include "disk.h"
 #include "guard.h"
 #include "log.h"
 
@@ -118,7 +119,7 @@ int rx_watch_open(rx_index *h, rx_watch **out)
     int failed = rx_sys_thread(&w->thread, rx_watcher, w);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (failed) {
-        close(w->fd);
+        rx_sys_close(w->fd);
         free(w);
         return rx_fail(RX_E_MEMORY, failed, "for the thread of a watch");
     }
@@ -180,6 +181,6 @@ void rx_watch_close(rx_watch *w)
         pthread_mutex_unlock(&w->mutex);
         pthread_join(w->thread, NULL);
     }
-    close(w->fd);
+    rx_sys_close(w->fd);
     free(w);
 }
