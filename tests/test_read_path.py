@@ -14,6 +14,7 @@ import pytest
 import rowex
 from tools import clean_environment, run_python
 
+PACKAGE = Path(rowex.__file__).parents[1]
 READS = """
 import ctypes, gc, os, sys, rowex
 PR_SET_SECCOMP, STRICT = 22, 1
@@ -48,7 +49,7 @@ def test_warm_reads_make_no_system_call(path: Path, folder: Path, durability: st
     with rowex.open(path, durability=durability) as index:  # type: ignore[call-overload]
         index.put_many((b"key %d" % i, b"value %d" % i) for i in range(500))
         command = [sys.executable, "-c", READS, str(path), mode]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, env=clean_environment(None)) as process:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, env=clean_environment(PACKAGE)) as process:
             assert process.stdout is not None
             try:
                 assert select.select([process.stdout], [], [], 20)[0], "it was killed at a call"

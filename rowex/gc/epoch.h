@@ -42,6 +42,9 @@ static inline void rx_retract(struct rx_thread *t) { rx_store(&t->slot->word, 0)
 /* Begin a read: t->map and t->base are valid until rx_leave_read(). */
 static inline int rx_enter_read(struct rx_thread *t)
 {
+#ifdef ROWEX_CANARY_READ_CALLS /* a broken build on purpose: tests/test_read_path.py must notice */
+    (void)getppid();
+#endif
     rx_publish(t, 0);
     if (RX_UNLIKELY(rx_load(&t->db->hdr->generation) != t->map->generation))
         return rx_enter_changed(t); /* republishes on success */

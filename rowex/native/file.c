@@ -177,6 +177,9 @@ static int rx_fallocate(int fd, uint64_t from, uint64_t upto)
     do
         rc = rx_sys_fallocate(fd, 0, (off_t)from, (off_t)(upto - from));
     while (rc != 0 && errno == EINTR);
+#ifdef ROWEX_CANARY_NO_ROOM_IS_ROOM /* a broken build on purpose: tests/test_full.py must notice */
+    return 0;
+#endif
     return rc != 0 && (errno == EOPNOTSUPP || errno == ENOSYS) ? 1 : rc;
 }
 

@@ -42,6 +42,9 @@ static inline uint32_t rx_match16(const uint8_t *keys, uint8_t byte)
     static const uint8_t weights[16] = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
     uint8x16_t have = vcombine_u8(vcreate_u8(low), vcreate_u8(high));
     uint8x16_t bits = vandq_u8(vceqq_u8(have, vdupq_n_u8(byte)), vld1q_u8(weights));
+#ifdef ROWEX_CANARY_WRONG_LANE /* a broken build on purpose: scripts/emulate must notice */
+    return (uint32_t)vaddv_u8(vget_high_u8(bits)) | (uint32_t)vaddv_u8(vget_low_u8(bits)) << 8;
+#endif
     return (uint32_t)vaddv_u8(vget_low_u8(bits)) | (uint32_t)vaddv_u8(vget_high_u8(bits)) << 8;
 #else
     uint32_t mask = 0;
