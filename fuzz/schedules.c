@@ -2,7 +2,7 @@
  * schedules.c -- small scenarios of two or three threads under every schedule with at most
  * two preemptions.
  *
- *   schedules [--scenario NAME] [--preemptions N] [--stride N] [--seed N] [--seconds N]
+ *   schedules [--scenario NAME | --from NAME] [--preemptions N] [--stride N] [--seed N] [--seconds N]
  *   schedules --replay STRING
  *
  * Built with the core and -DROWEX_SCHEDULE: each access to shared memory asks whether another
@@ -15,7 +15,8 @@
  * A scenario's victim may also die before each of its accesses: it never runs again, and its
  * uid belongs to a process whose lock is free.  The death counts as a preemption.
  *
- * --stride N tries only every N-th last preemption, beginning as the seed says.
+ * --from NAME goes on with that scenario and those behind it; --stride N tries only every N-th
+ * last preemption, beginning as the seed says.
  */
 #include <sys/wait.h>
 #include "schedules.h"
@@ -437,12 +438,16 @@ static bool in_child(const struct scenario *s, unsigned preemptions)
 
 int main(int argc, char **argv)
 {
-    const char *only = "", *again = NULL;
+    const char *only = "", *from = NULL, *again = NULL;
     unsigned preemptions = 2;
     double seconds = 0;
-    for (int i = 1; i + 1 < argc; i += 2) {
-        if (strcmp(argv[i], "--scenario") == 0)
+    for (int i = 1; i < argc; i += 2) {
+        if (i + 1 == argc)
+            return fprintf(stderr, "%s: an option and its value; see the head of schedules.c\n", argv[i]), 2;
+        else if (strcmp(argv[i], "--scenario") == 0)
             only = argv[i + 1];
+        else if (strcmp(argv[i], "--from") == 0)
+            from = argv[i + 1];
         else if (strcmp(argv[i], "--preemptions") == 0)
             preemptions = (unsigned)atoi(argv[i + 1]);
         else if (strcmp(argv[i], "--stride") == 0)
@@ -462,8 +467,11 @@ int main(int argc, char **argv)
     if (again)
         return replay(again), 0;
     all.until_s = seconds > 0 ? sched_real_s() + seconds : 0;
-    for (unsigned i = 0; i < sched_scenario_count; i++)
+    unsigned first = 0;
+    while (from && first < sched_scenario_count && strcmp(sched_scenarios[first].name, from) != 0)
+        first++;
+    for (unsigned i = first; i < sched_scenario_count; i++)
         if (strstr(sched_scenarios[i].name, only) && !in_child(&sched_scenarios[i], preemptions))
             return 1;
-    return 0;
+    return first == sched_scenario_count ? fprintf(stderr, "%s: no such scenario\n", from), 2 : 0;
 }
