@@ -13,6 +13,7 @@ import faulthandler
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -224,3 +225,6 @@ def variant(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 if sys.platform != "linux":
     raise RuntimeError("the tests use pidfd, prctl and mount: they run on Linux")
+# What a shell starts with & ignores Ctrl-C, and so would the processes that the tests start.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
