@@ -8,9 +8,10 @@
  * died; the same with lock file and log, on this boot (what the ring still holds is rescued) or after a
  * loss of power (checkpoint and log are recovered from).  It is opened and used; whatever the bytes, each
  * call answers or refuses.  The core is compiled with -fsanitize-coverage=trace-pc; scripts that reach
- * something new join the corpus (--keep writes them).  Cases run in a worker, whose end by a signal or a
- * sanitizer, a page touched beyond a file's end, descriptors or memory that stay, and a case that takes
- * longer than TOO_LONG_S fail the run: the script is written to failing.script.
+ * something new join the corpus (--keep writes them; with --count 0 those of --corpus without which an edge
+ * would be missed).  Cases run in a worker, whose end by a signal or a sanitizer, a page touched beyond a
+ * file's end, descriptors or memory that stay, and a case that takes longer than TOO_LONG_S fail the run: the
+ * script is written to failing.script.
  */
 #define _GNU_SOURCE
 #include <poll.h>
@@ -258,14 +259,14 @@ static struct script *corpus;
 static size_t corpus_count;
 static uint8_t seen[MAP_BYTES]; /* classes of counts, a bit each */
 
-static bool seen_is_new(void)
+static bool seen_is_new(bool edges_alone)
 {
     bool new = false;
     for (size_t i = 0; i < MAP_BYTES; i++) {
         unsigned n = shared->map[i];
         if (n == 0)
             continue;
-        uint8_t class = n < 4 ? (uint8_t)(1u << (n - 1)) : n < 8 ? 8 : n < 16 ? 16 : n < 32 ? 32 : n < 128 ? 64 : 128;
+        uint8_t class = edges_alone ? 1 : n < 4 ? (uint8_t)(1u << (n - 1)) : n < 8 ? 8 : n < 16 ? 16 : n < 32 ? 32 : n < 128 ? 64 : 128;
         new |= (seen[i] & class) == 0;
         seen[i] |= class;
     }
@@ -326,8 +327,8 @@ static void corpus_load(struct child *c, const struct run *run)
             struct script s = shared->script;
             if (!child_run(c))
                 failed(0, run);
-            if (seen_is_new())
-                corpus_add(&s, NULL, 0);
+            if (seen_is_new(run->count == 0))
+                corpus_add(&s, run->count ? NULL : run->keep, (uint64_t)i);
         }
         free(entries[i]);
     }
@@ -351,7 +352,7 @@ static uint64_t fuzz(struct child *c, const struct run *run)
         struct script s = shared->script;
         if (!child_run(c))
             failed(number, run);
-        if (seen_is_new())
+        if (seen_is_new(false))
             corpus_add(&s, run->keep, number);
     }
     return number - run->first;
