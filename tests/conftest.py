@@ -208,6 +208,15 @@ def tiny_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
         subprocess.run(["umount", "-l", str(point)], check=True)
 
 
+@pytest.fixture
+def umask() -> Iterator[Callable[[int], None]]:
+    """Sets the umask and puts it back."""
+    before = os.umask(0o022)
+    os.umask(before)
+    yield lambda mask: (os.umask(mask), None)[1]
+    os.umask(before)
+
+
 @pytest.fixture(scope="session")
 def variant(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the package that poisons freed cells, and can die at a chosen store or have a system call fail."""

@@ -9,7 +9,7 @@ import shutil
 import stat
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +20,6 @@ from conftest import cannot_run
 from tools import Child, as_somebody_else, assert_same, clean_environment, counted, leftovers, run_python
 
 Start = Callable[..., Child]
-
-
-@pytest.fixture
-def umask() -> Iterator[Callable[[int], None]]:
-    """Sets the umask and puts it back."""
-    before = os.umask(0o022)
-    os.umask(before)
-    yield lambda mask: (os.umask(mask), None)[1]
-    os.umask(before)
 
 
 def mode_of(path: Path) -> int:

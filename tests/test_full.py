@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -205,6 +206,60 @@ def test_log_of_a_full_disk_takes_removals_and_close(tiny_disk: Callable[[str], 
         assert index.durable == index.position
         assert_same(index, model)
     with rowex.open(path, "r") as index:
+        assert_same(index, model)
+        index.check()
+
+
+def test_removals_that_use_up_what_is_kept_for_them_are_refused(tiny_disk: Callable[[str], Path]) -> None:
+    """The log of long keys outgrows a quarter of the data: nothing is changed then, and more disk ends it."""
+    disk = tiny_disk("16m")
+    path = disk / "index.rowex"
+    with rowex.open(path, flush_interval=60) as index:
+        model: dict[bytes, bytes] = {}
+        with contextlib.suppress(rowex.DiskFullError):
+            for i in range(100_000):
+                key = b"%06d" % i + bytes(3000)
+                index[key] = b"v"
+                model[key] = b"v"
+        there = len(model)
+
+        def remove_all() -> None:
+            for key in list(model):
+                index.remove(key)
+                del model[key]
+
+        with pytest.raises(rowex.DiskFullError, match="kept for removals"):
+            remove_all()
+        assert there * 4 / 5 > len(model) > 0
+        assert_same(index, model)
+    with rowex.open(path) as index:
+        assert_same(index, model)
+        subprocess.run(["mount", "-o", "remount,size=48m", str(disk)], check=True)
+        for key in list(model):
+            index.remove(key)
+        index.flush()
+        assert len(index) == 0
+
+
+def test_removals_find_no_room_for_smaller_nodes_and_do_without(path: Path) -> None:
+    """A file that is full to its last cell: what would shrink stays as large as it is."""
+    with rowex.open(path, max_size=2 << 20, capacity=2 << 20, durability="process") as index:
+        model: dict[bytes, bytes] = {}
+        for first in range(40):
+            for second in range(49):
+                key = b"node %c %c" % (first, second)
+                index[key] = model[key] = b"1"
+        for size in (100_000, 10_000, 1000, 100, 10, 1):
+            with contextlib.suppress(rowex.DiskFullError):
+                for i in range(100_000):
+                    key = b"fill %6d %d" % (size, i)
+                    index[key] = bytes(size)
+                    model[key] = bytes(size)
+        for first in range(40):
+            for second in range(3, 49):
+                key = b"node %c %c" % (first, second)
+                index.remove(key)
+                del model[key]
         assert_same(index, model)
         index.check()
 

@@ -16,7 +16,7 @@ import pytest
 
 import rowex
 from power import other_boot, recovered, segments, without_power
-from tools import TESTS, TIME_SCALE, Child, run_python
+from tools import TESTS, TIME_SCALE, Child, as_somebody_else, run_python
 
 Start = Callable[..., Child]
 
@@ -284,3 +284,29 @@ def test_stopped_and_killed_leaders_are_replaced(
             state = recovered(without_power(path, folder / "off"))
             assert int(state.get(b"other %d" % number, b"0")) == done
         index.check()
+
+
+def test_users_who_may_write_a_file_share_its_log(
+    path: Path, folder: Path, child: Start, umask: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Segments, what is kept for a full disk, and checkpoints, whoever made them; and what a power cut leaves."""
+    umask(0)
+    folder.chmod(0o777)
+
+    def write(pipe: Any, name: bytes) -> None:
+        as_somebody_else()
+        with rowex.open(path) as mine:
+            mine.put_many((name + b"%d" % i, bytes(100)) for i in range(20_000))
+            mine.checkpoint()
+            mine.put(name, b"last", durable=True)
+
+    with rowex.open(path) as index:
+        index.put_many((b"%d" % i, bytes(100)) for i in range(1000))
+        child(write, b"beside").finish()
+        index.put_many((b"again %d" % i, bytes(100)) for i in range(20_000))
+        index.checkpoint()
+    child(write, b"alone").finish()
+    monkeypatch.setenv("ROWEX_BOOT_ID", "the next")
+    with rowex.open(path) as index:
+        assert len(index) == 1000 + 3 * 20_000 + 2
+        index.put(b"here", b"too", durable=True)

@@ -333,8 +333,8 @@ int rx_log_admit_put(struct rx_thread *t, uint64_t size)
     int rc = rx_log_flush(t, rx_log_tail(t->db));
     if (rc)
         return rc;
-    if (size > rx_load(&hdr->log_allowed))
-        rx_log_reserve(t->db, size);
+    if (size > rx_load(&hdr->log_allowed) && (rc = rx_log_reserve(t->db, size)) != RX_OK && rc != RX_E_FULL)
+        return rc;
     if (size > rx_load(&hdr->log_allowed))
         return rx_fail(RX_E_FULL, ENOSPC, "the disk of %s has no room for %llu more bytes in its log, but for removals",
                        t->db->path, (unsigned long long)size);
@@ -349,7 +349,7 @@ int rx_log_admit_removal(struct rx_thread *t, uint64_t size)
         return rx_fail(RX_WOULD_WAIT, 0, "for the log to be written out");
     int rc = rx_log_flush(t, rx_log_tail(t->db));
     if (rc == RX_OK && rx_load(&hdr->log_room) < size + RX_ADMIT_SLACK) {
-        rx_log_reserve(t->db, 0);
+        (void)rx_log_reserve(t->db, 0);
         if (rx_load(&hdr->log_allowed) == 0 && rx_spare_size(t->db->logger->dir_fd) < size + 2 * RX_ADMIT_SLACK)
             rc = rx_fail(RX_E_FULL, ENOSPC, "the disk of %s is full, and so is what was kept for removals", t->db->path);
     }

@@ -190,22 +190,25 @@ uint64_t rx_segment_bytes(const struct rx_db *db, uint64_t frame)
     return size < frame + RX_SEGMENT_HEAD ? frame + RX_SEGMENT_HEAD : size;
 }
 
-static bool rx_reserve_spare(struct rx_db *db, uint64_t keep, uint64_t allow)
+static int rx_reserve_spare(struct rx_db *db, uint64_t keep, uint64_t allow)
 {
-    if (rx_spare_ensure(db, db->logger->dir_fd, keep + allow) != RX_OK)
-        return false;
-    rx_store(&db->hdr->log_allowed, allow);
-    return true;
+    int rc = rx_spare_ensure(db, db->logger->dir_fd, keep + allow);
+    if (rc == RX_OK)
+        rx_store(&db->hdr->log_allowed, allow);
+    return rc;
 }
 
-void rx_log_reserve(struct rx_db *db, uint64_t put)
+int rx_log_reserve(struct rx_db *db, uint64_t put)
 {
     uint64_t data = rx_load(&db->hdr->allocated), keep = data / 4, allow = data / 16;
     keep = keep < RX_KEEP_MIN ? RX_KEEP_MIN : keep;
     allow = allow < RX_ALLOW_MIN ? RX_ALLOW_MIN : allow;
-    if (!rx_reserve_spare(db, keep, allow > put ? allow : put) &&
-        !rx_reserve_spare(db, keep, RX_ALLOW_SMALL > put ? RX_ALLOW_SMALL : put))
+    int rc = rx_reserve_spare(db, keep, allow > put ? allow : put);
+    if (rc)
+        rc = rx_reserve_spare(db, keep, RX_ALLOW_SMALL > put ? RX_ALLOW_SMALL : put);
+    if (rc)
         rx_store(&db->hdr->log_allowed, 0);
+    return rc;
 }
 
 static uint64_t rx_lead_room(const struct rx_logger *l, const struct rx_lead *lead)
@@ -287,7 +290,7 @@ static int rx_lead_segment(struct rx_thread *t, struct rx_logger *l, struct rx_l
         return RX_I_RESTART;
     lead->fresh = false;
     rx_store(&db->hdr->log_room, rx_lead_room(l, lead));
-    rx_log_reserve(db, 0);
+    (void)rx_log_reserve(db, 0);
     return RX_OK;
 }
 

@@ -67,6 +67,6 @@ uint64_t rx_segment_bytes(const struct rx_db *db, uint64_t frame);
  * it is durable, at least `put` bytes; both small on a disk that is nearly full.  hdr->log_allowed
  * tells.
  */
-void rx_log_reserve(struct rx_db *db, uint64_t put);
+int rx_log_reserve(struct rx_db *db, uint64_t put);
 
 #endif

@@ -63,8 +63,10 @@ int rx_spare_ensure(struct rx_db *db, int dir_fd, uint64_t size)
     if (fd < 0)
         return rx_os_error("create a spare segment of the log of", db->path);
     int rc = RX_OK;
-    if (rx_sys_fstat(fd, &st) != 0 || ((uint64_t)st.st_size < size && rx_allocate_fd(fd, 0, size) != 0))
-        rc = rx_os_error("give blocks to the log of", db->path);
+    if (rx_sys_fstat(fd, &st) != 0)
+        rc = rx_os_error("look at the spare segment of", db->path);
+    else if ((uint64_t)st.st_size < size && (rx_copy_attributes(db->lock_fd, fd) != 0 || rx_allocate_fd(fd, 0, size) != 0))
+        rc = rx_os_error("give blocks to the log of", db->path); /* whoever may write the file may take them */
     rx_sys_close(fd);
     return rc;
 }

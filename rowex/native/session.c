@@ -301,7 +301,7 @@ int rx_log_begin(struct rx_db *db)
     if (rc == RX_OK)
         rc = rx_origin_find(db, rx_super_of(db->map), &o);
     if (rc == RX_OK) {
-        rx_log_reserve(db, 0);
+        (void)rx_log_reserve(db, 0);
         rx_origin_checkpoint(db);
         rx_origin_store(db, &o, size);
     }
