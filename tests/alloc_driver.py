@@ -17,12 +17,17 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+
+import trio
 
 import fault_driver
 import rowex
+import rowex.aio
 from fault_driver import BASE, clean_file, logged_file, nothing, opened, written
 from fault_world import State, World
+from rowex.cli.recover import explain
 from tools import make_value
 
 ITEMS = {b"%06d" % i: make_value(b"%06d" % i, i, 30) for i in range(2000)} | {b"z" * 9000: b"1"}
@@ -169,6 +174,29 @@ def crowds(world: World) -> None:
         world.put(b"beside them", b"1")
 
 
+def explains(world: World) -> None:
+    """What opening it would do, and why."""
+    assert explain(world.path).state == "clean"
+
+
+def waits_in_a_loop(world: World) -> None:
+    """For durability, with many others in mind."""
+    assert world.index is not None
+    ticket = world.change({**world.states[-1], b"in a loop": b"1"}, partial(world.index.put, b"in a loop", b"1"))
+    trio.run(rowex.aio.Index(world.index).wait_durable, ticket)
+    world.sure = len(world.states) - 1
+
+
+def replaces(world: World) -> None:
+    """By an empty one."""
+    world.maybe = {}
+    world.index = rowex.open(world.path, "n", flush_interval=60)
+    world.inode = world.path.stat().st_ino
+    world.states.append({})
+    world.maybe, world.sure = None, len(world.states) - 1
+    world.put(b"new", b"1")
+
+
 def small_file(path: Path) -> State:
     """Closed, and with an address range that a few large values fill."""
     with rowex.open(path, capacity=2 << 20, flush_interval=60) as index:
@@ -194,6 +222,9 @@ EXTRA: dict[str, tuple[Callable[[Path], State], fault_driver.Part, fault_driver.
     "memory": (logged_file, nothing, in_memory),
     "growth beyond the capacity": (small_file, written, outgrows),
     "more uids": (clean_file, written, crowds),
+    "explain": (logged_file, nothing, explains),
+    "a wait in a loop": (clean_file, written, waits_in_a_loop),
+    "replace": (logged_file, nothing, replaces),
 }
 
 

@@ -5,8 +5,11 @@ Waiting in async programs: for others and for the disk; deadlines, and cancellat
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import os
 import random
+import resource
 import signal
 import threading
 from collections.abc import Callable
@@ -277,6 +280,32 @@ def test_calls_are_checkpoints_now_and_then(index: Any) -> None:
             assert [key async for key in mine] == [b"a"]
 
     trio.run(main)
+
+
+def test_wait_that_gets_no_descriptor_is_told_and_can_be_tried_again(path: Path, child: Start) -> None:
+    """OSError with the system's reason; nothing is lost."""
+
+    def poor(pipe: Any) -> None:
+        with rowex.open(path, flush_interval=600) as index:
+            ticket = index.put(b"k", b"1")
+
+            async def main() -> None:
+                mine, taken = rowex.aio.Index(index), list[int]()
+                with contextlib.suppress(OSError):
+                    while True:
+                        taken.append(os.dup(0))
+                with pytest.raises(OSError, match="descriptor") as caught:
+                    await mine.wait_durable(ticket)
+                assert caught.value.errno == errno.EMFILE
+                for descriptor in taken:
+                    os.close(descriptor)
+                await mine.wait_durable(ticket)
+
+            resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))
+            trio.run(main)
+            assert index.durable >= ticket
+
+    child(poor).finish()
 
 
 def test_ctrl_c_that_comes_too_late_for_a_call_is_told_behind_it(index: Any) -> None:

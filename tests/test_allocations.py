@@ -27,6 +27,9 @@ SCENARIOS = [
     "memory",
     "growth beyond the capacity",
     "more uids",
+    "explain",
+    "a wait in a loop",
+    "replace",
 ]
 
 
@@ -48,7 +51,9 @@ def test_memory_that_stays_short_is_told_and_nothing_is_lost(scenario: str, fold
     drive(scenario, folder, variant, f"malloc+:{ENOMEM}")
 
 
-@pytest.mark.parametrize("scenario", ["open", "first write after a clean open", "checkpoint", "copy and rename"])
+@pytest.mark.parametrize(
+    "scenario", ["open", "first write after a clean open", "checkpoint", "copy and rename", "a wait in a loop"]
+)
 def test_thread_that_cannot_be_started_is_told_or_not_needed(scenario: str, folder: Path, variant: Path) -> None:
     """MemoryError or success: an index never stays open without what writes its log."""
     drive(scenario, folder, variant, f"thread:{EAGAIN}")

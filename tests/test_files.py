@@ -4,6 +4,7 @@ Files, names, modes and sidecars.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
@@ -417,3 +418,21 @@ def test_close_and_open_again_is_clean_and_cheap(path: Path) -> None:
         index.put_many([(b"x%06d" % i, b"v%d" % i) for i in range(9000)])
         assert path.stat().st_size == size, "free space is used after reopening"
         index.check()
+
+
+def test_links_that_lead_too_far_are_an_error(path: Path, folder: Path) -> None:
+    """As many as the system follows, in a row, and a name that would be too long; to nothing each."""
+    for i in range(40):
+        (folder / f"link{i}").symlink_to(folder / f"link{i + 1}" if i < 39 else path)
+    with rowex.open(folder / "link1") as index:
+        index[b"k"] = b"1"
+    rowex.destroy(path)
+    with pytest.raises(OSError, match=r"index|link") as caught:
+        rowex.open(folder / "link0")
+    assert caught.value.errno == errno.ELOOP
+    deep = folder.joinpath(*["d" * 200] * 8)
+    deep.mkdir(parents=True)
+    (deep / "link").symlink_to("/".join(["n" * 200] * 18))
+    with pytest.raises(OSError, match=r"d{99}") as caught:
+        rowex.open(deep / "link")
+    assert caught.value.errno == errno.ENAMETOOLONG

@@ -16,6 +16,7 @@ import pytest
 
 import rowex
 from power import other_boot, recovered, segments, without_power
+from rowex.cli.recover import explain
 from tools import TESTS, TIME_SCALE, Child, as_somebody_else, run_python
 
 Start = Callable[..., Child]
@@ -24,17 +25,28 @@ Start = Callable[..., Child]
 # ---- files that do not belong together -------------------------------------------------------
 
 
-def test_old_copy_of_the_file_put_back_is_refused(path: Path, folder: Path) -> None:
+@pytest.mark.parametrize("trimmed", [False, True], ids=["log goes on", "log begins later"])
+def test_old_copy_of_the_file_put_back_is_refused(path: Path, folder: Path, trimmed: bool) -> None:
     """Its log has gone on: opening it would lose what was durable without a word."""
     with rowex.open(path) as index:
         index[b"k"] = b"old"
     shutil.copyfile(path, folder / "old copy")
     with rowex.open(path) as index:
         index[b"k"] = b"new"
+        if trimmed:
+            index[b"large"] = bytes(3_000_000)
+            index.checkpoint()
+            index[b"large"] = bytes(3_000_000)
+            index.checkpoint()
+            del index[b"large"]
     now = path.read_bytes()
     shutil.copyfile(folder / "old copy", path)
     with pytest.raises(rowex.DurabilityError, match="old copy"):
         rowex.open(path)
+    told = explain(path)
+    assert told.opening == "refuse"
+    assert told.why is not None
+    assert "old copy" in told.why
     path.write_bytes(now)
     with rowex.open(path) as index:
         assert index[b"k"] == b"new"

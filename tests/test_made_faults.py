@@ -27,16 +27,16 @@ EPERM, EINVAL, EOPNOTSUPP = 1, 22, 95
 MAKING = ["backup", "copy, rename, destroy", "build", "salvage"]
 LONG = [pytest.param("growth beyond the capacity", marks=pytest.mark.long)]
 GROWING = ["growth beyond the capacity", "more uids"]
-READING = ["reads", "stats and check"]
+READING = ["reads", "stats and check", "explain"]
 
 
-@pytest.mark.parametrize("scenario", [*MAKING, *GROWING, *READING])
+@pytest.mark.parametrize("scenario", [*MAKING, *GROWING, *READING, "replace"])
 def test_disk_that_fails_once_leaves_nothing_half_made(scenario: str, folder: Path, variant: Path) -> None:
     """One call on a file fails, wherever it is made."""
     drive(scenario, folder, variant, f"any:{EIO}")
 
 
-@pytest.mark.parametrize("scenario", [*MAKING, "more uids", *READING, *LONG])
+@pytest.mark.parametrize("scenario", [*MAKING, "more uids", *READING, "replace", *LONG])
 def test_disk_that_fails_for_good_leaves_nothing_half_made(scenario: str, folder: Path, variant: Path) -> None:
     """All calls on files fail from then on, also those that would clear up."""
     drive(scenario, folder, variant, f"any+:{EIO}")
