@@ -14,6 +14,9 @@
 #define ROWEX_EPOCH_H
 
 #include "../native/core.h"
+#ifdef ROWEX_CANARY_READ_CALLS
+#include <unistd.h>
+#endif
 
 /* Slow ends of the inline functions below. */
 int rx_enter_changed(struct rx_thread *t); /* the generation moved: remap, or the reason why not */
