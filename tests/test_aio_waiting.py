@@ -308,20 +308,25 @@ def test_wait_that_gets_no_descriptor_is_told_and_can_be_tried_again(path: Path,
     child(poor).finish()
 
 
+def ctrl_c_comes() -> None:
+    """To this worker thread, in a call that is nearly over, and takes no notice of it."""
+    os.kill(os.getpid(), signal.SIGINT)
+    until = monotonic() + 30
+    while monotonic() < until:
+        try:
+            assert events._asked.check is not None
+            events._asked.check()
+        except KeyboardInterrupt:
+            return
+        sleep(0.001)
+
+
 def test_ctrl_c_that_comes_too_late_for_a_call_is_told_behind_it(index: Any) -> None:
     """trio tells of it once, in the thread; a call that is nearly over goes on to its end all the same."""
 
     def nearly_over() -> int:
         ticket = index.put(b"change", b"made")
-        os.kill(os.getpid(), signal.SIGINT)
-        until = monotonic() + 30
-        while monotonic() < until:
-            try:
-                assert events._asked.check is not None
-                events._asked.check()
-            except KeyboardInterrupt:
-                break
-            sleep(0.001)
+        ctrl_c_comes()
         return int(ticket)
 
     lates: list[tuple[BaseException, int]] = []
@@ -333,3 +338,19 @@ def test_ctrl_c_that_comes_too_late_for_a_call_is_told_behind_it(index: Any) -> 
         trio.run(main)
     assert index[b"change"] == b"made"
     assert lates == [(caught.value, index.position)]
+
+
+@pytest.mark.parametrize("made", [False, True])
+def test_ctrl_c_that_comes_while_a_call_fails_is_told_unless_a_change_was_made(made: bool) -> None:
+    """What was made is told by the error's ticket, and by nothing else."""
+    failed = TimeoutError("too late")
+    if made:
+        failed.ticket = 1  # type: ignore[attr-defined] # as rowex.errors.made() does
+
+    def fails() -> None:
+        ctrl_c_comes()
+        raise failed
+
+    with pytest.raises(TimeoutError if made else KeyboardInterrupt) as caught:
+        trio.run(workers.run, fails)
+    assert failed in (caught.value, caught.value.__cause__)

@@ -124,6 +124,10 @@ async def _in_thread(call: Callable[[], T], late: Callable[[BaseException, T], o
         if job.happened and late is not None:
             late(error, job.result)
         raise
+    except Exception as error:
+        if job.interrupt is None or getattr(error, "ticket", None):  # what was made must be told
+            raise
+        raise job.interrupt from error
     if job.interrupt is not None:
         if late is not None:
             late(job.interrupt, job.result)

@@ -65,7 +65,7 @@ uint64_t rx_segment_bytes(const struct rx_db *db, uint64_t frame);
 /*
  * Blocks for a spare segment: a quarter of the data for removals, and what puts may add before
  * it is durable, at least `put` bytes; both small on a disk that is nearly full.  hdr->log_allowed
- * tells.
+ * tells.  RX_OK; else there is nothing for puts, and why.
  */
 int rx_log_reserve(struct rx_db *db, uint64_t put);
 
