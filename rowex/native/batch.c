@@ -264,7 +264,7 @@ static inline void rx_pack_bytes(struct rx_thread *t, uint8_t *to, const struct 
 }
 
 /* One record into the caller's buffer; false when it does not fit. */
-static bool rx_pack_record(struct rx_thread *t, struct rx_pack *p, const struct rx_leaf_view *v, int values)
+__attribute__((always_inline)) static inline bool rx_pack_record(struct rx_thread *t, struct rx_pack *p, const struct rx_leaf_view *v, int values)
 {
     uint64_t size = rx_record_size(v, values);
     if (size > p->room) {

@@ -20,10 +20,15 @@ and for the linker).
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import re
+import shlex
 import shutil
+import subprocess
 import sys
+import sysconfig
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -107,9 +112,36 @@ def define_macros() -> list[tuple[str, str | None]]:
     return macros
 
 
+@functools.cache
+def links_whole() -> bool:
+    """Whether compiler and linker can see all sources of a module as one."""
+    compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
+    with tempfile.TemporaryDirectory(prefix="rowex-build-") as folder:
+        source = Path(folder, "probe.c")
+        source.write_text("int rowex_probe(void) { return 0; }\n", "ascii")
+        command = [*compiler, "-shared", "-fPIC", "-flto=auto", str(source), "-o", str(source.with_suffix(".so"))]
+        try:
+            done = subprocess.run(command, capture_output=True, check=False)
+        except OSError:
+            return False
+    return done.returncode == 0 and not done.stderr
+
+
+def optimisation() -> list[str]:
+    """
+    Flags for compiler and linker.
+
+    Sources seen as one save a tenth to a quarter of the instructions of the frequent calls.  Variants
+    do without: they are built often, and looked into.
+    """
+    if any(os.environ.get(name) for name in ("ROWEX_DEFINES", "ROWEX_SANITIZE", "ROWEX_FLAGS")):
+        return ["-O2"]
+    return ["-O3", "-flto=auto"] if links_whole() else ["-O3"]
+
+
 def compile_args() -> list[str]:
     """Flags for the compiler; never a flag for the building machine's own processor."""
-    args = ["-std=gnu11", "-O2", "-pthread", "-fno-semantic-interposition"]
+    args = ["-std=gnu11", *optimisation(), "-pthread", "-fno-semantic-interposition", "-fvisibility=hidden"]
     if os.environ.get("ROWEX_WERROR", "0") not in ("", "0"):
         args += ["-Wall", "-Wextra", "-Werror"]
     sanitize = os.environ.get("ROWEX_SANITIZE", "")
@@ -122,7 +154,7 @@ def link_args() -> list[str]:
     """Flags for the linker."""
     sanitize = os.environ.get("ROWEX_SANITIZE", "")
     flags = os.environ.get("ROWEX_FLAGS", "").split()
-    return ["-pthread", *([f"-fsanitize={sanitize}"] if sanitize else []), *flags]
+    return ["-pthread", *optimisation(), *([f"-fsanitize={sanitize}"] if sanitize else []), *flags]
 
 
 def list_files(patterns: Sequence[str], root: Path = ROOT) -> list[str]:

@@ -108,6 +108,7 @@ struct rx_index {
 int rx_fail(int code, int os_errno, const char *format, ...) __attribute__((format(printf, 3, 4)));
 /* What another thread failed with, word for word; returns code. */
 int rx_fail_again(int code, int os_errno, const char *text);
+void rx_error_keep(char *to, size_t room); /* the text of this thread's last error, or as much of it as fits */
 /* Adds which file it was to the last error's text; returns code. */
 int rx_fail_in(int code, const char *path);
 /* A damaged structure at `offset`; returns RX_E_CORRUPT. */

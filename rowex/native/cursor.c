@@ -83,6 +83,46 @@ int rx_cursor_enter(struct rx_cursor *c, rx_ref node, uint32_t level)
     return RX_UNLIKELY(rc) ? rc : rx_cursor_push(c, node, level, &prefix_len);
 }
 
+/* The lines that reading a leaf, or entering a node, begins with.  Always inline: see rx_prefetch_hop(). */
+__attribute__((always_inline)) static inline void rx_prefetch_child(const uint8_t *base, rx_ref ref)
+{
+    const uint8_t *at = base + rx_ref_off(ref);
+    __builtin_prefetch(at); /* never faults, wherever it points */
+    if (rx_ref_kind(ref) == RX_K_N4) {
+        __builtin_prefetch(at + RX_N4_KEYS);
+    } else if (rx_ref_kind(ref) == RX_K_N16) {
+        __builtin_prefetch(at + 64);
+        __builtin_prefetch(at + 128);
+        __builtin_prefetch(at + RX_N16_KEYS + 8);
+    }
+}
+
+/* What hangs in the slots of a small node, whose own lines have come: a hint, nothing of it is believed. */
+__attribute__((always_inline)) static inline void rx_prefetch_below(const struct rx_map *map, rx_ref ref, unsigned slots)
+{
+    uint64_t have = __atomic_load_n(&map->size, __ATOMIC_RELAXED), off = rx_ref_off(ref);
+    if (RX_UNLIKELY(off > have || have - off < RX_N16_KEYS))
+        return;
+    const struct rx_node *n = (const struct rx_node *)(const void *)(map->base + off);
+    for (unsigned i = 0; i < slots; i++)
+        __builtin_prefetch(map->base + rx_ref_off(__atomic_load_n(&n->slot[i], __ATOMIC_RELAXED)));
+}
+
+/* A node was entered: while its leaves are read, those of the next one are sent for. */
+static void rx_cursor_look_ahead(const struct rx_cursor *c)
+{
+    if (c->depth < 2)
+        return;
+    const struct rx_frame *above = &c->stack[c->depth - 2];
+    for (unsigned i = above->at; i < above->count; i++) {
+        unsigned kind = rx_ref_kind(above->window[i]);
+        if (kind != RX_K_N4 && kind != RX_K_N16)
+            continue;
+        rx_prefetch_below(c->map, above->window[i], rx_kind_slots(kind));
+        return;
+    }
+}
+
 /* Loads the frame's next children; none are left when count stays 0. */
 static int rx_frame_fill(struct rx_cursor *c, struct rx_frame *f)
 {
@@ -107,7 +147,10 @@ static int rx_frame_fill(struct rx_cursor *c, struct rx_frame *f)
         from = RX_BEFORE;
     }
     for (unsigned i = 0; i < count; i++)
-        __builtin_prefetch(c->map->base + rx_ref_off(f->window[i])); /* never faults, wherever it points */
+        rx_prefetch_child(c->map->base, f->window[i]);
+    if (f->kind == RX_K_N256 && !c->reverse && f->most == RX_WINDOW) /* the walk is no short one: the next window's too */
+        for (int byte = from; byte < 256 && byte < from + (int)RX_WINDOW; byte++)
+            rx_prefetch_child(c->map->base, __atomic_load_n(&f->node->slot[byte], __ATOMIC_RELAXED));
     f->from = (int16_t)from;
     f->at = 0;
     f->count = (uint8_t)count;
@@ -149,6 +192,7 @@ int rx_cursor_step_slow(struct rx_cursor *c, rx_ref *leaf)
         rc = rx_cursor_enter(c, *leaf, level);
         if (RX_UNLIKELY(rc))
             return rc;
+        rx_cursor_look_ahead(c);
     }
 }
 

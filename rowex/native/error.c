@@ -67,6 +67,13 @@ int (rx_fail_again)(int code, int os_errno, const char *text)
     return code;
 }
 
+void rx_error_keep(char *to, size_t room)
+{
+    size_t size = strnlen(rx_text, room - 1);
+    memcpy(to, rx_text, size);
+    to[size] = 0;
+}
+
 const char *rx_error_text(void) { return rx_text; }
 int rx_error_errno(void) { return rx_errno; }
 uint64_t rx_error_offset(void) { return rx_offset; }

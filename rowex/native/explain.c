@@ -18,7 +18,7 @@
 
 static uint64_t rx_ticket_of(uint64_t incarnation, uint64_t number) { return incarnation << RX_LOG_TICKET_BITS | number; }
 
-static void rx_explain_why(struct rx_explained *x) { snprintf(x->why, sizeof x->why, "%s", rx_error_text()); }
+static void rx_explain_why(struct rx_explained *x) { rx_error_keep(x->why, sizeof x->why); }
 
 /* ---- NAME and NAME-lock ------------------------------------------------------------------ */
 

@@ -319,7 +319,7 @@ static int rx_salvage_open(struct rx_salvage *s, enum rx_layer layer, const char
     if (rc == RX_E_FORMAT && whole && memcmp(s->super[layer].magic, RX_MAGIC, 8) == 0 && st.st_size >= RX_HEAP)
         return rc; /* of another version or machine, and not ours to read */
     if (rc)
-        snprintf(s->unsealed[layer], sizeof s->unsealed[layer], "%s", rx_error_text());
+        rx_error_keep(s->unsealed[layer], sizeof s->unsealed[layer]);
     return RX_OK;
 }
 

@@ -63,12 +63,12 @@ static bool rx_watch_serve(struct rx_watch *w, uint64_t round)
     if (code != RX_WOULD_WAIT)
         w->served = round;
     if (code == RX_WOULD_WAIT)
-        strncpy(w->late, rx_error_text(), sizeof w->late - 1);
+        rx_error_keep(w->late, sizeof w->late);
     if (code < 0) {
         w->failed = round;
         w->code = code;
         w->os_errno = rx_error_errno();
-        strncpy(w->text, rx_error_text(), sizeof w->text - 1);
+        rx_error_keep(w->text, sizeof w->text);
     }
     pthread_mutex_unlock(&w->mutex);
     rx_watch_tell(w);

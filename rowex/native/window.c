@@ -26,6 +26,29 @@ static inline void rx_given_collect(struct rx_node *n, unsigned kind, struct rx_
     }
 }
 
+/* A Node4, upwards: its few children are sorted as they are read. */
+static unsigned rx_up4(struct rx_node *n, int *from, rx_ref *refs)
+{
+    unsigned given = rx_load8(&n->count), count = 0;
+    const uint8_t *keys = (const uint8_t *)n + RX_N4_KEYS;
+    int bytes[4];
+    for (unsigned i = 0; i < given && i < 4; i++) {
+        int byte = rx_load8_rlx(keys + i); /* final below the acquired count */
+        rx_ref ref = rx_load(&n->slot[i]);
+        if (byte < *from || ref == 0)
+            continue;
+        unsigned at = count++;
+        for (; at > 0 && bytes[at - 1] > byte; at--) {
+            bytes[at] = bytes[at - 1];
+            refs[at] = refs[at - 1];
+        }
+        bytes[at] = byte;
+        refs[at] = ref;
+    }
+    *from = 256;
+    return count;
+}
+
 static unsigned rx_small_up(struct rx_node *n, unsigned kind, int *from, rx_ref *refs, unsigned max)
 {
     struct rx_given g;
@@ -126,6 +149,8 @@ static unsigned rx_down48(struct rx_node *n, int *from, rx_ref *refs, unsigned m
 
 unsigned rx_window_up(struct rx_node *n, unsigned kind, int *from, rx_ref *refs, unsigned max)
 {
+    if (kind == RX_K_N4 && max >= 4)
+        return *from > 255 ? 0 : rx_up4(n, from, refs);
     if (kind == RX_K_N4 || kind == RX_K_N16)
         return *from > 255 ? 0 : rx_small_up(n, kind, from, refs, max);
     if (kind == RX_K_N48)
