@@ -5,8 +5,10 @@
 #ifndef ROWEX_FUZZ_H
 #define ROWEX_FUZZ_H
 
+#include <dirent.h>
 #include <stdarg.h>
 #include <stdint.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -154,7 +156,26 @@ static inline size_t fuzz_item_read(const uint8_t *buffer, size_t at, struct fuz
     return (at + 16 + (size_t)key_len + (size_t)item->value_len + 7) & ~(size_t)7;
 }
 
-/* An empty name for an index; fuzz_files_remove() takes it and its -lock file away. */
+/* All that is in the folder. */
+static inline void fuzz_remove_under(const char *folder)
+{
+    char full[600];
+    DIR *entries = opendir(folder);
+    if (entries == NULL)
+        return;
+    for (struct dirent *e; (e = readdir(entries)) != NULL;) {
+        if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0 ||
+            snprintf(full, sizeof full, "%s/%s", folder, e->d_name) >= (int)sizeof full)
+            continue;
+        if (unlink(full) != 0) {
+            fuzz_remove_under(full);
+            rmdir(full);
+        }
+    }
+    closedir(entries);
+}
+
+/* An empty name for an index; fuzz_files_remove() takes away all that stands by that name. */
 static inline void fuzz_files_name(char *path, size_t size, const char *folder, const char *program)
 {
     snprintf(path, size, "%s/%s-%ld.rowex", folder, program, (long)getpid());
@@ -162,10 +183,15 @@ static inline void fuzz_files_name(char *path, size_t size, const char *folder, 
 
 static inline void fuzz_files_remove(const char *path)
 {
-    char lock[512];
-    snprintf(lock, sizeof lock, "%s-lock", path);
-    unlink(path);
-    unlink(lock);
+    static const char *const beside[] = {"", "-lock", "-checkpoint", "-log"};
+    char full[512];
+    for (size_t i = 0; i < sizeof beside / sizeof *beside; i++) {
+        snprintf(full, sizeof full, "%s%s", path, beside[i]);
+        if (unlink(full) != 0) {
+            fuzz_remove_under(full);
+            rmdir(full);
+        }
+    }
 }
 
 #endif

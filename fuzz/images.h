@@ -136,24 +136,6 @@ static void image_free(struct image *im)
 
 /* ---- files in a folder ---------------------------------------------------------------- */
 
-static void image_remove_under(const char *folder)
-{
-    char full[600];
-    DIR *entries = opendir(folder);
-    if (entries == NULL)
-        return;
-    for (struct dirent *e; (e = readdir(entries)) != NULL;) {
-        if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
-            continue;
-        snprintf(full, sizeof full, "%s/%s", folder, e->d_name);
-        if (unlink(full) != 0) {
-            image_remove_under(full);
-            rmdir(full);
-        }
-    }
-    closedir(entries);
-}
-
 static bool image_page_is_zero(const struct image_file *f, size_t i)
 {
     static const uint8_t none[IMAGE_PAGE];
@@ -208,7 +190,7 @@ static void image_claim(struct image *im, int fd)
 static void image_put(struct image *im, const char *folder, const char *path, enum target target, bool claim)
 {
     char full[600];
-    image_remove_under(folder);
+    fuzz_remove_under(folder);
     int data = image_create(path, "");
     if (claim)
         image_claim(im, data);
@@ -277,7 +259,7 @@ static void image_make_in_child(const char *path, enum target target)
 static void image_make(struct image *im, const char *folder, const char *path, enum target target)
 {
     int status;
-    image_remove_under(folder);
+    fuzz_remove_under(folder);
     pid_t pid = fork();
     if (pid == 0)
         image_make_in_child(path, target);

@@ -66,4 +66,12 @@ static inline void model_remove(struct model *m, size_t at)
     m->count--;
 }
 
+static inline void model_clear(struct model *m)
+{
+    while (m->count)
+        model_remove(m, m->count - 1);
+    free(m->pairs);
+    *m = (struct model){0};
+}
+
 #endif

@@ -7,7 +7,7 @@
 #define ROWEX_MUTATE_H
 #include "images.h"
 
-#define SCRIPT_OPS 24u
+#define SCRIPT_ITEMS 24u
 enum { SEAL_SUPER = 1, SEAL_LEAVES = 2, SEAL_LOG = 4, NOT_CLAIMED = 8, READ_ONLY = 16 };
 
 struct change {
@@ -17,9 +17,11 @@ struct change {
     uint16_t place, other; /* cells or frames, modulo */
     uint64_t value;
 };
-struct script { uint8_t target, flags; uint16_t count; uint32_t way; struct change change[SCRIPT_OPS]; };
+struct script { uint8_t target, flags; uint16_t count; uint32_t way; struct change change[SCRIPT_ITEMS]; };
+#define SCRIPT_HEAD offsetof(struct script, change)
 
-static size_t script_bytes(const struct script *s) { return offsetof(struct script, change) + s->count * sizeof s->change[0]; }
+static size_t script_bytes(const struct script *s) { return SCRIPT_HEAD + s->count * sizeof s->change[0]; }
+static unsigned script_kind(const struct script *s) { return s->target % TARGETS; }
 
 /* Values that are a limit of something. */
 static uint64_t edge_value(uint64_t v, uint64_t now, uint64_t size)
@@ -252,7 +254,7 @@ static void seal(struct image *im, unsigned flags)
 
 static void script_apply(const struct script *s, struct image *im)
 {
-    for (unsigned i = 0; i < s->count && i < SCRIPT_OPS; i++) {
+    for (unsigned i = 0; i < s->count && i < SCRIPT_ITEMS; i++) {
         struct image_file *f = &im->file[s->change[i].file % im->files];
         if (f->size < RX_HEAP && f->class == DATA_FILE)
             continue; /* cut off */
@@ -288,7 +290,7 @@ static void script_mutate(struct script *s, const struct script *other, uint64_t
         uint64_t at = fuzz_below(dice, s->count);
         switch (fuzz_below(dice, 8)) {
         case 0: case 1: case 2:
-            if (s->count < SCRIPT_OPS)
+            if (s->count < SCRIPT_ITEMS)
                 s->change[s->count++] = change_random(dice);
             break;
         case 3: /* with one field drawn anew */
@@ -308,7 +310,7 @@ static void script_mutate(struct script *s, const struct script *other, uint64_t
         case 6: s->way = (uint32_t)fuzz_next(dice); break;
         default:
             if (other->target == s->target)
-                for (unsigned i = (unsigned)fuzz_below(dice, other->count); i < other->count && s->count < SCRIPT_OPS; i++)
+                for (unsigned i = (unsigned)fuzz_below(dice, other->count); i < other->count && s->count < SCRIPT_ITEMS; i++)
                     s->change[s->count++] = other->change[i];
         }
     }

@@ -27,6 +27,7 @@ msgpack (values)
 from __future__ import annotations
 
 import operator
+import reprlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
@@ -302,7 +303,7 @@ def _find(what: str, table: dict[str, Codec[Any]], chosen: object) -> Codec[Any]
     if isinstance(chosen, str):
         codec = table.get(chosen)
         if codec is None:
-            raise ValueError(f"{what}={chosen!r}: choose from {', '.join(table)}, or a pair of functions")
+            raise ValueError(f"{what}={reprlib.repr(chosen)}: choose from {', '.join(table)}, or a pair of functions")
         if codec is MSGPACK:
             _msgpack()  # say so now, not at the first value
         return codec

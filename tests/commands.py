@@ -14,9 +14,9 @@ from click.testing import CliRunner, Result
 from rowex.cli import cli
 
 
-def do(*arguments: str | Path, stdin: bytes | str = b"") -> Result:
-    """Run a command in this process."""
-    return CliRunner().invoke(cli, [str(a) for a in arguments], input=stdin, catch_exceptions=False)
+def do(*arguments: str | Path, stdin: bytes | str = b"", color: bool = False) -> Result:
+    """Run a command in this process; with color, what it tells a terminal."""
+    return CliRunner().invoke(cli, [str(a) for a in arguments], input=stdin, catch_exceptions=False, color=color)
 
 
 def start(*arguments: str | Path, cwd: Path, **options: Any) -> subprocess.Popen[bytes]:

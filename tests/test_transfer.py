@@ -164,6 +164,87 @@ def test_load_refuses_a_dump_of_another_version(path: Path) -> None:
     assert not path.exists()
 
 
+@pytest.mark.parametrize("version", ["true", "1.0", json.dumps("v" * 5000), "[" * 300 + "]" * 300, '"\\u001b[2J"'])
+def test_the_version_of_a_dump_is_the_number_one(path: Path, version: str) -> None:
+    """Nothing that equals it; and what stands there instead is shown in part, for it may be long."""
+    result = do("load", path, stdin=f'{{"rowex": {version}, "keys": "bytes", "values": "bytes"}}\n')
+    assert result.exit_code == 2
+    assert len(result.stderr) < 300
+    assert "version" in result.stderr
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("options", [(), ("--keys", "int")])
+@pytest.mark.parametrize("name", ["\x1b[2J\ud800\n", "n" * 5000])
+def test_names_of_codecs_in_a_dump_cannot_command_the_terminal(path: Path, name: str, options: tuple[str, ...]) -> None:
+    """Nor fill it, when they are refused."""
+    dump = json.dumps({"rowex": 1, "keys": name, "values": "bytes"})
+    result = do("load", path, *options, stdin=dump, color=True)
+    assert result.exit_code == 2
+    assert "\x1b" not in result.stderr
+    assert len(result.stderr) < 400
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("text", ["AAAA=", "AAAA====", "AA=", "AAA", "AB==", "AAB=", "A-A=", "AA==AA==", "AA\\n=="])
+def test_base64_that_no_dump_holds_is_malformed(path: Path, text: str) -> None:
+    """Neither too much padding, nor bits behind the last byte: one text for the same bytes."""
+    result = do("load", path, stdin=f'["a", {{"b64": "{text}"}}]\n["b", {{"b64": "AAA="}}]\n')
+    assert (result.exit_code, result.stderr.count("line 1: ")) == (2, 1)
+    with open_raw(str(path), "r") as index:
+        assert dict(index.items()) == {b"b": b"\0\0"}
+
+
+def test_load_names_what_msgpack_cannot_hold(path: Path) -> None:
+    """A number of more than eight bytes is a malformed line, as others are."""
+    result = do("load", path, "-f", "tsv", "--values", "msgpack", stdin=f"a\t{2**64}\nb\t1\n")
+    assert (result.exit_code, result.stderr.count("line 1: ")) == (2, 1)
+    with open_raw(str(path), "r") as index:
+        assert dict(index.items()) == {b"b": b"\x01"}
+
+
+def test_a_refusal_without_words_is_told_by_its_name(path: Path) -> None:
+    """As a MemoryError is, with which Python gives up on text that nests too deeply."""
+    result = do("load", path, "-f", "tsv", "--keys", "tuple", stdin=b"-" * 9000 + b"1\tv\n")
+    assert result.exit_code == 2
+    assert "()" not in result.stderr
+
+
+ARRAY = b"\x93NUMPY\x01\x00v\x00%-117b\n"  # of which no item is reached
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        b"",
+        b"PK\x03\x04 but no archive",
+        ARRAY % b"{'descr': '<i8', 'fortran_order': False, 'shape': (3,), {",
+        ARRAY % b'{"descr": """<i8',
+    ],
+)
+def test_load_refuses_what_is_no_array(folder: Path, damaged: bytes) -> None:
+    """Whatever NumPy's reading of it ends in."""
+    numpy = pytest.importorskip("numpy")
+    numpy.save(folder / "sound.npy", numpy.array([1, 2, 3]))
+    (folder / "damaged.npy").write_bytes(damaged)
+    for keys, values in (("damaged.npy", "sound.npy"), ("sound.npy", "damaged.npy")):
+        result = do("load", folder / "new", folder / keys, "--npy", folder / values)
+        assert result.exit_code == 2
+        assert "format .npy" in result.stderr
+        assert not (folder / "new").exists()
+
+
+def test_load_refuses_an_archive_of_arrays(folder: Path) -> None:
+    """Else the names of its members would be taken for the items."""
+    numpy = pytest.importorskip("numpy")
+    for name in ("keys.npz", "values.npz"):
+        numpy.savez(folder / name, first=numpy.array([1]), second=numpy.array([2]))
+    options = ("--npy", folder / "values.npz", "--keys", "str", "--values", "str")
+    result = do("load", folder / "new", folder / "keys.npz", *options)
+    assert result.exit_code == 2
+    assert not (folder / "new").exists()
+
+
 def test_a_key_that_is_too_large_is_named_and_the_rest_is_stored(path: Path) -> None:
     """Also in the middle of a batch."""
     text = "".join(f"k{i}\t{i}\n" for i in range(50)) + "x" * ((1 << 20) + 1) + "\t1\nlast\t1\n"

@@ -188,9 +188,9 @@ class Side:
             return text
         try:
             return self._codec.encode(self._object(text))
-        except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError) as error:
-            what = _FORMS[self.name]
-            raise Malformed(f"not {what}: {shown(text[:60]).decode()} ({error or type(error).__name__})") from None
+        except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError, OverflowError) as error:
+            what, reason = _FORMS[self.name], str(error) or type(error).__name__
+            raise Malformed(f"not {what}: {shown(text[:60]).decode()} ({reason})") from None
 
     def parse_prefix(self, text: bytes) -> bytes:
         """As `parse`, for a prefix of keys."""
@@ -274,6 +274,8 @@ class Side:
                 stored = item.encode()
             elif isinstance(item, dict) and list(item) == ["b64"] and isinstance(item["b64"], str):
                 stored = base64.b64decode(item["b64"], validate=True)
+                if base64.b64encode(stored).decode("ascii") != item["b64"]:  # which Python lets pass
+                    raise Malformed("base64 with too much padding, or with bits behind its last byte")
             else:
                 raise Malformed('expected text or {"b64": ...}')
             if self._codec is not None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import reprlib
 import stat
 import sys
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from tqdm import tqdm
 
 import rowex
 from rowex.cli.console import ABSENT, USAGE, Output, Unusable, describe, open_index, sides, tell
-from rowex.cli.text import BOM, Malformed, Side, json_line, quote
+from rowex.cli.text import BOM, Malformed, Side, json_line, quote, shown
 from rowex.columns import numpy
 from rowex.errors import CorruptionError, RowexError
 from rowex.index import Index
@@ -268,8 +269,9 @@ def _header(line: bytes) -> dict[str, Any] | None:
         return None
     if not isinstance(head, dict) or "rowex" not in head:
         return None
-    if head["rowex"] != DUMP_VERSION:
-        raise Malformed(f"line 1: a dump of version {head['rowex']!r}; this program reads {DUMP_VERSION}")
+    version = head["rowex"]
+    if type(version) is not int or version != DUMP_VERSION:  # true and 1.0 equal it
+        raise Malformed(f"line 1: a dump of version {reprlib.repr(version)}; this program reads {DUMP_VERSION}")
     if not all(isinstance(head.get(name), str) for name in ("keys", "values")):
         raise Malformed("line 1: the header of a dump names the codecs, keys and values, as text")
     return head
@@ -302,7 +304,8 @@ def _open_target(path: str, keys: str | None, values: str | None, checksum: bool
 def _chosen(what: str, option: str | None, head: dict[str, Any] | None) -> str | None:
     named = None if head is None else str(head[what])
     if option is not None and named is not None and option != named:
-        raise click.UsageError(f"--{what} {option} was given, but the dump is of {what} {named}")
+        piece = shown(named.encode("utf-8", "surrogatepass")[:40]).decode()  # it may hold, and be, anything
+        raise click.UsageError(f"--{what} {option} was given, but the dump is of {what} {piece}")
     return option if option is not None else named
 
 
@@ -318,10 +321,11 @@ def _load_arrays(
     index_path: str, keys_path: str, values_path: str, codecs: tuple[str | None, str | None], quiet: bool
 ) -> None:
     try:
-        keys, values = (numpy().load(path, mmap_mode="r") for path in (keys_path, values_path))
+        # not numpy.load(), which takes archives too: what they hold would come as the names of their members
+        keys, values = (numpy().lib.format.open_memmap(path, mode="r") for path in (keys_path, values_path))
         count = len(keys)
-    except (ImportError, ValueError, TypeError, OSError, EOFError) as error:
-        raise click.UsageError(f"arrays in files of the format .npy are needed: {error}") from None
+    except Exception as error:  # of a damaged head, Python's tokenizer's and others
+        raise click.UsageError(f"arrays in files of the format .npy are needed: {str(error)[:200]}") from None
     hidden = True if quiet else None  # None: unless stderr is a terminal
     with tqdm(total=count, unit=" items", disable=hidden, file=sys.stderr, leave=False) as bar:
 

@@ -92,7 +92,11 @@ static int rx_remove_merging(struct rx_thread *t, struct rx_place *p, rx_ref chi
     memcpy(prefix, rx_node_prefix(p->node, p->kind), p->node_prefix);
     prefix[p->node_prefix] = child_byte;
     memcpy(prefix + p->node_prefix + 1, rx_node_prefix(child, child_kind), child->prefix_len);
-    rx_ref copy = rx_new_node(t, 0, kind, p->level, prefix, joined, rx_load(&child->term), bytes, refs, count);
+    term = rx_load(&child->term);
+#ifdef ROWEX_CANARY_MERGED_TERM /* a broken build on purpose: fuzz/fuzz_guided_ops.c must notice */
+    term = child_kind == RX_K_N48 && p->slot == &p->node->term ? 0 : term;
+#endif
+    rx_ref copy = rx_new_node(t, 0, kind, p->level, prefix, joined, term, bytes, refs, count);
     rx_unlink_cells(t, 3 - t->quiet, p->node_ref, child_ref, p->ref);
     return rx_commit_or_unlock(t, 3, p->parent_slot, p->node_ref, copy, -1);
 }

@@ -62,9 +62,9 @@ def compile_native(folder: Path, source: str = "native.c", *flags: str) -> Path:
     sources = [path for part in ("native", "gc") for path in sorted((ROOT / "rowex" / part).glob("*.c"))]
     sources = [path for path in sources if not path.name.startswith("hot")]
     compiler = ["gcc", "-std=gnu11", "-pthread"]
-    subprocess.run([*compiler, "-O3", "-flto=auto", *flags, "-c", *sources], check=True, cwd=objects)
+    subprocess.run([*compiler, "-O2", "-flto=auto", *flags, "-c", *sources], check=True, cwd=objects)
     subprocess.run([*compiler, "-O2", "-c", ROOT / "scripts" / "benchmarks" / source], check=True, cwd=objects)
-    subprocess.run([*compiler, "-O3", "-flto=auto", "-o", program, *sorted(objects.glob("*.o"))], check=True)
+    subprocess.run([*compiler, "-O2", "-flto=auto", "-o", program, *sorted(objects.glob("*.o"))], check=True)
     return program
 
 
