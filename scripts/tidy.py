@@ -35,8 +35,8 @@ FLOOR_SOURCES = """crc.c cursor.c disk.c error.c file.c fork.c log.c manage.c no
 UPWARD = {("uid.c", "guard.h")}  # the thread's own uid is cached where a call begins
 
 # Atomics live in persist.h.  These touch flags and pointers of the process itself, in no file.
-PROCESS_LOCAL = """building.c checkpoint.c close.c copy.c core.h cursor.c disk.c duplicate.c durable.c epoch.c epoch.h
-    error.c file.c flush.c frames.c gate.c guard.h index.c intent.c persist.c scan.c sigbus.c
+PROCESS_LOCAL = """checkpoint.c close.c copy.c core.h cursor.c disk.c duplicate.c durable.c epoch.c epoch.h
+    error.c file.c flush.c gate.c guard.h index.c intent.c persist.c scan.c sigbus.c
     trace.c uid.c verify.c walk.c""".split()
 
 # System calls that change files: only under the names that disk.h gives them, and only in these.

@@ -4,6 +4,8 @@ How the core is compiled: as one where the tools can, and without a word where t
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,40 +17,71 @@ from rowex.native import build
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No answer of before, no wish of the environment's."""
-    for name in ("ROWEX_DEFINES", "ROWEX_SANITIZE", "ROWEX_FLAGS", "ROWEX_WERROR", "CC"):
+    for name in (
+        "ROWEX_DEFINES",
+        "ROWEX_SANITIZE",
+        "ROWEX_FLAGS",
+        "ROWEX_WERROR",
+        "CC",
+        "CFLAGS",
+        "LDSHARED",
+        "LDFLAGS",
+    ):
         monkeypatch.delenv(name, raising=False)
     build.links_whole.cache_clear()
     yield
     build.links_whole.cache_clear()
 
 
-def compiler(folder: Path, text: str) -> str:
-    """A compiler that is this shell script."""
-    path = folder / "a compiler"
+def program(path: Path, text: str) -> Path:
+    """A program that is this shell script."""
     path.write_text(f"#!/bin/sh\n{text}\n", "ascii")
     path.chmod(0o755)
-    return f"'{path}'"
+    return path
 
 
-@pytest.mark.parametrize("says", ["exit 1", "echo 'unknown option, ignored' >&2", "exec /nowhere/at/all"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "exit 1",
+        "exit 0",
+        "exec /nowhere/at/all",
+        'case "$*" in *-flto*) echo unknown option >&2; exit 1 ;; esac; exec gcc "$@"',
+    ],
+)
 def test_a_compiler_that_cannot_see_all_as_one_is_not_asked_to(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, says: str
+    folder: Path, monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
-    """It fails, or ignores the flag with a warning."""
-    monkeypatch.setenv("CC", compiler(folder, says))
+    """It fails, makes nothing, is not there, or does not know the flag."""
+    monkeypatch.setenv("CC", str(program(folder / "compiler", text)))
     assert not build.links_whole()
     assert not any(flag.startswith("-flto") for flag in build.compile_args() + build.link_args())
 
 
-def test_no_compiler_at_all_is_left_to_setuptools_to_tell(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The question is none that a build fails for."""
-    monkeypatch.setenv("CC", "/nowhere/at/all")
+def test_a_linker_that_leaves_such_objects_out_is_noticed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the compiler's plugin it makes an empty module, and says that all went well."""
+    drop = """skip=
+    for each; do
+        shift
+        case "$skip$each" in
+        -plugin) skip=1 ;;
+        1* | -plugin-opt*) skip= ;;
+        *) set -- "$@" "$each" ;;
+        esac
+    done"""
+    program(folder / "ld", f'{drop}\nexec {shutil.which("ld")} "$@"')
+    monkeypatch.setenv("LDFLAGS", f"-B{folder}")
+    source, module = folder / "whole.c", folder / "whole.so"
+    source.write_text("int whole(void) { return 0; }\n", "ascii")
+    for flag, found in (("-fno-lto", True), ("-flto=auto", False)):
+        subprocess.run(["gcc", "-shared", "-fPIC", flag, f"-B{folder}", source, "-o", module], check=True)
+        assert (b"whole" in module.read_bytes().replace(b"whole.c", b"")) == found, flag
     assert not build.links_whole()
 
 
-def test_a_compiler_that_can_is_asked_in_both_steps(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_compiler_that_can_is_asked_in_both_steps() -> None:
     """A flag for the compiler alone would leave nothing to link."""
-    monkeypatch.setenv("CC", compiler(folder, "exit 0"))
+    assert shutil.which("gcc"), "the tests compile the core with it"
     assert "-flto=auto" in build.compile_args()
     assert "-flto=auto" in build.link_args()
 

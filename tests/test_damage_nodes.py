@@ -244,3 +244,35 @@ def test_file_of_the_dead_is_not_read_by_who_may_not_write_it(path: Path, child:
     assert "must once be opened for writing" in child(read).recv()
     with rowex.open(path) as index:
         assert index[b"k"] == b"1"
+
+
+@pytest.mark.parametrize("mode", ["r", "w"])
+def test_a_byte_that_a_node_has_twice_is_told(path: Path, mode: str) -> None:
+    """One of the two leaves cannot be reached: also where check() takes no part in the file, and only counts."""
+    fill(path).close()
+    image = bytearray(path.read_bytes())
+    image[node_of(image) + 57] = image[node_of(image) + 56]
+    path.write_bytes(image)
+    with rowex.open(path, mode) as index, pytest.raises(rowex.CorruptionError):
+        index.check()
+
+
+@pytest.mark.parametrize(
+    "look",
+    [lambda index: index.first(), lambda index: index.ceiling(b"\0\3"), lambda index: list(index.scan(limit=1))],
+    ids=["first", "ceiling", "scan"],
+)
+def test_who_wants_one_key_needs_no_other_nodes_page(path: Path, look: Callable[[rowex.Index], Any]) -> None:
+    """Wherever the file is cut off behind the first of three nodes, which lie in different pages."""
+    with rowex.open(path, durability="process") as index:
+        for first in range(3):
+            index.put_many((bytes([first, second]), b"value") for second in range(10))
+            index.put_many((bytes([200 + first]) + number.to_bytes(2, "big"), b"f" * 200) for number in range(1000))
+    image = path.read_bytes()
+    for cut in range(131072, len(image), 65536):
+        with rowex.open(path, "r") as index:
+            os.truncate(path, cut)
+            try:
+                look(index)
+            finally:
+                path.write_bytes(image)

@@ -143,7 +143,7 @@ static int rx_copy_fill(struct rx_thread *t, struct rx_map *from, struct rx_map 
         rc = rx_copy_sync(to, brk);
     if (rc == RX_OK)
         rc = rx_copy_still_ours(db, from);
-    if (rc == RX_OK && (__atomic_load_n(&from->poison, __ATOMIC_ACQUIRE) || __atomic_load_n(&to->poison, __ATOMIC_ACQUIRE)))
+    if (rc == RX_OK && (rx_poisoned(from) || rx_poisoned(to)))
         rc = rx_fail(RX_E_IO, 0, "while copying %s; nothing was changed", db->path);
     if (rc == RX_OK && !rx_gate_mine(t, RX_GATE_COPY)) /* step 4: after the copy exists, before the rename */
         rc = RX_I_RESTART;

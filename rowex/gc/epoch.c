@@ -54,7 +54,7 @@ int rx_leave_changed(struct rx_thread *t)
 {
     bool evicted = rx_load(&t->slot->word) != t->word;
     rx_retract(t);
-    if (__atomic_load_n(&t->map->poison, __ATOMIC_ACQUIRE))
+    if (rx_poisoned(t->map))
         return rx_fail(RX_E_IO, 0, "while reading %s", t->db->path ? t->db->path : "memory");
     if (evicted)
         return RX_I_EVICTED;

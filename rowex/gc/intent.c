@@ -94,8 +94,7 @@ int rx_commit(struct rx_thread *t, rx_off slot_off, rx_ref old_ref, rx_ref new_r
         t->log_number = rx_log_take(t->db, a);
     uint64_t *slot = rx_slot_word(t->map, slot_off);
     rx_store(slot, new_ref); /* commit */
-    rx_compiler_barrier(); /* a fault of this very store has poisoned the map by now */
-    if (RX_UNLIKELY(rx_poisoned(t->map)))
+    if (RX_UNLIKELY(rx_poisoned(t->map))) /* by a fault of this very store */
         return rx_commit_lost(t, logged);
     if (logged)
         rx_log_publish(t->db, t->log_number, rx_load_rlx(&a->log_what));

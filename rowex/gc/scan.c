@@ -327,7 +327,7 @@ int rx_scan_repair(struct rx_db *db, struct rx_map *map, struct rx_scan_report *
         if ((rc = cut ? rx_sweep_marks(&s) : rx_sweep(&s)) == RX_OK)
             rc = rx_check_marks(&s);
     }
-    if (rc != RX_E_INTERRUPTED && __atomic_load_n(&map->poison, __ATOMIC_RELAXED)) /* zero pages look like damage, or like nothing */
+    if (rc != RX_E_INTERRUPTED && rx_poisoned(map)) /* zero pages look like damage, or like nothing */
         rc = rx_fail(RX_E_IO, 0, "while scanning the file");
     if (rc == RX_OK)
         rc = rx_scan_store(&s, db);

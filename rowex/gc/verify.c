@@ -363,7 +363,7 @@ int rx_scan_verify(struct rx_db *db, struct rx_map *map, rx_fault_fn fault, void
         rc = rx_fail(RX_E_MEMORY, 0, "for the check");
     if (rc == RX_OK)
         rc = rx_verify_all(&v);
-    if (rc == RX_OK && __atomic_load_n(&map->poison, __ATOMIC_RELAXED))
+    if (rc == RX_OK && rx_poisoned(map))
         rc = rx_fail(RX_E_IO, 0, "while checking the file");
     rx_bits_drop(&v.reached);
     rx_bits_drop(&v.owned);

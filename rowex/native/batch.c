@@ -237,6 +237,8 @@ static bool rx_scan_past(const struct rx_scan *s, const struct rx_leaf_view *v)
     return s->start && rx_compare(v->key, v->key_len, s->start, s->start_len) < 0;
 }
 
+#define RX_EAGER_ITEMS 32u
+
 struct rx_pack { uint8_t *at; size_t room, items; const uint8_t *last; size_t last_len, need; };
 
 static uint64_t rx_record_size(const struct rx_leaf_view *v, int values)
@@ -286,6 +288,7 @@ __attribute__((always_inline)) static inline bool rx_pack_record(struct rx_threa
 /* Inside the epoch: leaves until the batch is full or the scan is over (RX_END). */
 static int rx_scan_batch(struct rx_thread *t, struct rx_scan *s, struct rx_pack *p, size_t max_items, int values)
 {
+    s->cursor.eager = max_items >= RX_EAGER_ITEMS;
     int rc = rx_scan_seek(s, t->map);
     while (rc == RX_OK && p->items < max_items) {
         rx_ref leaf;

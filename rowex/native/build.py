@@ -20,14 +20,12 @@ and for the linker).
 from __future__ import annotations
 
 import argparse
+import ctypes
 import functools
 import os
 import re
-import shlex
 import shutil
-import subprocess
 import sys
-import sysconfig
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -114,17 +112,24 @@ def define_macros() -> list[tuple[str, str | None]]:
 
 @functools.cache
 def links_whole() -> bool:
-    """Whether compiler and linker can see all sources of a module as one."""
-    compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
+    """Whether what compiles and links for setuptools can see all sources of a module as one."""
+    import setuptools  # noqa: F401  (first: it brings distutils, where Python has none)
+
+    # isort: split
+    from distutils import ccompiler, errors, sysconfig
+
+    compiler = ccompiler.new_compiler()
+    sysconfig.customize_compiler(compiler)
     with tempfile.TemporaryDirectory(prefix="rowex-build-") as folder:
-        source = Path(folder, "probe.c")
+        source, module = Path(folder, "probe.c"), Path(folder, "probe.so")
         source.write_text("int rowex_probe(void) { return 0; }\n", "ascii")
-        command = [*compiler, "-shared", "-fPIC", "-flto=auto", str(source), "-o", str(source.with_suffix(".so"))]
         try:
-            done = subprocess.run(command, capture_output=True, check=False)
-        except OSError:
+            objects = compiler.compile([str(source)], output_dir="/", extra_postargs=["-flto=auto"])
+            compiler.link_shared_object(objects, str(module), extra_postargs=["-flto=auto"])
+            # A linker that does not know the form of such objects may leave them out without a word.
+            return hasattr(ctypes.CDLL(str(module)), "rowex_probe")
+        except (errors.CCompilerError, errors.DistutilsError, OSError):
             return False
-    return done.returncode == 0 and not done.stderr
 
 
 def optimisation() -> list[str]:

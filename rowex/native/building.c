@@ -119,7 +119,7 @@ int rx_building_add(rx_building *b, const struct rx_column *keys, const struct r
             *done += rc == RX_OK;
         }
     }
-    if (rc == RX_OK && __atomic_load_n(&b->to->poison, __ATOMIC_ACQUIRE))
+    if (rc == RX_OK && rx_poisoned(b->to))
         rc = rx_fail(RX_E_IO, 0, "while building %s", b->target.path);
     return rc;
 }
@@ -139,7 +139,7 @@ int rx_building_finish(rx_building *b)
         return rc;
     rx_fill(b->to->base, &super, sizeof super);
     rc = rx_copy_sync(b->to, brk);
-    if (rc == RX_OK && __atomic_load_n(&b->to->poison, __ATOMIC_ACQUIRE))
+    if (rc == RX_OK && rx_poisoned(b->to))
         rc = rx_fail(RX_E_IO, 0, "while building %s", b->target.path);
     if (rc == RX_OK)
         rc = rx_rename_new(b->target.dir_fd, b->made, b->target.dir_fd, b->target.name); /* commit */

@@ -134,7 +134,7 @@ static int rx_checkpoint_seal(struct rx_db *db, const struct rx_super *from, str
     rx_super_seal_state(&s);
     rx_fill(to->base, &s, sizeof s);
     int rc = rx_copy_sync(to, brk);
-    if (rc == RX_OK && __atomic_load_n(&to->poison, __ATOMIC_ACQUIRE))
+    if (rc == RX_OK && rx_poisoned(to))
         rc = rx_fail(RX_E_IO, 0, "while writing a checkpoint of %s", db->path);
     return rc;
 }

@@ -197,7 +197,7 @@ static int rx_write_clean(struct rx_db *db)
         rx_super_doubt(super); /* the log is whole: rx_log_end() */
     if (rc == RX_OK)
         rc = rx_folder_sync(db);
-    if (rc || __atomic_load_n(&map->poison, __ATOMIC_ACQUIRE))
+    if (rc || rx_poisoned(map))
         return rc ? rc : rx_fail(RX_E_IO, 0, "while closing %s", db->path);
     rx_store(&super->brk, brk);
     rx_store(&super->count, count);

@@ -140,7 +140,11 @@ void rx_events_hold(void);
 void rx_events_release(void);
 
 /* A page of the map could not be read or written. */
-static inline bool rx_poisoned(const struct rx_map *map) { return RX_UNLIKELY(rx_load32(&map->poison)); }
+static inline bool rx_poisoned(const struct rx_map *map)
+{
+    rx_compiler_barrier(); /* what was read or stored until here has faulted by now */
+    return RX_UNLIKELY(rx_load32(&map->poison));
+}
 
 /* The levels with a log (design, R12). */
 static inline bool rx_level_logged(uint32_t durability)

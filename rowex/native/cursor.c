@@ -108,10 +108,13 @@ __attribute__((always_inline)) static inline void rx_prefetch_below(const struct
         __builtin_prefetch(map->base + rx_ref_off(__atomic_load_n(&n->slot[i], __ATOMIC_RELAXED)));
 }
 
-/* A node was entered: while its leaves are read, those of the next one are sent for. */
+/*
+ * A node was entered: while its leaves are read, those of the next one are sent for.  That one is read now, so
+ * only a walk that is likely to come to it looks: who wants little must not wait for, or fail by, its page.
+ */
 static void rx_cursor_look_ahead(const struct rx_cursor *c)
 {
-    if (c->depth < 2)
+    if (!c->eager || c->depth < 2)
         return;
     const struct rx_frame *above = &c->stack[c->depth - 2];
     for (unsigned i = above->at; i < above->count; i++) {

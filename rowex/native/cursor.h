@@ -26,6 +26,7 @@ struct rx_cursor {
     uint32_t depth, capacity;
     uint64_t barren; /* nodes entered since the last leaf: bounded, see rx_cursor_enter() */
     bool reverse;
+    bool eager; /* many leaves are wanted: those of the next node are sent for early */
 };
 void rx_cursor_init(struct rx_cursor *c);
 void rx_cursor_free(struct rx_cursor *c);

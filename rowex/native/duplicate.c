@@ -241,7 +241,7 @@ static int rx_duplicate_into(struct rx_thread *t, struct rx_map *to, const struc
         return rc;
     rx_fill(to->base, &super, sizeof super);
     rc = rx_copy_sync(to, brk);
-    if (rc == RX_OK && __atomic_load_n(&to->poison, __ATOMIC_ACQUIRE))
+    if (rc == RX_OK && rx_poisoned(to))
         rc = rx_fail(RX_E_IO, 0, "while writing the copy");
     return rc;
 }

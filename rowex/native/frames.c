@@ -317,7 +317,7 @@ static int rx_frame_put(struct rx_thread *t, struct rx_logger *l, struct rx_lead
     if (g->large)
         crc = rx_crc32c(rx_crc32c(crc, g->large, g->large_size), pad, spare);
     frame->crc = crc;
-    if (__atomic_load_n(&t->map->poison, __ATOMIC_ACQUIRE))
+    if (rx_poisoned(t->map))
         return rx_fail(RX_E_CORRUPT, EIO, "a page of %s that was to be logged cannot be read", db->path);
     /*
      * With zeros behind it, by the same sync: an attempt that failed may have left whole frames beyond the

@@ -26,27 +26,38 @@ static inline void rx_given_collect(struct rx_node *n, unsigned kind, struct rx_
     }
 }
 
-/* A Node4, upwards: its few children are sorted as they are read. */
+/*
+ * A Node4, upwards: its few children are sorted as they are read.  Of a byte that a damaged one has twice
+ * the last counts, as below: whoever counts what can be reached notices.
+ */
 static unsigned rx_up4(struct rx_node *n, int *from, rx_ref *refs)
 {
-    unsigned given = rx_load8(&n->count), count = 0;
+    unsigned given = rx_load8(&n->count), count = 0, live = 0;
     const uint8_t *keys = (const uint8_t *)n + RX_N4_KEYS;
     int bytes[4];
     for (unsigned i = 0; i < given && i < 4; i++) {
         int byte = rx_load8_rlx(keys + i); /* final below the acquired count */
         rx_ref ref = rx_load(&n->slot[i]);
-        if (byte < *from || ref == 0)
+        unsigned at = 0;
+        while (at < count && bytes[at] < byte)
+            at++;
+        if (byte < *from)
             continue;
-        unsigned at = count++;
-        for (; at > 0 && bytes[at - 1] > byte; at--) {
-            bytes[at] = bytes[at - 1];
-            refs[at] = refs[at - 1];
+        if (at == count || bytes[at] != byte) {
+            for (unsigned j = count++; j > at; j--) {
+                bytes[j] = bytes[j - 1];
+                refs[j] = refs[j - 1];
+            }
+            bytes[at] = byte;
         }
-        bytes[at] = byte;
         refs[at] = ref;
     }
+    for (unsigned i = 0; i < count; i++) {
+        refs[live] = refs[i];
+        live += refs[i] != 0;
+    }
     *from = 256;
-    return count;
+    return live;
 }
 
 static unsigned rx_small_up(struct rx_node *n, unsigned kind, int *from, rx_ref *refs, unsigned max)
