@@ -140,7 +140,7 @@ def run_function(path: Path, case: Case, source: Any, other: str | None) -> int:
     form = None if case.form == "npy" else case.form
     try:
         with click.Context(load, color=True):
-            load.callback(str(path), source, form, *options, case.header, other, False)  # type: ignore[misc]
+            load.callback(str(path), source, form, *options, case.header, other, False)  # type: ignore[misc] # click: it may be None
     except click.exceptions.Exit as done:
         return done.exit_code
     except text.Malformed as error:  # which the group of commands makes a UsageError
@@ -194,7 +194,7 @@ def round_trip(path: Path, folder: Path) -> None:
     for source in (path, target):
         out = io.BytesIO()
         with click.Context(dump):
-            dump.callback(str(source), out)  # type: ignore[misc]
+            dump.callback(str(source), out)  # type: ignore[misc] # as above
         dumps.append(out.getvalue())
         if source == path:
             case = Case("jsonl", "-", "-", "new", "function", False, BATCHES[-1], dumps[0])

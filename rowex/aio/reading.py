@@ -161,7 +161,7 @@ class Reading(Generic[K, V]):
         for at in range(0, len(wanted), CHUNK):
             chunk = wanted[at : at + CHUNK]
             # mypy cannot tell the type of a lambda that has a default; without it the chunk would be the loop's.
-            found += await self._read(lambda chunk=chunk: self._calls.get_many(chunk, default), offload)  # type: ignore[misc]
+            found += await self._read(lambda chunk=chunk: self._calls.get_many(chunk, default), offload)  # type: ignore[misc] # see above
             if len(wanted) > CHUNK:
                 await checkpoint()
         return found
