@@ -33,6 +33,7 @@ __all__ = [
     "export",
     "holds_objects",
     "note_item",
+    "note_key",
     "pack",
     "pair_of",
     "pairs_of",
@@ -143,6 +144,12 @@ def note_item(error: BaseException, number: int, side: str = "") -> None:
     """Add to an error which of many items it is about, and which side of a pair."""
     if isinstance(error, Exception) and not isinstance(error, ClosedError):
         error.add_note(f"{side and f'the {side} of '}item {number}, counted from 0")
+
+
+def note_key(error: BaseException, key: object) -> None:
+    """Add to an error that it is about the value of a key."""
+    if isinstance(error, Exception):
+        error.add_note(f"the value of key {key!r:.200}")
 
 
 def raise_item(code: int, key: object, number: int) -> NoReturn:

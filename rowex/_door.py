@@ -20,7 +20,7 @@ except ModuleNotFoundError as error:
         "install them with `pip install .`, and start Python in another folder"
     ) from None
 
-__all__ = ["Door", "name", "pack"]
+__all__ = ["Door", "coding", "encoded", "name", "pack"]
 
 
 def _choose() -> tuple[str, Any, Any]:
@@ -31,12 +31,13 @@ def _choose() -> tuple[str, Any, Any]:
         try:
             module = import_module("rowex._hot")
             module.bind(int(ffi.cast("uintptr_t", lib.rx_hot_api())))
-            return "hot", module.Door, module.pack
+            return "hot", module, module
         except ImportError:
             if wanted == "hot":
                 raise
     module = import_module("rowex._slow")
-    return "slow", module.Door, module.pack
+    return "slow", module, import_module("rowex._forms")
 
 
-name, Door, pack = _choose()
+name, _module, coding = _choose()
+Door, pack, encoded = _module.Door, _module.pack, _module.encoded

@@ -1,4 +1,4 @@
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal, TypeVar, overload
 
 from typing_extensions import Buffer
@@ -6,8 +6,12 @@ from typing_extensions import Buffer
 T = TypeVar("T")
 
 name: Literal["hot", "slow"]
+coding: Any  # a module with the functions of `_forms`
 
 def pack(rows: list[Any], side: int, /) -> tuple[bytes, int, bytes | None] | None: ...
+def encoded(
+    pairs: Iterable[Any], key: Callable[[Any], bytes], value: Callable[[Any], bytes], first: int = 0, /
+) -> Iterator[tuple[bytes, bytes]]: ...
 
 class Door:
     def __init__(self, handle: int, thread: int = 0, readonly: bool = False, commit: bool = False) -> None: ...
@@ -56,7 +60,12 @@ class Door:
         reverse: bool,
         limit: int | None,
         what: int,
+        to_key: Callable[[bytes], Any] | None = None,
+        to_value: Callable[[bytes], Any] | None = None,
     ) -> Iterator[Any]: ...
+    def _get_each(
+        self, keys: Iterable[Any], default: Any, encode: Callable[[Any], bytes], decode: Callable[[bytes], Any], /
+    ) -> list[Any]: ...
     def _put_pairs(self, items: Any, timeout: float | None, first: int, /) -> int: ...
     def _try_put(self, key: Buffer, value: Buffer) -> int | None: ...
     def _try_insert(self, key: Buffer, value: Buffer) -> int | None: ...

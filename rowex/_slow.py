@@ -11,18 +11,18 @@ import operator
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, overload
 
-from rowex._arguments import Wait, each_of, encoded, exact_bytes, export, pack, pairs_of, raise_item, settle
+from rowex._arguments import Wait, each_of, encoded, exact_bytes, export, note_key, pack, pairs_of, raise_item, settle
 from rowex._door_texts import TEXTS
+from rowex._forms import decode_bytes, encode_bytes, encode_key
 from rowex._native import ffi, lib
 from rowex._ranges import ITEMS, KEYS, VALUES, open_scan, records
-from rowex.codecs import encode_bytes, encode_key
 from rowex.columns import is_column
 from rowex.errors import raise_reader, raise_result
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-__all__ = ["Door", "pack"]
+__all__ = ["Door", "encoded", "pack"]
 
 _FIRST_BYTES = 4096  # a first try for one value, and for a scan's first batch
 _ROOM_BYTES = 65536
@@ -233,19 +233,25 @@ class Door:
         self._open_handle()
         if dtype is not None or is_column(keys):
             return self._get_columns(keys, default, dtype)
-        exact = each_of(keys, encode_key)
+        return self._get_each(keys, default, encode_key, decode_bytes)
+
+    def _get_each(
+        self, keys: Iterable[Any], default: Any, encode: Callable[[Any], bytes], decode: Callable[[bytes], Any], /
+    ) -> list[Any]:
+        # get_many() of keys that are encoded first, and of values that are decoded
+        self._open_handle()
+        exact = each_of(keys, lambda key: encode_key(encode(key)))
         room = _allocate("char[]", _ROOM_BYTES)
         values: list[Any] = []
         while len(values) < len(exact):
             chunk = exact[len(values) : len(values) + _CHUNK_ITEMS]
-            found = self._get_chunk(chunk, room, default, len(values))
+            found = self._get_chunk(chunk, room, len(values))
             if not found:  # the first value does not fit: by itself
-                value = self._fetch(chunk[0])
-                found = [default if value is None else value]
-            values += found
+                found = [self._fetch(chunk[0])]
+            values += each_of(found, lambda data: default if data is None else decode(data), len(values))
         return values
 
-    def _get_chunk(self, keys: list[bytes], room: Any, default: Any, first: int) -> list[Any]:
+    def _get_chunk(self, keys: list[bytes], room: Any, first: int) -> list[bytes | None]:
         pointers = [ffi.from_buffer(key) for key in keys]
         sizes = ffi.new("uint64_t[]", len(keys))
         done, need = ffi.new("size_t *"), ffi.new("size_t *")
@@ -265,10 +271,10 @@ class Door:
             at = min(done[0], len(keys) - 1)
             raise_item(code, keys[at], first + at)
         packed, at = ffi.buffer(room), 0
-        values: list[Any] = []
+        values: list[bytes | None] = []
         for size in sizes[0 : done[0]]:
             if size == _ABSENT_SIZE:
-                values.append(default)
+                values.append(None)
             else:
                 values.append(packed[at : at + size])
                 at += size
@@ -355,6 +361,8 @@ class Door:
         reverse: bool,
         limit: int | None,
         what: int,
+        to_key: Callable[[bytes], Any] | None = None,
+        to_value: Callable[[bytes], Any] | None = None,
     ) -> Iterator[Any]:
         if what not in (ITEMS, KEYS, VALUES):
             raise ValueError("what is 0 for items, 1 for keys, 2 for values")
@@ -368,7 +376,12 @@ class Door:
                 raise ValueError("limit must not be negative")
         first, last, stem = (None if bound is None else exact_bytes(bound, "key") for bound in (start, stop, prefix))
         handle = self._open_handle()
-        return self._walk(handle, open_scan(handle, first, last, stem, reverse=bool(reverse), limit=most), what)
+        found = self._walk(handle, open_scan(handle, first, last, stem, reverse=bool(reverse), limit=most), what)
+        if to_key is None or to_value is None:
+            return found
+        if what == ITEMS:
+            return map(decoding(to_key, to_value), found)
+        return map(to_key if what == KEYS else to_value, found)
 
     def _walk(self, handle: Any, scan: Any, what: int) -> Iterator[Any]:
         batch_items, capacity = _FIRST_ITEMS, _FIRST_BYTES
@@ -401,6 +414,22 @@ class Door:
             if capacity != _ROOM_BYTES:
                 capacity = _ROOM_BYTES
                 room = _allocate("char[]", capacity)
+
+
+def decoding(
+    to_key: Callable[[bytes], Any], to_value: Callable[[bytes], Any]
+) -> Callable[[tuple[bytes, bytes]], tuple[Any, Any]]:
+    """What makes an item of its bytes; what is raised of a value says of which key."""
+
+    def decoded(item: tuple[bytes, bytes]) -> tuple[Any, Any]:
+        key = to_key(item[0])
+        try:
+            return key, to_value(item[1])
+        except Exception as error:
+            note_key(error, key)
+            raise
+
+    return decoded
 
 
 for _name, _text in TEXTS.items():

@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, overload
 
-from rowex._arguments import each_of, encoded, encoded_keys, pairs_of
+from rowex._arguments import encoded_keys, note_key, pairs_of
+from rowex._door import encoded
 from rowex._native import lib
-from rowex._ranges import ITEMS, KEYS
+from rowex._ranges import ITEMS
 from rowex._views import OrderedMapping
 from rowex._waits import ends, left
 from rowex.arrays import get_columns, put_columns
@@ -75,7 +76,13 @@ class CodedCalls(OrderedMapping[K, V], Generic[K, V]):
     def get(self, key: K, default: Any = None) -> Any:
         """The value of *key*, or *default* where it is absent; as `Index.get`, which says more."""
         data = self._raw.get(self._key(key))
-        return default if data is None else self._value_of(key, data)
+        if data is None:
+            return default
+        try:  # as _value_of(), without its frame
+            return self._to_value(data)
+        except Exception as error:
+            note_key(error, key)
+            raise
 
     def lookup(self, key: K, /) -> V:
         """The value of *key*; KeyError where it is absent; as `Index.lookup`."""
@@ -109,8 +116,7 @@ class CodedCalls(OrderedMapping[K, V], Generic[K, V]):
         """The values of *keys*, in their order; with a dtype, as arrays; as `Index.get_many`, which says more."""
         if dtype is not None or is_column(keys):
             return get_columns(self._raw, self._keys, self._values, keys, default, dtype)
-        found = self._raw.get_many(each_of(keys, self._key))
-        return each_of(found, lambda data: default if data is None else self._to_value(data))
+        return self._raw._get_each(keys, default, self._key, self._to_value)
 
     @overload
     def put_many(
@@ -227,7 +233,7 @@ class CodedCalls(OrderedMapping[K, V], Generic[K, V]):
         try:
             return self._to_value(data)
         except Exception as error:
-            error.add_note(f"the value of key {key!r:.200}")
+            note_key(error, key)
             raise
 
     def _item(self, item: tuple[bytes, bytes]) -> tuple[K, V]:
@@ -267,17 +273,16 @@ class CodedCalls(OrderedMapping[K, V], Generic[K, V]):
     def _scan(
         self, start: K | None, stop: K | None, prefix: K | None, reverse: bool, limit: int | None, what: int
     ) -> Iterator[Any]:
-        found = self._raw._scan(
+        return self._raw._scan(
             None if start is None else self._key(start),
             None if stop is None else self._key(stop),
             None if prefix is None else self._keys.encode_prefix(prefix),
             reverse,
             limit,
             what,
+            self._to_key,
+            self._to_value,
         )
-        if what == ITEMS:
-            return map(self._item, found)
-        return map(self._to_key, found) if what == KEYS else map(self._to_value, found)
 
     def load(self, items: Any, values: Any = None, *, progress: Callable[[int], object] | None = None) -> int:
         """As `Calls.load`."""

@@ -14,7 +14,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import rowex
-from rowex import codecs
+from doors import door_module
+from rowex import _forms, codecs
 from tools import Child
 
 Start = Callable[..., Child]
@@ -89,6 +90,78 @@ def test_mixed_tuples_sort_in_the_stated_order(a: tuple[Any, ...], b: tuple[Any,
     x, y = codecs.TUPLE.encode(a), codecs.TUPLE.encode(b)
     assert (x < y, x == y) == (rank(a) < rank(b), rank(a) == rank(b))
     assert rank(codecs.TUPLE.decode(x)) == rank(a)
+
+
+FORMS = ("encode_key", "encode_bytes", "encode_str", "encode_int", "encode_tuple")
+READ = ("decode_bytes", "decode_str", "decode_int", "decode_tuple")
+
+
+class OwnInt(int):
+    """An int that is none of the interpreter's own."""
+
+
+class OwnStr(str):
+    """Likewise a str."""
+
+    __slots__ = ()
+
+
+def answer(function: Any, argument: Any) -> tuple[Any, ...]:
+    """What a function gives or raises, types included."""
+    try:
+        result = function(argument)
+    except Exception as error:
+        return type(error), str(error), getattr(error, "__notes__", None)
+    return type(result), result, [type(item) for item in result] if isinstance(result, tuple) else None
+
+
+def compare(names: tuple[str, ...], argument: Any) -> None:
+    """All doors answer alike; the forms in Python are the definition."""
+    hot, slow = door_module("hot"), _forms
+    for name in names:
+        assert answer(getattr(hot, name), argument) == answer(getattr(slow, name), argument), name
+
+
+odd = st.one_of(
+    tuples,
+    scalars,
+    st.sampled_from([None, True, 1.5, [], bytearray(b"x"), memoryview(b"ab"), OwnInt(7), OwnStr("s"), (True,), ([],)]),
+    st.sampled_from([(OwnInt(7), OwnStr("s")), ("a\0b", b"c\0d"), ("\ud800",), tuple(range(16)), tuple(range(17))]),
+    st.integers(-2, 2).flatmap(lambda d: st.sampled_from([2**63 + d, 2**64 + d, -(2**63) + d, -(2**64) + d])),
+)
+
+
+@given(odd)
+@example(())
+@example((2**63, -(2**63), 2**64 - 1, -(2**63) - 1))
+@example(("x" * 70_000, b"y" * 70_000))
+def test_both_doors_store_the_same_forms(value: Any) -> None:
+    """What is plain is encoded in C, and everything else where the forms are defined: with one result."""
+    compare(FORMS, value)
+
+
+@given(odd, st.lists(st.tuples(st.integers(0, 40), st.integers(0, 255)), max_size=2), st.integers(0, 40))
+@example((1, "a"), [], 1)  # a tag with nothing behind it
+def test_both_doors_read_the_same_forms(value: Any, changes: list[tuple[int, int]], cut: int) -> None:
+    """Whole ones, damaged ones and cut ones: the same objects, or the same errors in the same words."""
+    for codec in (codecs.STR, codecs.INT, codecs.TUPLE):
+        try:
+            data = bytearray(codec.encode(value))
+        except TypeError:
+            continue
+        compare(READ, bytes(data))
+        compare(READ, bytes(data[:cut]))
+        for at, byte in changes:
+            if at < len(data):
+                data[at] = byte
+        compare(READ, bytes(data))
+        compare(READ, data)  # no bytes
+
+
+@given(st.binary(max_size=12))
+def test_both_doors_read_the_same_of_any_bytes(data: bytes) -> None:
+    """Nothing is taken for a form by one door and not by the other."""
+    compare(READ, data)
 
 
 @given(st.binary(max_size=40))

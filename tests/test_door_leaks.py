@@ -11,8 +11,12 @@ import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
+from rowex import CorruptionError, codecs
+from rowex._door import encoded
+
 SIZES = (0, 1, 7, 8, 4095, 4096, 4097, 65535, 65536, 65537, 1 << 20)
 ITEMS, KEYS, VALUES = 0, 1, 2
+FORMS = (("a", 1, b"c"), ("\0", "\xe9"), (("a",), 1 << 100), ("b" * 70_000, b"\0"), tuple(range(17)))
 WRONG = (None, 1, 1.5, object(), ["a"], ("a", "b"))
 
 
@@ -49,6 +53,17 @@ def leak_cases(door: Any) -> dict[str, Callable[[], Any]]:
         "put_many": lambda: door.put_many((key, b"v") for key in keys),
         "put_many wrong": lambda: door.put_many([(b"the key", b"v"), (bytearray(b"the key"), 1)]),
         "put_many pair": lambda: door.put_many([(b"the key", b"v"), (b"the key",)]),
+        "get each": lambda: door._get_each(keys, None, codecs.encode_bytes, codecs.decode_str),
+        "get each large": lambda: door._get_each([b"large", b"no"], 1, codecs.encode_key, codecs.decode_str),
+        "get each wrong": lambda: door._get_each(keys, None, codecs.encode_bytes, codecs.decode_tuple),
+        "get each key": lambda: door._get_each([1, 2, b""], None, codecs.encode_int, codecs.decode_int),
+        "scan decoded": lambda: list(door._scan(None, None, b"many", False, None, 0, codecs.decode_str, int)),
+        "scan damaged": lambda: list(door._scan(None, None, b"many", False, None, 0, bytes, codecs.decode_tuple)),
+        "put encoded": lambda: door.put_many(encoded([(1, b"a")] * 300, codecs.encode_int, codecs.encode_bytes)),
+        "put encoded wrong": lambda: door.put_many(encoded([(1, b"a"), (1, 1)], codecs.encode_int, codecs.encode_key)),
+        "put no pairs": lambda: door.put_many(encoded([(1, b"a"), [1]], codecs.encode_int, codecs.encode_key)),
+        "forms": lambda: [codecs.decode_tuple(codecs.encode_tuple(item)) for item in FORMS],
+        "no forms": lambda: codecs.decode_tuple(b"\x20a\x00\x10b"),
         "scan": lambda: list(door.scan()),
         "scan some": half,
         "scan prefix": lambda: list(door.scan(bytearray(b"a"), prefix=bytearray(b"many"), limit=3)),
@@ -62,7 +77,7 @@ def grown_bytes(call: Callable[[], Any], times: int) -> int:
     gc.collect()
     before = tracemalloc.get_traced_memory()[0]
     for _ in range(times):
-        with contextlib.suppress(TypeError, ValueError, KeyError):
+        with contextlib.suppress(TypeError, ValueError, KeyError, CorruptionError):
             call()
     gc.collect()
     return tracemalloc.get_traced_memory()[0] - before

@@ -204,8 +204,11 @@ static PyMethodDef door_methods[] = {
     {"scan", METHOD(rx_hot_scan), METH_METHOD | METH_FASTCALL | METH_KEYWORDS,
      PyDoc_STR("scan($self, start=None, stop=None, *, prefix=None, reverse=False, limit=None)\n--\n\n")},
     {"_scan", METHOD(rx_hot_scan_what), METH_METHOD | METH_FASTCALL | METH_KEYWORDS,
-     PyDoc_STR("_scan($self, start, stop, prefix, reverse, limit, what)\n--\n\n"
-               "As scan(); what: 0 items, 1 keys, 2 values.")},
+     PyDoc_STR("_scan($self, start, stop, prefix, reverse, limit, what, to_key=None, to_value=None)\n--\n\n"
+               "As scan(); what: 0 items, 1 keys, 2 values; to_key, to_value: make objects of their bytes.")},
+    {"_get_each", METHOD(rx_hot_get_each), METH_FASTCALL,
+     PyDoc_STR("_get_each($self, keys, default, encode, decode, /)\n--\n\n"
+               "get_many() of keys that are encoded first, and of values that are decoded.")},
     {"_put_pairs", METHOD(rx_hot_put_pairs), METH_FASTCALL,
      PyDoc_STR("_put_pairs($self, items, timeout, first, /)\n--\n\n"
                "put_many() of pairs; first: the number of the first in what is told of errors.")},
@@ -305,13 +308,14 @@ static PyObject *hot_bind(PyObject *module, PyObject *address)
 static int hot_exec(PyObject *module)
 {
     struct hot_state *state = PyModule_GetState(module);
-    if (take_texts() < 0)
+    if (take_texts() < 0 || PyModule_AddFunctions(module, rx_hot_codec_functions) < 0)
         return -1;
     state->door_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &door_spec, NULL);
     if (!state->door_type)
         return -1;
     state->scan_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &rx_hot_scan_spec, NULL);
-    if (!state->scan_type)
+    state->pairs_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &rx_hot_pairs_spec, NULL);
+    if (!state->scan_type || !state->pairs_type)
         return -1;
     return PyModule_AddType(module, state->door_type);
 }
@@ -321,6 +325,7 @@ static int hot_traverse(PyObject *module, visitproc visit, void *arg)
     struct hot_state *state = PyModule_GetState(module);
     Py_VISIT(state->door_type);
     Py_VISIT(state->scan_type);
+    Py_VISIT(state->pairs_type);
     return 0;
 }
 
@@ -329,6 +334,7 @@ static int hot_clear(PyObject *module)
     struct hot_state *state = PyModule_GetState(module);
     Py_CLEAR(state->door_type);
     Py_CLEAR(state->scan_type);
+    Py_CLEAR(state->pairs_type);
     return 0;
 }
 
@@ -337,6 +343,8 @@ static PyMethodDef hot_functions[] = {
      PyDoc_STR("bind($module, address, /)\n--\n\nTake the core's functions from the table at address.")},
     {"pack", METHOD(rx_hot_pack), METH_FASTCALL,
      PyDoc_STR("pack($module, rows, side, /)\n--\n\nAs rowex._arguments.pack().")},
+    {"encoded", METHOD(rx_hot_encoded), METH_FASTCALL,
+     PyDoc_STR("encoded($module, pairs, key, value, first=0, /)\n--\n\nAs rowex._arguments.encoded().")},
     {NULL, NULL, 0, NULL},
 };
 

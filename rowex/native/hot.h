@@ -6,6 +6,8 @@
  * hot_write.c  changes of one key
  * hot_many.c   get_many, put_many
  * hot_pack.c   many objects as one column
+ * hot_pairs.c  pairs, encoded one after the other
+ * hot_codec.c  ints, strs and tuples to bytes and back
  * hot_scan.c   the scan iterator
  * hot_try.c    changes of one key that never wait
  *
@@ -49,12 +51,14 @@ struct hot_door {
 };
 
 struct hot_state {
-    PyTypeObject *door_type, *scan_type;
+    PyTypeObject *door_type, *scan_type, *pairs_type;
 };
 
 /* The core's functions.  Set once by bind(); no open Door exists before. */
 extern const struct rx_hot_api *rx_hot __attribute__((visibility("hidden")));
 extern PyType_Spec rx_hot_scan_spec __attribute__((visibility("hidden")));
+extern PyType_Spec rx_hot_pairs_spec __attribute__((visibility("hidden")));
+extern PyMethodDef rx_hot_codec_functions[] __attribute__((visibility("hidden")));
 
 /* A key: the bytes of `copy`, or of the caller's own bytes object (copy NULL). */
 struct hot_key {
@@ -68,6 +72,12 @@ struct hot_value {
     const char *data;
     size_t size;
     Py_buffer view;
+};
+
+/* From stored bytes to an object.  `call` is borrowed; NULL: bytes as they are. */
+struct hot_decode {
+    PyObject *call;
+    PyObject *(*plain)(const char *data, size_t size); /* the same without a bytes object; NULL: not known */
 };
 
 struct hot_wait {
@@ -88,12 +98,18 @@ int rx_hot_raise_readonly(struct hot_door *self);
 int rx_hot_raise_item(int code, PyObject *key, Py_ssize_t number);
 /* Add to the current exception which item it is about, and which side ("key", "value", or ""); always -1. */
 int rx_hot_note(Py_ssize_t number, const char *side);
+/* Add to the current exception that it is about the value of a key. */
+void rx_hot_note_key(PyObject *key);
 /* What is not exactly what is wanted: a function of rowex/_arguments.py, which looks at it for everybody. */
 PyObject *rx_hot_ask(const char *function, const char *format, ...);
 /* A new bytes object with what `object` holds; `what` ("key", "value") is for the TypeError. */
 PyObject *rx_hot_copy(PyObject *object, const char *what);
 int rx_hot_key_convert(PyObject *object, struct hot_key *key);
 int rx_hot_value_convert(PyObject *object, struct hot_value *value);
+/* `call`: one of this module's decode functions, or any other; None and NULL: bytes as they are. */
+void rx_hot_decode_begin(PyObject *call, struct hot_decode *decode);
+/* A new object.  Runs Python code where the decoder is not one of ours, or the bytes are not plain. */
+PyObject *rx_hot_decode(const struct hot_decode *decode, const char *data, size_t size);
 /* Arguments by position or name into slot[0 .. total), NULL where left out. */
 int rx_hot_parse(const struct hot_signature *signature, PyObject *const *args, Py_ssize_t nargs,
                  PyObject *names, PyObject **slot);
@@ -119,9 +135,11 @@ PyObject *rx_hot_remove(struct hot_door *self, PyObject *const *args, Py_ssize_t
 PyObject *rx_hot_discard(struct hot_door *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names);
 int rx_hot_set(struct hot_door *self, PyObject *key, PyObject *value); /* value NULL: del */
 PyObject *rx_hot_get_many(struct hot_door *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names);
+PyObject *rx_hot_get_each(struct hot_door *self, PyObject *const *args, Py_ssize_t nargs);
 PyObject *rx_hot_put_many(struct hot_door *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names);
 PyObject *rx_hot_put_pairs(struct hot_door *self, PyObject *const *args, Py_ssize_t nargs);
 PyObject *rx_hot_pack(PyObject *module, PyObject *const *args, Py_ssize_t nargs);
+PyObject *rx_hot_encoded(PyObject *module, PyObject *const *args, Py_ssize_t nargs);
 PyObject *rx_hot_try_put(struct hot_door *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names);
 PyObject *rx_hot_try_insert(struct hot_door *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names);
 PyObject *rx_hot_try_remove(struct hot_door *self, PyObject *key);

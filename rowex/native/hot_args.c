@@ -70,15 +70,27 @@ int rx_hot_raise_item(int code, PyObject *key, Py_ssize_t number)
     return raised(rx_hot_ask("raise_item", "(iOn)", code, key ? key : Py_None, number));
 }
 
-int rx_hot_note(Py_ssize_t number, const char *side)
+/* key NULL: of an item with that number. */
+static void note(PyObject *key, Py_ssize_t number, const char *side)
 {
     PyObject *type, *error, *traceback;
     PyErr_Fetch(&type, &error, &traceback);
     PyErr_NormalizeException(&type, &error, &traceback);
-    PyObject *nothing = rx_hot_ask("note_item", "(Ons)", error, number, side);
+    PyObject *nothing = key ? rx_hot_ask("note_key", "(OO)", error, key)
+                            : rx_hot_ask("note_item", "(Ons)", error, number, side);
     Py_XDECREF(nothing);
     PyErr_Restore(type, error, traceback); /* instead of one of the asking */
+}
+
+int rx_hot_note(Py_ssize_t number, const char *side)
+{
+    note(NULL, number, side);
     return -1;
+}
+
+void rx_hot_note_key(PyObject *key)
+{
+    note(key, 0, NULL);
 }
 
 /* --- buffers --- */

@@ -16,19 +16,30 @@ struct get_chunk {
     const void *key[HOT_CHUNK_ITEMS];
     size_t key_size[HOT_CHUNK_ITEMS];
     uint64_t value_size[HOT_CHUNK_ITEMS];
+    PyObject *missing;
+    struct hot_decode decode;
     char room[ROOM_BYTES];
 };
 
+/* A key as exact bytes. */
+static PyObject *stored_key(PyObject *object, PyObject *encode)
+{
+    PyObject *data = encode ? PyObject_CallOneArg(encode, object) : Py_NewRef(object);
+    if (data && !PyBytes_CheckExact(data))
+        Py_SETREF(data, rx_hot_copy(data, "key"));
+    return data;
+}
+
 /* Our own list of the keys, each an exact bytes object: later it becomes the list of the values. */
-static PyObject *key_list(PyObject *keys)
+static PyObject *key_list(PyObject *keys, PyObject *encode)
 {
     PyObject *list = PySequence_List(keys);
     if (!list)
         return NULL;
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(list); i++) {
-        if (PyBytes_CheckExact(PyList_GET_ITEM(list, i)))
+        if (!encode && PyBytes_CheckExact(PyList_GET_ITEM(list, i)))
             continue;
-        PyObject *copy = rx_hot_copy(PyList_GET_ITEM(list, i), "key");
+        PyObject *copy = stored_key(PyList_GET_ITEM(list, i), encode);
         if (!copy || PyList_SetItem(list, i, copy) < 0) {
             rx_hot_note(i, "");
             Py_DECREF(list);
@@ -58,35 +69,36 @@ static int get_call(struct hot_door *self, struct get_chunk *chunk, size_t at, s
 }
 
 /* Replace the keys at list[from ..] by the n values that lie packed in chunk->room. */
-static int take_values(PyObject *list, Py_ssize_t from, struct get_chunk *chunk, size_t at, size_t n,
-                       PyObject *missing)
+static int take_values(PyObject *list, Py_ssize_t from, struct get_chunk *chunk, size_t at, size_t n)
 {
     const char *value = chunk->room;
     for (size_t i = 0; i < n; i++) {
         uint64_t size = chunk->value_size[at + i];
-        PyObject *item = Py_NewRef(missing);
-        if (size != UINT64_MAX) {
-            Py_SETREF(item, PyBytes_FromStringAndSize(value, (Py_ssize_t)size));
-            value += size;
-        }
+        PyObject *item = size == UINT64_MAX ? Py_NewRef(chunk->missing) : rx_hot_decode(&chunk->decode, value, size);
+        if (!item && chunk->decode.call)
+            return rx_hot_note(from + (Py_ssize_t)i, "");
         if (!item || PyList_SetItem(list, from + (Py_ssize_t)i, item) < 0)
             return -1;
+        value += size == UINT64_MAX ? 0 : size;
     }
     return 0;
 }
 
 /* A value that does not fit into the room is fetched by itself. */
-static int take_large(struct hot_door *self, PyObject *list, Py_ssize_t i, PyObject *missing)
+static int take_large(struct hot_door *self, PyObject *list, Py_ssize_t i, struct get_chunk *chunk)
 {
     PyObject *item;
     int found = rx_hot_fetch(self, PyList_GET_ITEM(list, i), &item);
     if (found < 0)
         return -1;
-    return PyList_SetItem(list, i, found ? item : Py_NewRef(missing));
+    if (found && chunk->decode.call)
+        Py_SETREF(item, PyObject_CallOneArg(chunk->decode.call, item));
+    if (found && !item)
+        return rx_hot_note(i, "");
+    return PyList_SetItem(list, i, found ? item : Py_NewRef(chunk->missing));
 }
 
-static int get_chunk(struct hot_door *self, PyObject *list, Py_ssize_t from, size_t n, struct get_chunk *chunk,
-                     PyObject *missing)
+static int get_chunk(struct hot_door *self, PyObject *list, Py_ssize_t from, size_t n, struct get_chunk *chunk)
 {
     for (size_t i = 0; i < n; i++) {
         PyObject *key = PyList_GET_ITEM(list, from + (Py_ssize_t)i);
@@ -99,11 +111,11 @@ static int get_chunk(struct hot_door *self, PyObject *list, Py_ssize_t from, siz
             Py_ssize_t i = from + (Py_ssize_t)(at + done < n ? at + done : at);
             return rx_hot_raise_item(code, PyList_GET_ITEM(list, i), i);
         }
-        if (take_values(list, from + (Py_ssize_t)at, chunk, at, done, missing) < 0)
+        if (take_values(list, from + (Py_ssize_t)at, chunk, at, done) < 0)
             return -1;
         if (done)
             continue;
-        if (take_large(self, list, from + (Py_ssize_t)at, missing) < 0)
+        if (take_large(self, list, from + (Py_ssize_t)at, chunk) < 0)
             return -1;
         done = 1;
     }
@@ -116,6 +128,27 @@ static bool is_column(PyObject *keys)
     if (PyList_CheckExact(keys) || PyTuple_CheckExact(keys) || PyBytes_Check(keys) || PyByteArray_Check(keys))
         return false;
     return PyObject_CheckBuffer(keys);
+}
+
+static PyObject *get_all(struct hot_door *self, PyObject *keys, PyObject *missing, PyObject *encode, PyObject *decode)
+{
+    PyObject *list = key_list(keys, encode);
+    struct get_chunk *chunk = list ? PyMem_Malloc(sizeof *chunk) : NULL;
+    if (list && !chunk) {
+        PyErr_NoMemory();
+        Py_CLEAR(list);
+    }
+    if (chunk) {
+        chunk->missing = missing;
+        rx_hot_decode_begin(decode, &chunk->decode);
+    }
+    for (Py_ssize_t from = 0; list && from < PyList_GET_SIZE(list); from += HOT_CHUNK_ITEMS) {
+        Py_ssize_t n = Py_MIN(PyList_GET_SIZE(list) - from, HOT_CHUNK_ITEMS);
+        if (get_chunk(self, list, from, (size_t)n, chunk) < 0 || PyErr_CheckSignals() < 0)
+            Py_CLEAR(list);
+    }
+    PyMem_Free(chunk);
+    return list;
 }
 
 PyObject *rx_hot_get_many(struct hot_door *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names)
@@ -132,19 +165,17 @@ PyObject *rx_hot_get_many(struct hot_door *self, PyObject *const *args, Py_ssize
     if ((slot[2] && slot[2] != Py_None) || is_column(slot[0]))
         return PyObject_CallMethod((PyObject *)self, "_get_columns", "OOO", slot[0], slot[1] ? slot[1] : Py_None,
                                    slot[2] ? slot[2] : Py_None);
-    PyObject *list = key_list(slot[0]);
-    struct get_chunk *chunk = list ? PyMem_Malloc(sizeof *chunk) : NULL;
-    if (list && !chunk) {
-        PyErr_NoMemory();
-        Py_CLEAR(list);
-    }
-    for (Py_ssize_t from = 0; list && from < PyList_GET_SIZE(list); from += HOT_CHUNK_ITEMS) {
-        Py_ssize_t n = Py_MIN(PyList_GET_SIZE(list) - from, HOT_CHUNK_ITEMS);
-        if (get_chunk(self, list, from, (size_t)n, chunk, slot[1] ? slot[1] : Py_None) < 0 || PyErr_CheckSignals() < 0)
-            Py_CLEAR(list);
-    }
-    PyMem_Free(chunk);
-    return list;
+    return get_all(self, slot[0], slot[1] ? slot[1] : Py_None, NULL, NULL);
+}
+
+PyObject *rx_hot_get_each(struct hot_door *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    if (nargs != 4)
+        return PyErr_Format(PyExc_TypeError, "_get_each() takes 4 arguments (%zd given)", nargs);
+    if (self->handle)
+        return get_all(self, args[0], args[1], args[2], args[3]);
+    rx_hot_raise(RX_E_CLOSED, NULL);
+    return NULL;
 }
 
 /* --- put_many --- */

@@ -37,6 +37,7 @@ struct hot_scan {
     size_t capacity, left, batch_items;
     enum what what;
     bool busy;
+    struct hot_decode key_decode, value_decode; /* their calls are owned */
     PyObject *pair; /* the last pair given out, used again when nobody kept it */
 };
 
@@ -124,10 +125,10 @@ static int refill(struct hot_scan *self)
 
 /* --- stepping --- */
 
-static PyObject *copy_out(const char *data, size_t size)
+static PyObject *copy_out(const struct hot_decode *decode, const char *data, size_t size)
 {
-    if (size <= HOT_LARGE_BYTES)
-        return PyBytes_FromStringAndSize(data, (Py_ssize_t)size);
+    if (size <= HOT_LARGE_BYTES || decode->call)
+        return rx_hot_decode(decode, data, size);
     PyObject *bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)size);
     if (!bytes)
         return NULL;
@@ -175,14 +176,17 @@ static PyObject *take(struct hot_scan *self)
     self->record += (size + 7) & ~(size_t)7;
     self->left--;
 
-    PyObject *key = self->what == VALUES ? NULL : copy_out(key_data, key_size);
+    /* Decoding may run Python code: the buffer stays, since busy is set (S2). */
+    PyObject *key = self->what == VALUES ? NULL : copy_out(&self->key_decode, key_data, key_size);
     if (self->what == KEYS || (self->what == ITEMS && !key))
         return key;
-    PyObject *value = copy_out(value_data, value_size);
+    PyObject *value = copy_out(&self->value_decode, value_data, value_size);
     if (self->what == VALUES)
         return value;
     if (value)
         return pair_of(self, key, value);
+    if (self->value_decode.call)
+        rx_hot_note_key(key);
     Py_DECREF(key);
     return NULL;
 }
@@ -198,8 +202,8 @@ static PyObject *scan_next(struct hot_scan *self)
     PyObject *result = NULL;
     self->busy = true;
     if (self->left || refill(self) > 0)
-        result = take(self);
-    if (!result)
+        result = take(self); /* one that cannot be made an object is passed over by the next step, as by map() */
+    else
         finish(self); /* also after an exception, as a generator */
     self->busy = false;
     return result;
@@ -281,8 +285,9 @@ static int limit_of(PyObject *object, int64_t *limit)
     return -1;
 }
 
-/* slot: start, stop, prefix, reverse, limit; NULL where left out. */
-static PyObject *scan_open(struct hot_door *door, PyTypeObject *defining, PyObject **slot, enum what what)
+/* slot: start, stop, prefix, reverse, limit; NULL where left out.  to_key, to_value: NULL, or the decoders. */
+static PyObject *scan_open(struct hot_door *door, PyTypeObject *defining, PyObject **slot, enum what what,
+                           PyObject *to_key, PyObject *to_value)
 {
     struct hot_state *state = PyType_GetModuleState(defining);
     int64_t limit;
@@ -295,6 +300,10 @@ static PyObject *scan_open(struct hot_door *door, PyTypeObject *defining, PyObje
     self->door = (struct hot_door *)Py_NewRef((PyObject *)door);
     self->batch_items = limit > FIRST_ITEMS && limit <= FIRST_ITEMS_MAX ? (size_t)limit : FIRST_ITEMS;
     self->what = what;
+    rx_hot_decode_begin(to_key, &self->key_decode);
+    rx_hot_decode_begin(to_value, &self->value_decode);
+    Py_XINCREF(self->key_decode.call);
+    Py_XINCREF(self->value_decode.call);
 
     struct hot_key key[3] = {{0}};
     int result = 0;
@@ -315,15 +324,15 @@ PyObject *rx_hot_scan(struct hot_door *self, PyTypeObject *defining, PyObject *c
     static const char *const parameter[] = {"start", "stop", "prefix", "reverse", "limit"};
     static const struct hot_signature signature = {"scan", 0, 2, 5, parameter};
     PyObject *slot[5];
-    return rx_hot_parse(&signature, args, nargs, names, slot) < 0 ? NULL : scan_open(self, defining, slot, ITEMS);
+    return rx_hot_parse(&signature, args, nargs, names, slot) < 0 ? NULL : scan_open(self, defining, slot, ITEMS, NULL, NULL);
 }
 
 PyObject *rx_hot_scan_what(struct hot_door *self, PyTypeObject *defining, PyObject *const *args, Py_ssize_t nargs,
                            PyObject *names)
 {
-    static const char *const parameter[] = {"start", "stop", "prefix", "reverse", "limit", "what"};
-    static const struct hot_signature signature = {"_scan", 6, 6, 6, parameter};
-    PyObject *slot[6];
+    static const char *const parameter[] = {"start", "stop", "prefix", "reverse", "limit", "what", "to_key", "to_value"};
+    static const struct hot_signature signature = {"_scan", 6, 8, 8, parameter};
+    PyObject *slot[8];
     if (rx_hot_parse(&signature, args, nargs, names, slot) < 0)
         return NULL;
     long what = PyLong_AsLong(slot[5]);
@@ -333,7 +342,7 @@ PyObject *rx_hot_scan_what(struct hot_door *self, PyTypeObject *defining, PyObje
         PyErr_SetString(PyExc_ValueError, "what is 0 for items, 1 for keys, 2 for values");
         return NULL;
     }
-    return scan_open(self, defining, slot, (enum what)what);
+    return scan_open(self, defining, slot, (enum what)what, slot[6], slot[7]);
 }
 
 /* --- life --- */
@@ -343,6 +352,8 @@ static int scan_traverse(struct hot_scan *self, visitproc visit, void *arg)
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(self->door);
     Py_VISIT(self->pair);
+    Py_VISIT(self->key_decode.call);
+    Py_VISIT(self->value_decode.call);
     return 0;
 }
 
@@ -351,6 +362,8 @@ static int scan_clear(struct hot_scan *self)
     finish(self);
     Py_CLEAR(self->door);
     Py_CLEAR(self->pair);
+    Py_CLEAR(self->key_decode.call);
+    Py_CLEAR(self->value_decode.call);
     return 0;
 }
 
