@@ -40,6 +40,7 @@ __all__ = [
     "raise_item",
     "seconds",
     "settle",
+    "stopped",
 ]
 
 SLICE_NS = 50_000_000  # one slice of a wait; bounds the wait for Ctrl-C
@@ -135,9 +136,16 @@ def pair_of(item: Any) -> tuple[Any, Any]:
         pair = tuple(item)
     except TypeError:
         raise TypeError(f"expected pairs (key, value), not {type(item).__name__}") from None
+    except StopIteration as error:
+        stopped(error)
     if len(pair) != 2:
         raise ValueError(f"expected pairs (key, value), not {len(pair)} items")
     return pair[0], pair[1]
+
+
+def stopped(error: BaseException) -> NoReturn:
+    """A StopIteration of somebody's function may not pass for the end of what it was called for."""
+    raise RuntimeError("a function of the caller's raised StopIteration") from error
 
 
 def note_item(error: BaseException, number: int, side: str = "") -> None:
@@ -211,7 +219,7 @@ def each_of(rows: Iterable[Any], call: Callable[[Any], Any], first: int = 0) -> 
     own = list(rows)
     rest = iter(own)
     try:
-        return list(map(call, rest))
+        return [call(row) for row in rest]  # map() would take a StopIteration of its own for the end
     except Exception as error:
         note_item(error, first + len(own) - 1 - length_hint(rest))
         raise

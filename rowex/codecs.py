@@ -19,6 +19,7 @@ from functools import cache
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from rowex._arguments import stopped
 from rowex._door import coding
 from rowex._forms import damaged
 from rowex._native import lib
@@ -135,16 +136,26 @@ def custom(encode: Callable[[Any], bytes], decode: Callable[[bytes], Any]) -> Co
         decode: From those bytes to the object.
 
     Returns:
-        The codec; its encode raises TypeError where *encode* does not give bytes.
+        The codec; its encode raises TypeError where *encode* does not give bytes.  A StopIteration of
+        either becomes a RuntimeError, as in generators.
     """
 
     def checked(value: Any) -> bytes:
-        data = encode(value)
+        try:
+            data = encode(value)
+        except StopIteration as error:
+            stopped(error)
         if not isinstance(data, bytes):
             raise TypeError(f"the codec's encode gave {type(data).__name__}, not bytes")
         return data
 
-    return Codec("custom", CUSTOM, checked, decode, checked)
+    def guarded(data: bytes) -> Any:
+        try:
+            return decode(data)
+        except StopIteration as error:
+            stopped(error)
+
+    return Codec("custom", CUSTOM, checked, guarded, checked)
 
 
 def key_codec(chosen: str | Pair[Any]) -> Codec[Any]:

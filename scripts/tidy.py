@@ -30,7 +30,7 @@ MIDDLE = "bits.h epoch.h uid.h alloc.h cells.h intent.h settle.h scan.h build.h 
 ROOF = "image.h guard.h change.h transaction.h batch.h column.h attach.h hot_api.h hot.h".split()
 ORDER = FLOOR + MIDDLE + ROOF
 # Sources of the floor know its headers alone; those of gc/ nothing of the roof.
-FLOOR_SOURCES = """crc.c cursor.c disk.c error.c file.c fork.c log.c manage.c node.c persist.c replay.c segment.c
+FLOOR_SOURCES = """crc.c cursor.c disk.c error.c file.c fork.c log.c manage.c map.c node.c persist.c replay.c segment.c
     sigbus.c super.c trace.c tree.c window.c""".split()
 UPWARD = {("uid.c", "guard.h")}  # the thread's own uid is cached where a call begins
 

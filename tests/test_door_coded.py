@@ -5,9 +5,11 @@ Objects that are not bytes, through a door: many keys that are encoded, items an
 from __future__ import annotations
 
 import gc
+import itertools
 import random
 import weakref
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -101,6 +103,100 @@ def test_functions_may_use_the_door_and_close_it(door: Any) -> None:
 
     with pytest.raises(rowex.ClosedError):
         door._get_each(range(5000), None, encode, close)
+
+
+def test_a_scan_may_be_stepped_and_dropped_by_its_own_function(door: Any) -> None:
+    """A record that takes in the next one; an iterator that lets go of the scan in the middle of a step."""
+    door.put_many({b"1": b"a", b"2": b"and", b"3": b"c", b"4": b"d"})
+
+    def joined(data: bytes) -> Any:
+        return (data, next(scan)) if data == b"and" else data
+
+    scan = door._scan(*ALL, ITEMS, decode, joined)
+    assert list(scan) == [(1, b"a"), (2, (b"and", (3, b"c"))), (4, b"d")]
+
+    junk: list[Any] = []
+
+    def dropping(data: bytes) -> bytes:
+        if data == b"and":
+            assert next(outer) == (3, b"c")
+            list(outer)  # islice() lets go of what it reads at its end
+            gc.collect()
+            junk.extend(bytes(200) for _ in range(1000))
+        return data
+
+    outer = itertools.islice(door._scan(*ALL, ITEMS, decode, dropping), 4)
+    assert list(outer) == [(1, b"a"), (2, b"and")]
+
+
+def test_a_scan_keeps_nothing_that_it_gave(door: Any) -> None:
+    """Neither at its end, nor in a cycle through a pair that was used before."""
+    door.put_many({b"%d" % number: b"atom" if number < 3 else b"object" for number in range(6)})
+
+    class Value:
+        pair: Any
+
+    kept = []
+
+    def made(data: bytes) -> Any:
+        if data == b"atom":
+            return None
+        value = Value()
+        kept.append(weakref.ref(value))
+        return value
+
+    scan = door._scan(*ALL, ITEMS, decode, made)
+    next(scan)
+    gc.collect()  # which need not look at pairs of atoms any more
+    for pair in scan:
+        if pair[1] is not None:
+            pair[1].pair = pair
+    del pair
+    gc.collect()
+    assert [value() for value in kept] == [None] * 3
+
+
+def test_a_codec_that_raises_stop_iteration_ends_nothing(memory_of: Callable[..., Any], tmp_path: Path) -> None:
+    """It is told, by every call, and not taken for the end of the items."""
+
+    def known(key: int) -> bytes:
+        return next(b"%d" % number for number in (0, 1, 2, 4) if number == key)
+
+    def read(data: bytes) -> int:
+        return next(number for number in (0, 1, 2, 4) if number == int(data))
+
+    codec = {"keys": (known, int), "values": (lambda value: b"%d" % value, read)}
+    index = memory_of(**codec)
+    pairs = [(number, number) for number in range(5)]
+    for call in (
+        lambda: index.put_many(pairs),
+        lambda: index.load(pairs),
+        lambda: rowex.build(tmp_path / "built", pairs, codecs=(codec["keys"], codec["values"])),
+        lambda: index.put(3, 1),
+        lambda: index.get_many([1, 3, 2]),
+        lambda: index.remove_many([1, 3, 2]),
+        lambda: index.batch().put(3, 1),
+        lambda: 3 in index,
+    ):
+        with pytest.raises(RuntimeError, match="StopIteration"):
+            call()
+    index.put_many({0: 0, 1: 3, 2: 2})
+    for call in (
+        lambda: index[1],
+        lambda: index.get_many([0, 1, 2]),
+        lambda: list(index.items()),
+        lambda: index.pop(1),
+    ):
+        with pytest.raises(RuntimeError, match="StopIteration"):
+            call()
+    assert list(index) == [0, 1, 2]
+
+    class Odd:
+        def __iter__(self) -> Any:
+            raise StopIteration
+
+    with pytest.raises(RuntimeError, match="StopIteration"):
+        index.put_many([(0, 0), Odd(), (2, 2)])
 
 
 def test_a_scan_keeps_its_functions_alive_and_no_longer(door: Any) -> None:

@@ -1,7 +1,7 @@
 /*
  * column.c -- conversion between items of a column and the bytes that are stored.
  *
- * Integers: as the codec int stores them (rowex/codecs.py has the form), so that both read
+ * Integers: as the codec int stores them (rowex/_forms.py has the form), so that both read
  * each other's; or plain, n >= 0 as 8 bytes, most significant first.  In both the bytes sort
  * as the numbers do.
  */

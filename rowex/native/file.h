@@ -49,8 +49,8 @@ void rx_probe_end(struct rx_db *db, uint32_t index);
 /* Asks fstat(); raises map->size.  RX_E_OS: it is as it was. */
 int rx_map_refresh(struct rx_map *map);
 /*
- * Gives the data file blocks for [0, upto): fallocate(2) mode 0, populate and
- * advise huge the new part; raises hdr->allocated (atomic max) and map->size.
+ * Gives the data file blocks for [0, upto): fallocate(2) mode 0, and populates
+ * the new part; raises hdr->allocated (atomic max) and map->size.
  * Several processes may do it at once; nothing is ever cut.  RX_E_FULL on ENOSPC,
  * EDQUOT, EFBIG; where fallocate is not supported, zeros are written by pwrite
  * past the end under the OPENING lock.

@@ -1,5 +1,5 @@
 /*
- * fileio.h -- what file.c and fork.c offer to the other files of opening and closing.
+ * fileio.h -- what file.c, map.c and fork.c offer to the other files of opening and closing.
  */
 #ifndef ROWEX_FILEIO_H
 #define ROWEX_FILEIO_H
@@ -33,15 +33,17 @@ int rx_opening_lock_until(int fd, const char *path, int64_t deadline_ns); /* wai
 void rx_opening_unlock(int fd);
 int rx_write_fd(int fd, uint64_t at, const void *data, uint64_t size); /* all of it; 0, or -1 with errno */
 int rx_allocate_fd(int fd, uint64_t from, uint64_t upto); /* 0, or -1 with errno */
+int rx_map_sync(struct rx_map *map, uint64_t size);
+int rx_sync_fd(int fd);
+int rx_names_fd(int dir_fd, const char *name, int fd); /* RX_OK; RX_ABSENT: it names another file, or none (manage.c) */
+int rx_copy_attributes(int from, int to); /* manage.c: mode, owner, ACL, as far as we may; 0; -1, errno */
+int rx_name_is_ours(struct rx_db *db); /* RX_E_REPLACED, and every user is told */
+
+/* ---- map.c ---- */
+int rx_reopen_fd(int fd, int flags); /* another description of the same file; -1 with errno */
 /* fences: 0, 1, or -1: where `pmem` and the filesystem says that flushing is enough. */
 int rx_map_new(int fd, uint64_t capacity, bool readonly, int fences, bool pmem, struct rx_map **out);
 /* RX_E_DURABILITY: stores to this file cannot be made durable by flushing; `instead` says what to do. */
 int rx_pmem_check(int fd, int fences, const char *path, const char *instead);
 void rx_map_unmap(struct rx_map *map);
-int rx_map_sync(struct rx_map *map, uint64_t size);
-int rx_sync_fd(int fd);
-int rx_names_fd(int dir_fd, const char *name, int fd); /* RX_OK; RX_ABSENT: it names another file, or none (manage.c) */
-int rx_reopen_fd(int fd, int flags); /* another description of the same file; -1 with errno */
-int rx_copy_attributes(int from, int to); /* manage.c: mode, owner, ACL, as far as we may; 0; -1, errno */
-int rx_name_is_ours(struct rx_db *db); /* RX_E_REPLACED, and every user is told */
 #endif

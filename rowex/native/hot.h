@@ -77,7 +77,8 @@ struct hot_value {
 /* From stored bytes to an object.  `call` is borrowed; NULL: bytes as they are. */
 struct hot_decode {
     PyObject *call;
-    PyObject *(*plain)(const char *data, size_t size); /* the same without a bytes object; NULL: not known */
+    /* The same for what is plain, without a bytes object and without Python code; NULL without an exception: not plain. */
+    PyObject *(*plain)(const char *data, size_t size);
 };
 
 struct hot_wait {

@@ -264,22 +264,17 @@ static PyObject *decode_tuple(PyObject *module, PyObject *data)
     return decoded(data, plain_tuple, "decode_tuple");
 }
 
-static PyObject *plain_bytes(const char *data, size_t size)
-{
-    return PyBytes_FromStringAndSize(data, (Py_ssize_t)size);
-}
-
 void rx_hot_decode_begin(PyObject *call, struct hot_decode *decode)
 {
     static const struct {
         PyCFunction call;
         PyObject *(*plain)(const char *data, size_t size);
-    } known[] = {
-        {decode_bytes, plain_bytes}, {decode_int, plain_int}, {decode_str, plain_str}, {decode_tuple, plain_tuple}};
-    decode->call = call = call == Py_None ? NULL : call;
-    decode->plain = call ? NULL : plain_bytes;
-    for (size_t i = 0; call && PyCFunction_CheckExact(call) && i < sizeof known / sizeof *known; i++)
-        if (PyCFunction_GET_FUNCTION(call) == known[i].call)
+    } known[] = {{decode_int, plain_int}, {decode_str, plain_str}, {decode_tuple, plain_tuple}};
+    PyCFunction function = call && PyCFunction_CheckExact(call) ? PyCFunction_GET_FUNCTION(call) : NULL;
+    decode->call = call == Py_None || function == decode_bytes ? NULL : call;
+    decode->plain = NULL;
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+        if (function == known[i].call)
             decode->plain = known[i].plain;
 }
 
@@ -288,11 +283,9 @@ PyObject *rx_hot_decode(const struct hot_decode *decode, const char *data, size_
     PyObject *object = decode->plain ? decode->plain(data, size) : NULL;
     if (object || PyErr_Occurred())
         return object;
-    PyObject *bytes = plain_bytes(data, size);
-    if (!bytes)
-        return NULL;
-    object = PyObject_CallOneArg(decode->call, bytes);
-    Py_DECREF(bytes);
+    object = PyBytes_FromStringAndSize(data, (Py_ssize_t)size);
+    if (object && decode->call)
+        Py_SETREF(object, PyObject_CallOneArg(decode->call, object));
     return object;
 }
 

@@ -30,6 +30,16 @@ static PyObject *stored_key(PyObject *object, PyObject *encode)
     return data;
 }
 
+/* Between many items: signals, and other threads, which an encoder in C does not let in. */
+static int breathe(Py_ssize_t i)
+{
+    if (i % HOT_CHUNK_ITEMS != HOT_CHUNK_ITEMS - 1)
+        return 0;
+    Py_BEGIN_ALLOW_THREADS
+    Py_END_ALLOW_THREADS
+    return PyErr_CheckSignals();
+}
+
 /* Our own list of the keys, each an exact bytes object: later it becomes the list of the values. */
 static PyObject *key_list(PyObject *keys, PyObject *encode)
 {
@@ -37,6 +47,10 @@ static PyObject *key_list(PyObject *keys, PyObject *encode)
     if (!list)
         return NULL;
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(list); i++) {
+        if (encode && breathe(i) < 0) {
+            Py_DECREF(list);
+            return NULL;
+        }
         if (!encode && PyBytes_CheckExact(PyList_GET_ITEM(list, i)))
             continue;
         PyObject *copy = stored_key(PyList_GET_ITEM(list, i), encode);

@@ -8,9 +8,10 @@
  *
  * S1  scan NULL: the iterator is over.  left records lie at `record`, valid until
  *     the next call into the core.
- * S2  busy is set while Python code can run, or the lock is given up, inside a
+ * S2  busy is set while signals are handled, or the lock is given up, inside a
  *     step: another thread or a signal handler then gets a ValueError, as from a
- *     running generator.
+ *     running generator.  Decoders that run Python code run after the step, on bytes
+ *     of their own: they may step this scan, and drop it (a step holds it).
  * S3  The scan belongs to `handle`; a door that was bound to another one, or to
  *     none, has closed it.
  */
@@ -78,6 +79,7 @@ static void finish(struct hot_scan *self)
     PyMem_Free(self->buffer);
     self->buffer = NULL;
     self->capacity = 0;
+    Py_CLEAR(self->pair);
 }
 
 static int next_batch(struct hot_scan *self, size_t *need)
@@ -125,10 +127,10 @@ static int refill(struct hot_scan *self)
 
 /* --- stepping --- */
 
-static PyObject *copy_out(const struct hot_decode *decode, const char *data, size_t size)
+static PyObject *copy_out(const char *data, size_t size)
 {
-    if (size <= HOT_LARGE_BYTES || decode->call)
-        return rx_hot_decode(decode, data, size);
+    if (size <= HOT_LARGE_BYTES)
+        return PyBytes_FromStringAndSize(data, (Py_ssize_t)size);
     PyObject *bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)size);
     if (!bytes)
         return NULL;
@@ -138,6 +140,41 @@ static PyObject *copy_out(const struct hot_decode *decode, const char *data, siz
     return bytes;
 }
 
+/* One side of an item: what it is, or the bytes for `call` to make it of. */
+struct half {
+    PyObject *object, *call; /* owned, borrowed */
+};
+
+static bool take_half(const struct hot_decode *decode, const char *data, size_t size, struct half *half)
+{
+    half->call = NULL;
+    half->object = decode->plain ? decode->plain(data, size) : NULL;
+    if (half->object || PyErr_Occurred())
+        return half->object;
+    half->call = decode->call;
+    half->object = copy_out(data, size);
+    return half->object;
+}
+
+/* The record at self->record; self->record moves on.  A side that is not wanted stays NULL. */
+static bool take(struct hot_scan *self, struct half *key, struct half *value)
+{
+    uint32_t key_size;
+    uint64_t value_size;
+    memcpy(&key_size, self->record, sizeof key_size);
+    memcpy(&value_size, self->record + 8, sizeof value_size);
+    const char *key_data = self->record + RECORD_BYTES, *value_data = key_data + key_size;
+    size_t size = RECORD_BYTES + (size_t)key_size + (self->what == KEYS ? 0 : (size_t)value_size);
+    self->record += (size + 7) & ~(size_t)7;
+    self->left--;
+    if (self->what != VALUES && !take_half(&self->key_decode, key_data, key_size, key))
+        return false;
+    if (self->what == KEYS || take_half(&self->value_decode, value_data, value_size, value))
+        return true;
+    Py_CLEAR(key->object);
+    return false;
+}
+
 /* Takes both references.  The pair is used again when only we refer to it. */
 static PyObject *pair_of(struct hot_scan *self, PyObject *key, PyObject *value)
 {
@@ -145,11 +182,14 @@ static PyObject *pair_of(struct hot_scan *self, PyObject *key, PyObject *value)
 #if PY_VERSION_HEX < 0x030E0000 /* later tuples remember their hash */
     if (pair && Py_REFCNT(pair) == 1) {
         PyObject *old_key = PyTuple_GET_ITEM(pair, 0), *old_value = PyTuple_GET_ITEM(pair, 1);
+        Py_INCREF(pair);
         PyTuple_SET_ITEM(pair, 0, key);
         PyTuple_SET_ITEM(pair, 1, value);
-        Py_DECREF(old_key);
+        if (!PyObject_GC_IsTracked(pair)) /* the collector lets go of those that hold atoms */
+            PyObject_GC_Track(pair);
+        Py_DECREF(old_key); /* which may run anything */
         Py_DECREF(old_value);
-        return Py_NewRef(pair);
+        return pair;
     }
 #endif
     pair = PyTuple_New(2);
@@ -160,33 +200,37 @@ static PyObject *pair_of(struct hot_scan *self, PyObject *key, PyObject *value)
     }
     PyTuple_SET_ITEM(pair, 0, key);
     PyTuple_SET_ITEM(pair, 1, value);
-    Py_XSETREF(self->pair, Py_NewRef(pair));
+#if PY_VERSION_HEX < 0x030E0000
+    if (self->scan)
+        Py_XSETREF(self->pair, Py_NewRef(pair));
+#endif
     return pair;
 }
 
-/* The record at self->record as an object; self->record moves on. */
-static PyObject *take(struct hot_scan *self)
+/* Makes the object of a half whose bytes are not one yet; takes the reference. */
+static PyObject *whole(struct half half)
 {
-    uint32_t key_size;
-    uint64_t value_size;
-    memcpy(&key_size, self->record, sizeof key_size);
-    memcpy(&value_size, self->record + 8, sizeof value_size);
-    const char *key_data = self->record + RECORD_BYTES, *value_data = key_data + key_size;
-    size_t size = RECORD_BYTES + (size_t)key_size + (self->what == KEYS ? 0 : (size_t)value_size);
-    self->record += (size + 7) & ~(size_t)7;
-    self->left--;
+    if (!half.object || !half.call)
+        return half.object;
+    PyObject *object = PyObject_CallOneArg(half.call, half.object);
+    Py_DECREF(half.object);
+    return object;
+}
 
-    /* Decoding may run Python code: the buffer stays, since busy is set (S2). */
-    PyObject *key = self->what == VALUES ? NULL : copy_out(&self->key_decode, key_data, key_size);
-    if (self->what == KEYS || (self->what == ITEMS && !key))
+/* What a step gives, of halves that it took. */
+static PyObject *item_of(struct hot_scan *self, struct half key_half, struct half value_half)
+{
+    PyObject *key = whole(key_half);
+    if (self->what == KEYS || (self->what == ITEMS && !key)) {
+        Py_XDECREF(value_half.object);
         return key;
-    PyObject *value = copy_out(&self->value_decode, value_data, value_size);
+    }
+    PyObject *value = whole(value_half);
     if (self->what == VALUES)
         return value;
     if (value)
         return pair_of(self, key, value);
-    if (self->value_decode.call)
-        rx_hot_note_key(key);
+    rx_hot_note_key(key);
     Py_DECREF(key);
     return NULL;
 }
@@ -199,13 +243,18 @@ static PyObject *scan_next(struct hot_scan *self)
     }
     if (!self->scan)
         return NULL;
-    PyObject *result = NULL;
+    struct half key = {NULL, NULL}, value = {NULL, NULL};
+    bool taken = false;
+    Py_INCREF(self); /* whoever steps us may let go of us meanwhile */
     self->busy = true;
     if (self->left || refill(self) > 0)
-        result = take(self); /* one that cannot be made an object is passed over by the next step, as by map() */
+        taken = take(self, &key, &value);
     else
         finish(self); /* also after an exception, as a generator */
     self->busy = false;
+    /* What cannot be made an object is passed over by the next step, as by map(). */
+    PyObject *result = taken ? item_of(self, key, value) : NULL;
+    Py_DECREF(self);
     return result;
 }
 
@@ -361,7 +410,6 @@ static int scan_clear(struct hot_scan *self)
 {
     finish(self);
     Py_CLEAR(self->door);
-    Py_CLEAR(self->pair);
     Py_CLEAR(self->key_decode.call);
     Py_CLEAR(self->value_decode.call);
     return 0;
