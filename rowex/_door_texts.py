@@ -153,7 +153,7 @@ The values of many keys; the loop is in the core.
 
 Args:
     keys: An iterable of contiguous buffers, or a column: a NumPy array, another buffer of one
-        dimension, or a `Packed`.  Order and repeats are kept.
+        dimension, a `Packed`, or an array of Arrow's.  Order and repeats are kept.
     default: Stands in for the value of each absent key.
     dtype: Of the values, as NumPy takes it, or `Packed`; None: a list of bytes.
 
@@ -164,7 +164,7 @@ Returns:
 Raises:
     TypeError: A key, or a dtype, that the index does not take.
     ValueError: With columns: a key that cannot be stored, or a value that does not fit the dtype.
-    ImportError: A dtype was given, and NumPy is not installed.
+    ImportError: A dtype was given, and NumPy is not installed; or an array of Arrow's without nanoarrow.
     Exception: As `get`.
 
 Each value is read as by `get`, side by side and in no order: together they are no snapshot.
@@ -174,9 +174,10 @@ Ctrl-C is answered on the way.
 Store many items; the loop is in the core.
 
 Args:
-    items: A mapping, or an iterable of pairs (key, value), as `put` takes them; or the keys.
+    items: A mapping, or an iterable of pairs (key, value), as `put` takes them; a table of Arrow's
+        with two columns; or the keys.
     values: As many values as keys, in order; each side a list or a column (a NumPy array, another
-        buffer of one dimension, a `Packed`).  None: *items* has both.
+        buffer of one dimension, a `Packed`, an array of Arrow's).  None: *items* has both.
     timeout: Seconds to wait for others in all, >= 0; None: as long as it takes.
 
 Returns:

@@ -16,7 +16,7 @@ from rowex._door_texts import TEXTS
 from rowex._forms import decode_bytes, encode_bytes, encode_key
 from rowex._native import ffi, lib
 from rowex._ranges import ITEMS, KEYS, VALUES, open_scan, records
-from rowex.columns import is_column
+from rowex.columns import is_arrow, is_column
 from rowex.errors import raise_reader, raise_result
 
 if TYPE_CHECKING:
@@ -282,7 +282,7 @@ class Door:
 
     def put_many(self, items: Any, values: Any = None, *, timeout: float | None = None) -> int:
         self._writable()
-        if values is not None:
+        if values is not None or is_arrow(items):
             return self._put_columns(items, values, timeout)
         return self._put_pairs(items, timeout, 0)
 

@@ -18,12 +18,14 @@ from typing import TYPE_CHECKING, Any
 from rowex._arguments import SLICE_NS, Wait, each_of, exact_bytes, settle
 from rowex._door import pack
 from rowex._native import ffi, lib
+from rowex.arrow import arrow_column, arrow_table
 from rowex.columns import (
     OFFSETS,
     Column,
     Packed,
     checked,
     input_column,
+    is_arrow,
     is_column,
     is_text,
     numpy,
@@ -48,7 +50,9 @@ E_TABLE_FULL = int(lib.RX_E_TABLE_FULL)
 
 
 def _column_of(data: Any, what: str, codec: Codec[Any]) -> Column:
-    """A buffer, a `Packed`, or an iterable of objects that the codec takes."""
+    """A buffer, a `Packed`, an array of Arrow's, or an iterable of objects that the codec takes."""
+    if is_arrow(data) and not isinstance(data, Packed):
+        return arrow_column(data, what, codec)
     if is_column(data):
         return input_column(data, what, codec.code)
     rows = list(data)
@@ -68,8 +72,8 @@ def columns_of(keys: Codec[Any], values: Codec[Any], names: Any, contents: Any) 
     Args:
         keys: Codec of the keys.
         values: Codec of the values.
-        names: The keys.
-        contents: The values, as many.
+        names: The keys; or both, as two columns of Arrow's.
+        contents: The values, as many; None: *names* has both.
 
     Returns:
         A context manager of the two columns; on leaving the buffers are given back.
@@ -78,6 +82,8 @@ def columns_of(keys: Codec[Any], values: Codec[Any], names: Any, contents: Any) 
         TypeError: Items that the codecs do not take.
         ValueError: Not as many values as keys.
     """
+    if contents is None:
+        names, contents = arrow_table(names)
     with _column_of(names, "keys", keys) as key, _column_of(contents, "values", values) as value:
         if key.count != value.count:
             raise ValueError(f"there are {key.count} keys and {value.count} values")
@@ -207,6 +213,7 @@ def get_columns(calls: Calls, keys: Codec[Any], values: Codec[Any], wanted: Any,
             result = _get_packed(calls, column, found).padded()
         elif dtype is Packed:
             result = _get_packed(calls, column, found)
+            result.valid = found
         else:
             result, into = output_column(column.count, dtype, "values", values.code)
             _get_fixed(calls, column, into, found)
@@ -320,8 +327,8 @@ def put_columns(
         calls: The index or writer of bytes.
         keys: Its codecs.
         values: Likewise.
-        names: The keys.
-        contents: The values, as many.
+        names: The keys; or both, as two columns of Arrow's.
+        contents: The values, as many; None: *names* has both.
         timeout: Seconds to wait for others, >= 0; None: as long as it takes.
 
     Returns:

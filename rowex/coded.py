@@ -18,7 +18,7 @@ from rowex.arrays import get_columns, put_columns
 from rowex.batch import Batch
 from rowex.calls import Calls
 from rowex.codecs import Codec
-from rowex.columns import is_column
+from rowex.columns import is_arrow, is_column
 from rowex.errors import DuplicateKeyError, raise_result, returning
 from rowex.index import Index, Session
 from rowex.loading import load_into
@@ -126,7 +126,7 @@ class CodedCalls(OrderedMapping[K, V], Generic[K, V]):
     def put_many(self, items: Any, values: Any, *, timeout: float | None = ...) -> int: ...
     def put_many(self, items: Any, values: Any = None, *, timeout: float | None = None) -> int:
         """Put every item, or keys and *values*; the ticket of the last; as `Index.put_many`, which says more."""
-        if values is not None:
+        if values is not None or is_arrow(items):
             return put_columns(self._raw, self._keys, self._values, items, values, timeout)
         return self._raw.put_many(encoded(pairs_of(items), self._key, self._value), timeout=timeout)
 

@@ -2,8 +2,8 @@
 Columns: keys or values side by side in memory, as the core takes and fills them.
 
 A column is any one-dimensional contiguous buffer (a NumPy array, an ``array.array``, a memoryview),
-a two-dimensional one of bytes, whose rows are the items, or a `Packed`.  The forms, which
-docs/arrays.md tells users:
+a two-dimensional one of bytes, whose rows are the items, a `Packed`, or an array of Arrow's (see
+`arrow`).  The forms, which docs/arrays.md tells users:
 
 integers
     In an index whose codec is int: the numbers, stored as the codec stores them.  As keys of an index
@@ -31,6 +31,7 @@ __all__ = [
     "Packed",
     "checked",
     "input_column",
+    "is_arrow",
     "is_column",
     "is_text",
     "numpy",
@@ -66,19 +67,21 @@ class Packed:
     Attributes:
         data: The bytes of all; an array of uint8, or another buffer of bytes.
         offsets: Item i is ``data[offsets[i]:offsets[i + 1]]``: one more than there are items, int64.
+        valid: Which items are there, an array of bool; None: all.  For Arrow, whose nulls the others become.
     """
 
-    __slots__ = ("data", "offsets")
+    __slots__ = ("data", "offsets", "valid")
 
-    def __init__(self, data: Any, offsets: Any) -> None:
+    def __init__(self, data: Any, offsets: Any, valid: Any = None) -> None:
         """
-        Name the two buffers, which are used as they are.
+        Name the buffers, which are used as they are.
 
         Args:
             data: A contiguous buffer of bytes.
             offsets: A contiguous buffer of int64 (or int32), ascending, within *data*.
+            valid: Which items are there, an array of bool; None: all.
         """
-        self.data, self.offsets = data, offsets
+        self.data, self.offsets, self.valid = data, offsets, valid
 
     @classmethod
     def of(cls, items: Iterable[bytes]) -> Packed:
@@ -133,6 +136,17 @@ class Packed:
         rows = np.zeros((len(self), width), "u1")
         rows[np.arange(width) < lengths[:, None]] = data[int(offsets[0]) : int(offsets[-1])]
         return rows.view(f"S{width}")[:, 0]
+
+    def __arrow_c_array__(self, requested_schema: Any = None) -> Any:
+        """
+        The items as an array of Arrow's type large_binary, of the same memory; so ``pyarrow.array(packed)``.
+
+        Raises:
+            ImportError: nanoarrow or NumPy is not installed.
+        """
+        from rowex.arrow import export_packed
+
+        return export_packed(self, requested_schema)
 
     def __repr__(self) -> str:
         return f"<rowex.Packed of {len(self)} items>"
@@ -197,9 +211,14 @@ def packed_column(count: int, data: bytes, width: int, offsets: bytes | None) ->
     return Column(count, OFFSETS, 8, pointer, pointer, offsets_pointer, offsets=offsets_pointer, capacity=len(data))
 
 
+def is_arrow(data: object) -> bool:
+    """Whether *data* offers itself by Arrow's C data interface; a `Packed` does."""
+    return hasattr(data, "__arrow_c_array__") or hasattr(data, "__arrow_c_stream__")
+
+
 def is_column(data: object) -> bool:
     """Whether `get_many` and `put_many` take *data* as a column, rather than as a collection of objects."""
-    if isinstance(data, Packed):
+    if is_arrow(data):
         return True
     if isinstance(data, (list, tuple, bytes, bytearray, str, dict)):
         return False

@@ -14,7 +14,7 @@ from rowex._door import encoded
 from rowex._native import ffi, lib
 from rowex.arrays import columns_of, columns_of_pairs, put_items
 from rowex.codecs import Codec, encode_bytes, encode_key, key_codec, value_codec
-from rowex.columns import Column
+from rowex.columns import Column, is_arrow
 from rowex.errors import raise_result
 from rowex.options import Path, as_path, core_options
 
@@ -47,7 +47,7 @@ def build(
 
     Args:
         path: Of the data file; nothing may be there.
-        items: Pairs (key, value), or a mapping; or keys, as `put_many` takes them.
+        items: Pairs (key, value), a mapping, or a table of Arrow's; or keys, as `put_many` takes them.
         values: As many values as keys; None: *items* has both.
         codecs: Of keys and values, as `open` takes them.
         durability: As for `open`.
@@ -88,7 +88,7 @@ def build(
     del path_memory
     opened = (full_path, codecs, durability)
     with _Building(ffi.gc(out[0], lib.rx_building_close), progress) as building:
-        if values is not None:
+        if values is not None or is_arrow(items):
             with columns_of(key, value, items, values) as (keys, contents):
                 building.add(keys, contents)
                 building.finish()
@@ -239,7 +239,7 @@ def load_into(
         Exception: As `put_many`.
     """
     calls._write_handle()
-    if values is None:
+    if values is None and not is_arrow(items):
         return _put_pairs(calls, _stored(items, key, value), 0, progress)
     with columns_of(key, value, items, values) as (keys, contents):
         return _put_columns(calls, keys, contents, 0, progress)

@@ -153,7 +153,7 @@ int rx_hot_value_convert(PyObject *object, struct hot_value *value)
 
 static int by_name(const struct hot_signature *signature, PyObject *name, PyObject *value, PyObject **slot)
 {
-    for (int i = 0; i < signature->total; i++) {
+    for (int i = signature->total - 1; i >= 0; i--) { /* the last ones are the ones that are named */
         if (PyUnicode_CompareWithASCIIString(name, signature->parameter[i]) != 0)
             continue;
         if (slot[i]) {

@@ -136,12 +136,20 @@ static int get_chunk(struct hot_door *self, PyObject *list, Py_ssize_t from, siz
     return 0;
 }
 
+/* As columns.is_arrow() says. */
+static bool is_arrow(PyObject *data)
+{
+    if (PyList_CheckExact(data) || PyTuple_CheckExact(data) || PyDict_CheckExact(data) || PyGen_CheckExact(data))
+        return false;
+    return PyObject_HasAttrString(data, "__arrow_c_array__") || PyObject_HasAttrString(data, "__arrow_c_stream__");
+}
+
 /* Columns take the other door, with a dtype or as a buffer of many: one call of cffi for all of them is nothing. */
 static bool is_column(PyObject *keys)
 {
     if (PyList_CheckExact(keys) || PyTuple_CheckExact(keys) || PyBytes_Check(keys) || PyByteArray_Check(keys))
         return false;
-    return PyObject_CheckBuffer(keys);
+    return PyObject_CheckBuffer(keys) || is_arrow(keys);
 }
 
 static PyObject *get_all(struct hot_door *self, PyObject *keys, PyObject *missing, PyObject *encode, PyObject *decode)
@@ -411,8 +419,8 @@ PyObject *rx_hot_put_many(struct hot_door *self, PyObject *const *args, Py_ssize
     PyObject *slot[3];
     if (rx_hot_parse(&signature, args, nargs, names, slot) < 0 || !may_write(self))
         return NULL;
-    if (slot[1] && slot[1] != Py_None)
-        return PyObject_CallMethod((PyObject *)self, "_put_columns", "OOO", slot[0], slot[1],
+    if ((slot[1] && slot[1] != Py_None) || is_arrow(slot[0]))
+        return PyObject_CallMethod((PyObject *)self, "_put_columns", "OOO", slot[0], slot[1] ? slot[1] : Py_None,
                                    slot[2] ? slot[2] : Py_None);
     return put_pairs(self, slot[0], slot[2], 0);
 }

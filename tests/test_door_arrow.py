@@ -1,0 +1,276 @@
+"""
+Arrow's arrays go in and come out: nothing copied that need not be, nothing taken that cannot be stored.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import rowex
+from conftest import cannot_run
+
+try:
+    import nanoarrow
+    import pyarrow as pa
+except ImportError as missing:
+    cannot_run(f"not installed: {missing.name}")
+
+
+@pytest.fixture
+def memory_of() -> Any:
+    """Opens indexes in memory and closes them."""
+    opened = []
+
+    def make(**options: Any) -> Any:
+        opened.append(rowex.memory(**options))
+        return opened[-1]
+
+    yield make
+    for index in opened:
+        index.close()
+
+
+INTEGERS = [pa.int8(), pa.uint8(), pa.int16(), pa.uint16(), pa.int32(), pa.uint32(), pa.int64(), pa.uint64()]
+TEXTS = [pa.string(), pa.large_string()]
+BINARIES = [pa.binary(), pa.large_binary(), pa.binary(3)]
+
+
+@pytest.mark.parametrize("kind", INTEGERS, ids=str)
+def test_integers_go_in_as_numbers(memory_of: Callable[..., Any], kind: Any) -> None:
+    """Of every width, also from the middle of an array."""
+    numbers = list(range(100))
+    array = pa.array([7, 7, *numbers, 7], kind)[2:102]
+    index = memory_of(keys="int", values="int")
+    index.put_many(array, array)
+    assert list(index.items()) == list(zip(numbers, numbers, strict=True))
+    assert index.get_many(array[3:5]) == [3, 4]
+    values, found = index.get_many(pa.array([5, 101], kind), dtype="i8")
+    assert (values.tolist(), found.tolist()) == ([5, 0], [True, False])
+
+
+@pytest.mark.parametrize("kind", [*TEXTS, *BINARIES], ids=str)
+@pytest.mark.parametrize("codec", ["bytes", "str"])
+def test_strings_and_binary_go_in_as_their_bytes(
+    memory_of: Callable[..., Any], kind: Any, codec: str, rng: random.Random
+) -> None:
+    """Of any length, in any slice; an index of str takes strings alone."""
+    words = [bytes(rng.choices(b"abc", k=3)) for _ in range(500)]
+    words = list(dict.fromkeys(words))
+    rows = words if kind in BINARIES else [word.decode() for word in words]
+    array = pa.array([rows[0], *rows, rows[0]], kind)[1:-1]
+    index = memory_of(keys=codec, values=codec)
+    if codec == "str" and kind in BINARIES:
+        with pytest.raises(TypeError, match="expected strings"):
+            index.put_many(array, array)
+        return
+    index.put_many(array, array)
+    raw = getattr(index, "raw", index)
+    assert dict(raw.items()) == {word: word for word in words}
+    assert index.get_many(array[2:4]) == [raw.get(word) if codec == "bytes" else word.decode() for word in words[2:4]]
+    index.put_many(array[:0], array[:0])
+    assert index.get_many(pa.array([], kind)) == []
+    lengths = [rng.randrange(2000) for _ in words]
+    if kind != BINARIES[2]:
+        long = pa.array([row * length for row, length in zip(rows, lengths, strict=True)], kind)
+        index.put_many(array, long)
+        assert [len(raw[word]) for word in words] == [3 * length for length in lengths]
+
+
+def test_other_values_of_a_fixed_size_are_their_bytes(memory_of: Callable[..., Any]) -> None:
+    """Numbers with a point and times are values of an index of bytes, as NumPy's are."""
+    index = memory_of(keys="int")
+    for array in (
+        pa.array([1.5, 2.5]),
+        pa.array([1.5, 2.5], pa.float32()),
+        pa.array([1, 2], pa.timestamp("us")),
+        pa.array([1, 2], pa.date32()),
+    ):
+        index.put_many(pa.array([1, 2]), array)
+        assert b"".join(index.get_many([1, 2])) == bytes(
+            memoryview(array.buffers()[1])[: 2 * array.type.bit_width // 8]
+        )
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        pa.array([True, False]),
+        pa.array(["a", "b"]).dictionary_encode(),
+        pa.array(["a", "b"], pa.string_view()),
+        pa.array([[1], [2]]),
+        pa.array([None, None]),
+        pa.array([{"a": 1}, {"a": 2}]),
+        pa.array([1, 2], pa.decimal128(5)),
+    ],
+    ids=lambda array: str(array.type)[:20],
+)
+@pytest.mark.parametrize("codec", ["bytes", "str", "int"])
+def test_types_that_are_no_keys_are_refused(memory_of: Callable[..., Any], array: Any, codec: str) -> None:
+    """By name, and before anything is stored."""
+    index = memory_of(keys=codec)
+    values = pa.array([b"x", b"y"])
+    with pytest.raises(TypeError, match=r"keys of Arrow's format '.+'.* cast\(\) them first"):
+        index.put_many(array, values)
+    with pytest.raises(TypeError, match="keys of Arrow"):
+        index.get_many(array)
+    assert len(index) == 0
+
+
+def test_codecs_that_arrays_cannot_give_are_refused(memory_of: Callable[..., Any]) -> None:
+    """Numbers are no str, strings no int, and tuples nothing at all."""
+    numbers, words = pa.array([1, 2]), pa.array(["a", "b"])
+    for codec, array in (("str", numbers), ("int", words), ("tuple", words), ("int", pa.array([1.5, 2]))):
+        index = memory_of(keys=codec)
+        with pytest.raises(TypeError, match="keys"):
+            index.put_many(array, pa.array([b"x", b"y"]))
+    with pytest.raises(TypeError, match="keys"):
+        memory_of().put_many(pa.array([1.5]), pa.array([b"x"]))
+    with pytest.raises(ValueError, match="2 keys and 1 values"):
+        memory_of().put_many(words, words[:1])
+
+
+def test_nulls_are_refused(memory_of: Callable[..., Any]) -> None:
+    """In keys, in values and as rows; what a slice leaves out does not count."""
+    index = memory_of(keys="int", values="int")
+    holes, whole = pa.array([1, None, 3, 4]), pa.array([1, 2, 3, 4])
+    for keys, values, side in ((holes, whole, "keys have 1"), (whole, holes, "values have 1")):
+        with pytest.raises(ValueError, match=f"{side} nulls"):
+            index.put_many(keys, values)
+    with pytest.raises(ValueError, match="keys have 1 nulls"):
+        index.get_many(holes)
+    rows = pa.StructArray.from_arrays([whole, whole], names=["k", "v"], mask=pa.array([False, True, False, False]))
+    with pytest.raises(ValueError, match="items have 1 nulls"):
+        index.put_many(rows)
+    assert len(index) == 0
+    index.put_many(holes[2:], whole[2:])
+    index.put_many(rows[2:])
+    assert list(index.items()) == [(3, 3), (4, 4)]
+
+
+def test_tables_are_keys_and_values(memory_of: Callable[..., Any], tmp_path: Path) -> None:
+    """Record batches, tables of one chunk and structs, by put_many, load and build."""
+    numbers = list(range(1000))
+    batch = pa.record_batch([pa.array(numbers), pa.array([f"v{number}" for number in numbers])], names=["k", "v"])
+    wanted = {number: f"v{number}" for number in numbers}
+    struct = pa.StructArray.from_arrays(batch.columns, names=["k", "v"])
+    for items in (batch, pa.table(batch), struct, nanoarrow.c_array(batch)):
+        index = memory_of(keys="int", values="str")
+        index.put_many(items)
+        assert dict(index.items()) == wanted
+        index.clear()
+        index.load(items)
+        assert dict(index.items()) == wanted
+    path = tmp_path / "built"
+    assert rowex.build(path, batch, codecs=("int", "str")) == 1000
+    with rowex.open(path, "r") as built:
+        assert dict(built.items()) == wanted
+    index.clear()
+    index.put_many(batch[10:20])
+    index.put_many(struct[30:40])
+    assert list(index) == [*range(10, 20), *range(30, 40)]
+    for wrong in (batch.select(["k"]), pa.array([1, 2])):
+        with pytest.raises(TypeError, match="two columns"):
+            index.put_many(wrong)
+    with pytest.raises(TypeError, match="two columns"):
+        index.raw.put_many(rowex.Packed.of([b"a", b"b"]))
+
+
+def test_chunks_are_put_one_by_one(memory_of: Callable[..., Any]) -> None:
+    """One chunk is as good as an array; several are refused in words that help."""
+    index = memory_of(keys="int", values="int")
+    one, two = pa.chunked_array([[1, 2]]), pa.chunked_array([[1, 2], [3]])
+    index.put_many(one, one)
+    with pytest.raises(ValueError, match="2 chunks"):
+        index.put_many(two, two)
+    with pytest.raises(ValueError, match="2 chunks"):
+        index.put_many(pa.table({"k": two, "v": two}))
+    index.put_many(two.combine_chunks(), two.combine_chunks())
+    assert dict(index.items()) == {1: 1, 2: 2, 3: 3}
+
+
+def test_packed_goes_out_with_nulls_where_nothing_is(memory_of: Callable[..., Any]) -> None:
+    """By the same memory, which lives as long as Arrow's array."""
+    index = memory_of()
+    index.put_many({b"a": b"", b"b": b"xyz", b"d": b"long" * 1000})
+    packed, found = index.get_many([b"a", b"b", b"c", b"d"], dtype=rowex.Packed)
+    array = pa.array(packed)
+    assert array.type == pa.large_binary()
+    assert array.to_pylist() == [b"", b"xyz", None, b"long" * 1000]
+    assert array.null_count == 1
+    assert found.tolist() == [True, True, False, True]
+    assert array.buffers()[2].address == packed.data.__array_interface__["data"][0]
+    assert array.buffers()[1].address == packed.offsets.__array_interface__["data"][0]
+    del packed, found, index
+    array.validate(full=True)
+    assert array[3].as_py() == b"long" * 1000
+    assert pa.array(rowex.Packed.of([b"a", b""])).to_pylist() == [b"a", b""]
+    assert pa.array(rowex.Packed.of([])).to_pylist() == []
+
+
+def test_scans_give_batches_that_arrow_takes(memory_of: Callable[..., Any]) -> None:
+    """Columns of a scan make record batches, and those go into another index."""
+    index = memory_of(keys="int", values="str")
+    index.put_many({number: f"v{number}" for number in range(1000)})
+    copy = memory_of(keys="int", values="str")
+    for keys, values in index.scan_batches(size=300):
+        copy.put_many(pa.record_batch([pa.array(keys), pa.array(values).cast(pa.string())], names=["k", "v"]))
+    assert list(copy.items()) == list(index.items())
+
+
+def test_what_offers_itself_wrongly_is_refused(memory_of: Callable[..., Any]) -> None:
+    """Neither capsules that are none, nor errors of the array itself, end in anything but an exception."""
+
+    class Wrong:
+        def __init__(self, answer: Callable[[], Any]) -> None:
+            self.answer = answer
+
+        def __arrow_c_array__(self, requested_schema: Any = None) -> Any:
+            return self.answer()
+
+    for answer in (lambda: (1, 2), lambda: None, lambda: 1 / 0):
+        for call in (memory_of().get_many, memory_of().put_many):
+            with pytest.raises((TypeError, ValueError, ZeroDivisionError)):
+                call(Wrong(answer))
+
+
+def test_without_nanoarrow_the_message_says_what_to_do(
+    memory_of: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And nothing is stored."""
+    monkeypatch.setitem(sys.modules, "nanoarrow", None)
+    index = memory_of(keys="int")
+    for call in (
+        lambda: index.put_many(pa.array([1]), pa.array([b"x"])),
+        lambda: index.get_many(pa.array([1])),
+        lambda: pa.array(rowex.Packed.of([b"a"])),
+    ):
+        with pytest.raises(ImportError, match=r'pip install "rowex\[arrow\]"'):
+            call()
+    assert len(index) == 0
+
+
+def test_collections_of_objects_are_no_arrays(memory_of: Callable[..., Any]) -> None:
+    """Generators, mappings and sets go their way as ever."""
+    index = memory_of(keys="int", values="int")
+    index.put_many((number, number) for number in range(3))
+    index.put_many(itertools.zip_longest([3], [3]))
+    index.put_many({4: 4})
+    assert index.get_many({0}) == [0]
+    assert index.get_many(number for number in range(5)) == [0, 1, 2, 3, 4]
+
+
+def test_the_example_of_the_manual_runs(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    """And prints what it says."""
+    manual = Path(__file__).parents[1] / "docs" / "arrays.md"
+    if not manual.exists():
+        cannot_run("the documents are not beside the tests")
+    monkeypatch.chdir(folder)
+    exec(manual.read_text().split("```python\n")[2].split("```")[0], {})
+    assert "".join(capsys.readouterr().out.split()) == "['ada','bob']" + '["ada",null]'
