@@ -199,6 +199,43 @@ def test_a_codec_that_raises_stop_iteration_ends_nothing(memory_of: Callable[...
         index.put_many([(0, 0), Odd(), (2, 2)])
 
 
+def test_numbers_that_raise_stop_iteration_end_nothing(memory_of: Callable[..., Any], tmp_path: Path) -> None:
+    """The codecs of the package run the caller's code too."""
+
+    class Odd:
+        def __index__(self) -> int:
+            raise StopIteration
+
+    index = memory_of(keys="int", values="int")
+    pairs: list[Any] = [(1, 1), (Odd(), 2), (3, 3)]
+    for call in (
+        lambda: index.put_many(pairs),
+        lambda: index.load(pairs),
+        lambda: rowex.build(tmp_path / "built", pairs, codecs=("int", "int")),
+        lambda: memory_of(keys="tuple").put_many([((1,), b""), ((Odd(),), b""), ((3,), b"")]),
+    ):
+        with pytest.raises(RuntimeError, match="StopIteration") as failed:
+            call()
+        assert isinstance(failed.value.__cause__, StopIteration)
+
+
+def test_pairs_may_be_dropped_in_the_middle() -> None:
+    """By an encoder that exhausts what steps them; generators, which the other door has, do not survive that."""
+    junk: list[Any] = []
+
+    def dropping(number: int) -> bytes:
+        if number == 2:
+            list(outer)
+            gc.collect()
+            junk.extend(bytes(40 + i % 64) for i in range(5000))
+        return b"%d" % number
+
+    pairs = door_module("hot").encoded([(i, i) for i in range(6)], dropping, lambda number: b"v")
+    outer = itertools.islice(pairs, 6)
+    del pairs
+    assert (b"0", b"v") in list(outer)
+
+
 def test_a_scan_keeps_its_functions_alive_and_no_longer(door: Any) -> None:
     """Also where they refer to it."""
     door.put(b"1", b"2")

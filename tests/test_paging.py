@@ -33,6 +33,8 @@ def test_few_stores_into_a_cold_file_write_few_pages(tmp_path: Path, mode: str) 
     rowex.build(path, [(key, key) for key in keys], durability="process")
     with path.open("rb") as file:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    if max(os.sysconf("SC_PAGESIZE"), os.statvfs(path).f_bsize) > 4096:
+        pytest.skip("pages or blocks are larger than the bound is made for")
     some = keys[:: len(keys) // 40]
     with rowex.open(path, "w") as index, rowex.open(path, mode) as other:
         index[b"first"] = b""  # what opening and an arena of its own cost comes before

@@ -22,14 +22,24 @@ static PyObject *pair_of(PyObject *item)
     return pair;
 }
 
+/* A StopIteration of the caller's code would pass for our own end: as in a generator it becomes another error. */
 static PyObject *fail(struct hot_pairs *self, const char *side)
 {
     Py_CLEAR(self->pairs);
     rx_hot_note(self->number, side);
+    if (PyErr_ExceptionMatches(PyExc_StopIteration)) {
+        PyObject *type, *error, *traceback;
+        PyErr_Fetch(&type, &error, &traceback);
+        PyErr_NormalizeException(&type, &error, &traceback);
+        Py_XDECREF(rx_hot_ask("stopped", "(O)", error)); /* raises */
+        Py_XDECREF(type);
+        Py_XDECREF(error);
+        Py_XDECREF(traceback);
+    }
     return NULL;
 }
 
-static PyObject *pairs_next(struct hot_pairs *self)
+static PyObject *next_stored(struct hot_pairs *self)
 {
     /* Encoding may run Python code, and that this very iterator: held, not borrowed. */
     PyObject *pairs = Py_XNewRef(self->pairs), *item = pairs ? PyIter_Next(pairs) : NULL;
@@ -48,6 +58,14 @@ static PyObject *pairs_next(struct hot_pairs *self)
     Py_XDECREF(value);
     Py_DECREF(pair);
     self->number++;
+    return stored;
+}
+
+static PyObject *pairs_next(struct hot_pairs *self)
+{
+    Py_INCREF(self); /* whoever steps us may let go of us meanwhile */
+    PyObject *stored = next_stored(self);
+    Py_DECREF(self);
     return stored;
 }
 
