@@ -174,8 +174,8 @@ Ctrl-C is answered on the way.
 Store many items; the loop is in the core.
 
 Args:
-    items: A mapping, or an iterable of pairs (key, value), as `put` takes them; a table of Arrow's
-        with two columns; or the keys.
+    items: A mapping, or an iterable of pairs (key, value), as `put` takes them; a record batch of
+        Arrow's with two columns; or the keys.
     values: As many values as keys, in order; each side a list or a column (a NumPy array, another
         buffer of one dimension, a `Packed`, an array of Arrow's).  None: *items* has both.
     timeout: Seconds to wait for others in all, >= 0; None: as long as it takes.

@@ -1,9 +1,9 @@
 """
 Arrow's arrays as columns, by way of nanoarrow and Arrow's C data interface: nothing is copied.
 
-Whatever has ``__arrow_c_array__`` (pyarrow, nanoarrow) or ``__arrow_c_stream__`` with one chunk
-(polars, tables) is taken.  The other way, `Packed` has ``__arrow_c_array__``; what is an array of
-NumPy's is taken by Arrow's libraries as it is.
+Whatever has ``__arrow_c_array__`` is taken (arrays and record batches of pyarrow and nanoarrow); what
+only streams is not, for it may lie in many chunks.  The other way, `Packed` has ``__arrow_c_array__``;
+what is an array of NumPy's is taken by Arrow's libraries as it is.
 """
 
 from __future__ import annotations
@@ -31,17 +31,14 @@ def _nanoarrow() -> Any:
 
 
 def _array_of(data: Any, what: str) -> Any:
-    """The `nanoarrow.c_array` of *data*."""
+    """The `nanoarrow.c_array` of *data*, whose buffers are as large as it says."""
     na = _nanoarrow()
-    if hasattr(data, "__arrow_c_array__"):
-        return na.c_array(data)
-    chunks = list(na.c_array_stream(data))
-    if len(chunks) == 1:
-        return chunks[0]
-    raise ValueError(
-        f"{what} lie in {len(chunks)} chunks of Arrow's; expected one: combine_chunks() of pyarrow and rechunk() of "
-        "polars make it, or put one chunk after the other"
-    )
+    try:
+        found = na.c_array(data)
+        found.view()
+    except RuntimeError as error:  # nanoarrow's own class
+        raise ValueError(f"{what}: no array of Arrow's that can be read ({error})") from error
+    return found
 
 
 def arrow_table(table: Any) -> tuple[Any, Any]:
@@ -56,9 +53,11 @@ def arrow_table(table: Any) -> tuple[Any, Any]:
 
     Raises:
         TypeError: It has not two columns.
-        ValueError: It lies in several chunks, or whole rows are missing.
+        ValueError: Whole rows are missing.
         ImportError: nanoarrow is not installed.
     """
+    if isinstance(table, Packed):
+        raise TypeError("a Packed is one column, of keys; the values are missing")
     found = _array_of(table, "items")
     if found.schema.format != "+s" or found.n_children != 2:
         kind = f"{found.n_children} columns" if found.schema.format == "+s" else f"format {found.schema.format!r}"
@@ -71,14 +70,27 @@ def arrow_table(table: Any) -> tuple[Any, Any]:
 def _forbid_nulls(found: Any, what: str) -> None:
     if found.null_count == 0:
         return
-    bits = int.from_bytes(memoryview(found.view().buffer(0)).cast("B"), "little")
-    present = (bits >> found.offset & (1 << len(found)) - 1).bit_count()
-    if bits and present < len(found):
+    held = memoryview(found.view().buffer(0)).cast("B")  # empty where there is no such buffer
+    present = (int.from_bytes(held, "little") >> found.offset & (1 << len(found)) - 1).bit_count()
+    if len(held) and present < len(found):
         raise ValueError(f"{what} have {len(found) - present} nulls, which an index cannot hold; drop them first")
 
 
 def _refuse(what: str, form: str, wanted: str) -> NoReturn:
-    raise TypeError(f"{what} of Arrow's format {form!r}: expected {wanted}; cast() them first")
+    raise TypeError(f"{what} of Arrow's format {form!r}: expected {wanted}")
+
+
+def _check_utf8(data: memoryview, offsets: Any, what: str) -> None:
+    """Whoever made the array may have put anything into it; what lies outside of *data* is found later."""
+    at = numpy().asarray(offsets)
+    try:
+        str(data[max(0, int(at[0])) : int(at[-1])], "utf-8")
+        inside = at[(at >= 0) & (at < len(data))]
+        whole = not (numpy().frombuffer(data, "u1")[inside] >> 6 == 0b10).any() if len(data) else True
+    except UnicodeDecodeError:
+        whole = False
+    if not whole:
+        raise ValueError(f"{what} are said to be strings, but are no UTF-8")
 
 
 def arrow_column(data: Any, what: str, codec: Codec[Any]) -> Column:
@@ -100,47 +112,56 @@ def arrow_column(data: Any, what: str, codec: Codec[Any]) -> Column:
     """
     found = _array_of(data, what)
     form: str = found.schema.format
-    number = form in _NUMBERS or form.startswith(_TIMES)
+    number, text = form in _NUMBERS or form.startswith(_TIMES), form in _TEXTS
     if found.dictionary is not None:
-        _refuse(what, f"dictionary of {form}", "the items themselves")
+        _refuse(what, found.dictionary.schema.format, "the items themselves, not a dictionary; decode it first")
     if codec.name not in ("str", "bytes", "int"):
         _refuse(what, form, "an index of str, bytes or int; `raw` is the index of bytes below")
-    if codec.name == "str" and form not in _TEXTS:
-        _refuse(what, form, "strings")
+    if codec.name == "str" and not text:
+        _refuse(what, form, "strings; cast() them first")
     if codec.name == "int" and not number:
-        _refuse(what, form, "integers")
-    if not number and form not in _TEXTS and form not in _BINARIES and not form.startswith("w:"):
-        _refuse(what, form, "integers, strings or binary" + (", or numbers" if what == "values" else ""))
+        _refuse(what, form, "integers; cast() them first")
+    if not (number or text or form in _BINARIES or form.startswith("w:")):
+        kinds = "integers, strings or binary" if what == "keys" else "numbers, strings or binary"
+        _refuse(what, form, f"{kinds}; cast() them first")
     _forbid_nulls(found, what)
     start, count, view = found.offset, len(found), found.view()
     if number:
         return input_column(memoryview(view.buffer(1))[start : start + count], what, codec.code)
-    if form in _TEXTS or form in _BINARIES:
+    if text or form in _BINARIES:
         offsets = memoryview(view.buffer(1))[start : start + count + 1] if count else array("q", [0])
-        return input_column(Packed(memoryview(view.buffer(2)), offsets), what, BYTES)
+        data = memoryview(view.buffer(2)).cast("B")
+        if codec.name == "str":
+            _check_utf8(data, offsets, what)
+        return input_column(Packed(data, offsets), what, BYTES)
     width, held = int(form[2:]), memoryview(view.buffer(1))
     pointer = ffi.from_buffer(held)
     return Column(count, FIXED, width, ffi.cast("char *", pointer) + start * width, pointer, held, plain=True)
 
 
-def export_packed(packed: Packed, requested: Any) -> Any:
+def export_packed(packed: Packed) -> Any:
     """
     What `Packed.__arrow_c_array__` gives: an array of Arrow's type large_binary, with nulls where nothing is.
 
     Args:
         packed: Its buffers are not copied, where the offsets are int64.
-        requested: As the interface says; a type that is not this one is the taker's to cast.
 
     Returns:
         Two capsules: a schema and an array.
 
     Raises:
+        ValueError: Its buffers contradict each other.
         ImportError: nanoarrow or NumPy is not installed.
     """
     na, np = _nanoarrow(), numpy()
     offsets = np.ascontiguousarray(packed.offsets, "i8")
+    if offsets[0] < 0 or offsets[-1] > len(packed.data) or (np.diff(offsets) < 0).any():
+        raise ValueError("the offsets of this Packed do not ascend within its data")
     bits, nulls = None, 0
     if packed.valid is not None:
-        bits, nulls = np.packbits(packed.valid, bitorder="little"), len(packed) - int(np.count_nonzero(packed.valid))
+        valid = np.asarray(packed.valid, "?")
+        if valid.shape != (len(packed),):
+            raise ValueError(f"this Packed has {len(packed)} items, and its valid is of shape {valid.shape}")
+        bits, nulls = np.packbits(valid, bitorder="little"), len(packed) - int(np.count_nonzero(valid))
     made = na.c_array_from_buffers(na.large_binary(), len(packed), [bits, offsets, packed.data], null_count=nulls)
-    return made.__arrow_c_array__(requested_schema=requested)
+    return made.__arrow_c_array__()

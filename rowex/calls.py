@@ -112,7 +112,7 @@ class Calls(Door, Tickets, OrderedMapping[bytes, bytes]):
         Put many items, and tell how far it is.
 
         Args:
-            items: Pairs (key, value), a mapping, or a table of Arrow's; or keys, as `put_many` takes them.
+            items: Pairs (key, value), a mapping, or a record batch of Arrow's; or keys, as `put_many` takes them.
             values: As many values as keys; None: *items* has both.
             progress: Called now and then with the number of items stored so far.
 

@@ -142,11 +142,12 @@ class Packed:
         The items as an array of Arrow's type large_binary, of the same memory; so ``pyarrow.array(packed)``.
 
         Raises:
+            ValueError: The buffers contradict each other.
             ImportError: nanoarrow or NumPy is not installed.
         """
         from rowex.arrow import export_packed
 
-        return export_packed(self, requested_schema)
+        return export_packed(self)  # of what type it is, is for the taker to change
 
     def __repr__(self) -> str:
         return f"<rowex.Packed of {len(self)} items>"
@@ -212,8 +213,8 @@ def packed_column(count: int, data: bytes, width: int, offsets: bytes | None) ->
 
 
 def is_arrow(data: object) -> bool:
-    """Whether *data* offers itself by Arrow's C data interface; a `Packed` does."""
-    return hasattr(data, "__arrow_c_array__") or hasattr(data, "__arrow_c_stream__")
+    """Whether *data* is of a class that offers itself by Arrow's C data interface; a `Packed` is."""
+    return hasattr(type(data), "__arrow_c_array__")
 
 
 def is_column(data: object) -> bool:

@@ -47,7 +47,7 @@ def build(
 
     Args:
         path: Of the data file; nothing may be there.
-        items: Pairs (key, value), a mapping, or a table of Arrow's; or keys, as `put_many` takes them.
+        items: Pairs (key, value), a mapping, or a record batch of Arrow's; or keys, as `put_many` takes them.
         values: As many values as keys; None: *items* has both.
         codecs: Of keys and values, as `open` takes them.
         durability: As for `open`.

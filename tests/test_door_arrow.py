@@ -4,6 +4,7 @@ Arrow's arrays go in and come out: nothing copied that need not be, nothing take
 
 from __future__ import annotations
 
+import array
 import itertools
 import random
 import sys
@@ -86,15 +87,15 @@ def test_strings_and_binary_go_in_as_their_bytes(
 def test_other_values_of_a_fixed_size_are_their_bytes(memory_of: Callable[..., Any]) -> None:
     """Numbers with a point and times are values of an index of bytes, as NumPy's are."""
     index = memory_of(keys="int")
-    for array in (
+    for values in (
         pa.array([1.5, 2.5]),
         pa.array([1.5, 2.5], pa.float32()),
         pa.array([1, 2], pa.timestamp("us")),
         pa.array([1, 2], pa.date32()),
     ):
-        index.put_many(pa.array([1, 2]), array)
+        index.put_many(pa.array([1, 2]), values)
         assert b"".join(index.get_many([1, 2])) == bytes(
-            memoryview(array.buffers()[1])[: 2 * array.type.bit_width // 8]
+            memoryview(values.buffers()[1])[: 2 * values.type.bit_width // 8]
         )
 
 
@@ -116,7 +117,7 @@ def test_types_that_are_no_keys_are_refused(memory_of: Callable[..., Any], array
     """By name, and before anything is stored."""
     index = memory_of(keys=codec)
     values = pa.array([b"x", b"y"])
-    with pytest.raises(TypeError, match=r"keys of Arrow's format '.+'.* cast\(\) them first"):
+    with pytest.raises(TypeError, match=r"keys of Arrow's format '.+': expected"):
         index.put_many(array, values)
     with pytest.raises(TypeError, match="keys of Arrow"):
         index.get_many(array)
@@ -126,10 +127,10 @@ def test_types_that_are_no_keys_are_refused(memory_of: Callable[..., Any], array
 def test_codecs_that_arrays_cannot_give_are_refused(memory_of: Callable[..., Any]) -> None:
     """Numbers are no str, strings no int, and tuples nothing at all."""
     numbers, words = pa.array([1, 2]), pa.array(["a", "b"])
-    for codec, array in (("str", numbers), ("int", words), ("tuple", words), ("int", pa.array([1.5, 2]))):
+    for codec, keys in (("str", numbers), ("int", words), ("tuple", words), ("int", pa.array([1.5, 2]))):
         index = memory_of(keys=codec)
         with pytest.raises(TypeError, match="keys"):
-            index.put_many(array, pa.array([b"x", b"y"]))
+            index.put_many(keys, pa.array([b"x", b"y"]))
     with pytest.raises(TypeError, match="keys"):
         memory_of().put_many(pa.array([1.5]), pa.array([b"x"]))
     with pytest.raises(ValueError, match="2 keys and 1 values"):
@@ -148,6 +149,20 @@ def test_nulls_are_refused(memory_of: Callable[..., Any]) -> None:
     rows = pa.StructArray.from_arrays([whole, whole], names=["k", "v"], mask=pa.array([False, True, False, False]))
     with pytest.raises(ValueError, match="items have 1 nulls"):
         index.put_many(rows)
+    gone = pa.array([None] * 12, pa.int64())
+    for nothing in (gone, gone[9:], pa.array([None] * 8 + [7], pa.int64())[3:5]):
+        count = len(nothing)
+        with pytest.raises(ValueError, match=f"keys have {count} nulls"):
+            index.put_many(nothing, pa.array(range(count)))
+        with pytest.raises(ValueError, match=f"values have {count} nulls"):
+            index.put_many(pa.array(range(count)), nothing)
+        with pytest.raises(ValueError, match=f"keys have {count} nulls"):
+            index.get_many(nothing, dtype="i8")
+    with pytest.raises(ValueError, match="items have 4 nulls"):
+        index.put_many(pa.StructArray.from_arrays([whole, whole], names=["k", "v"], mask=pa.array([True] * 4)))
+    uncounted = nanoarrow.c_array_from_buffers(nanoarrow.int64(), 2, [b"\0", array.array("q", [1, 2])], null_count=-1)
+    with pytest.raises(ValueError, match="keys have 2 nulls"):
+        index.put_many(uncounted, whole[:2])
     assert len(index) == 0
     index.put_many(holes[2:], whole[2:])
     index.put_many(rows[2:])
@@ -155,12 +170,12 @@ def test_nulls_are_refused(memory_of: Callable[..., Any]) -> None:
 
 
 def test_tables_are_keys_and_values(memory_of: Callable[..., Any], tmp_path: Path) -> None:
-    """Record batches, tables of one chunk and structs, by put_many, load and build."""
+    """Record batches and structs, by put_many, load and build."""
     numbers = list(range(1000))
     batch = pa.record_batch([pa.array(numbers), pa.array([f"v{number}" for number in numbers])], names=["k", "v"])
     wanted = {number: f"v{number}" for number in numbers}
     struct = pa.StructArray.from_arrays(batch.columns, names=["k", "v"])
-    for items in (batch, pa.table(batch), struct, nanoarrow.c_array(batch)):
+    for items in (batch, struct, nanoarrow.c_array(batch)):
         index = memory_of(keys="int", values="str")
         index.put_many(items)
         assert dict(index.items()) == wanted
@@ -178,21 +193,26 @@ def test_tables_are_keys_and_values(memory_of: Callable[..., Any], tmp_path: Pat
     for wrong in (batch.select(["k"]), pa.array([1, 2])):
         with pytest.raises(TypeError, match="two columns"):
             index.put_many(wrong)
-    with pytest.raises(TypeError, match="two columns"):
+    with pytest.raises(TypeError, match="the values are missing"):
         index.raw.put_many(rowex.Packed.of([b"a", b"b"]))
 
 
-def test_chunks_are_put_one_by_one(memory_of: Callable[..., Any]) -> None:
-    """One chunk is as good as an array; several are refused in words that help."""
+def test_what_may_lie_in_chunks_is_put_chunk_by_chunk(memory_of: Callable[..., Any]) -> None:
+    """Tables too, also such as have no row."""
     index = memory_of(keys="int", values="int")
-    one, two = pa.chunked_array([[1, 2]]), pa.chunked_array([[1, 2], [3]])
-    index.put_many(one, one)
-    with pytest.raises(ValueError, match="2 chunks"):
-        index.put_many(two, two)
-    with pytest.raises(ValueError, match="2 chunks"):
-        index.put_many(pa.table({"k": two, "v": two}))
-    index.put_many(two.combine_chunks(), two.combine_chunks())
+    two = pa.chunked_array([[1, 2], [3]])
+    for chunk in two.chunks:
+        index.put_many(chunk, chunk)
+    for batch in pa.table({"k": two, "v": two}).to_batches():
+        index.put_many(batch)
     assert dict(index.items()) == {1: 1, 2: 2, 3: 3}
+    index.put_many(pa.record_batch([pa.array([], pa.int64()), pa.array([], pa.int64())], names=["k", "v"]))
+    index.put_many(pa.array([], pa.int64()), pa.array([], pa.int64()))
+    assert index.get_many(pa.array([], pa.int64())) == []
+    for stream in (two, pa.table({"k": two, "v": two})):
+        with pytest.raises((TypeError, ValueError)):
+            index.put_many(stream)
+    assert len(index) == 3
 
 
 def test_packed_goes_out_with_nulls_where_nothing_is(memory_of: Callable[..., Any]) -> None:
@@ -200,18 +220,85 @@ def test_packed_goes_out_with_nulls_where_nothing_is(memory_of: Callable[..., An
     index = memory_of()
     index.put_many({b"a": b"", b"b": b"xyz", b"d": b"long" * 1000})
     packed, found = index.get_many([b"a", b"b", b"c", b"d"], dtype=rowex.Packed)
-    array = pa.array(packed)
-    assert array.type == pa.large_binary()
-    assert array.to_pylist() == [b"", b"xyz", None, b"long" * 1000]
-    assert array.null_count == 1
     assert found.tolist() == [True, True, False, True]
-    assert array.buffers()[2].address == packed.data.__array_interface__["data"][0]
-    assert array.buffers()[1].address == packed.offsets.__array_interface__["data"][0]
+    found[:] = False  # the caller's own
+    out = pa.array(packed)
+    assert out.type == pa.large_binary()
+    assert out.to_pylist() == [b"", b"xyz", None, b"long" * 1000]
+    assert out.null_count == 1
+    assert out.buffers()[2].address == packed.data.__array_interface__["data"][0]
+    assert out.buffers()[1].address == packed.offsets.__array_interface__["data"][0]
+    assert pa.array(packed, type=pa.large_binary()) == out
     del packed, found, index
-    array.validate(full=True)
-    assert array[3].as_py() == b"long" * 1000
+    out.validate(full=True)
+    assert out[3].as_py() == b"long" * 1000
     assert pa.array(rowex.Packed.of([b"a", b""])).to_pylist() == [b"a", b""]
     assert pa.array(rowex.Packed.of([])).to_pylist() == []
+
+
+@pytest.mark.parametrize(
+    ("offsets", "valid"),
+    [
+        ([0, 1 << 40, 3], None),
+        ([0, 2, 1, 3], None),
+        ([-1, 0, 3], None),
+        ([0, 1, 4], None),
+        ([0, 1, 3], [True]),
+        ([0, 1, 3], [True] * 3),
+    ],
+)
+def test_packed_that_contradicts_itself_does_not_go_out(offsets: list[int], valid: Any) -> None:
+    """Arrow's libraries would believe it."""
+    with pytest.raises(ValueError, match="this Packed"):
+        pa.array(rowex.Packed(b"abc", array.array("q", offsets), valid))
+
+
+@pytest.mark.parametrize(
+    ("data", "offsets"),
+    [
+        (b"\xff\xfe", [0, 2]),
+        ("\u00e9".encode(), [0, 1, 2]),
+        (b"a\xc3", [0, 1, 2]),
+        (b"abc", [0, 2, 1, 3]),
+        (b"abc", [0, 1 << 30, 3]),
+        (b"abc", [0, -7, 3]),
+    ],
+)
+def test_strings_that_are_none_are_refused(memory_of: Callable[..., Any], data: bytes, offsets: list[int]) -> None:
+    """Whoever made the array may have put anything into it."""
+    buffers = [None, pa.py_buffer(array.array("i", offsets).tobytes()), pa.py_buffer(data)]
+    wrong = pa.Array.from_buffers(pa.string(), len(offsets) - 1, buffers)
+    index = memory_of(keys="str", values="str")
+    whole = pa.array([str(number) for number in range(len(wrong))])
+    for call in (
+        lambda: index.put_many(wrong, whole),
+        lambda: index.put_many(whole, wrong),
+        lambda: index.get_many(wrong),
+    ):
+        with pytest.raises(ValueError, match=r"."):
+            call()
+    assert len(index) == 0
+
+
+def test_objects_that_answer_everything_are_no_arrays(memory_of: Callable[..., Any]) -> None:
+    """Their class is asked."""
+
+    class Attributes(dict[Any, Any]):
+        __getattr__ = dict.__getitem__
+
+    class Answers(dict[Any, Any]):
+        def __getattr__(self, name: str) -> None:
+            return None
+
+    for kind in (Attributes, Answers):
+        index = memory_of(keys="int", values="int")
+        for call in (index.put_many, index.load, index.update):
+            call(kind({1: 2}))
+        assert dict(index.items()) == {1: 2}
+        raw = memory_of()
+        raw.put_many(kind({b"a": b"b"}))
+        raw.load(kind({b"c": b"d"}))
+        assert dict(raw.items()) == {b"a": b"b", b"c": b"d"}
 
 
 def test_scans_give_batches_that_arrow_takes(memory_of: Callable[..., Any]) -> None:

@@ -136,12 +136,12 @@ static int get_chunk(struct hot_door *self, PyObject *list, Py_ssize_t from, siz
     return 0;
 }
 
-/* As columns.is_arrow() says. */
+/* As columns.is_arrow() says: its class is asked, for an object may answer anything. */
 static bool is_arrow(PyObject *data)
 {
     if (PyList_CheckExact(data) || PyTuple_CheckExact(data) || PyDict_CheckExact(data) || PyGen_CheckExact(data))
         return false;
-    return PyObject_HasAttrString(data, "__arrow_c_array__") || PyObject_HasAttrString(data, "__arrow_c_stream__");
+    return PyObject_HasAttrString((PyObject *)Py_TYPE(data), "__arrow_c_array__");
 }
 
 /* Columns take the other door, with a dtype or as a buffer of many: one call of cffi for all of them is nothing. */
