@@ -406,11 +406,27 @@ def test_without_numpy_lists_still_come_and_arrays_say_what_is_missing(folder: P
     assert done.returncode == 0, done.stderr
 
 
-def test_the_example_of_the_manual_runs(folder: Path, monkeypatch: Any, capsys: Any) -> None:
-    """And prints what it says."""
+def examples() -> list[str]:
+    """The programs of the manual."""
     manual = Path(__file__).parents[1] / "docs" / "arrays.md"
     if not manual.exists():
         cannot_run("the documents are not beside the tests")
+    return [part.split("```")[0] for part in manual.read_text().split("```python\n")[1:]]
+
+
+def test_the_example_of_the_manual_runs(folder: Path, monkeypatch: Any, capsys: Any) -> None:
+    """And prints what it says."""
     monkeypatch.chdir(folder)
-    exec(manual.read_text().split("```python\n")[1].split("```")[0], {})
+    exec(examples()[0], {})
     assert capsys.readouterr().out.splitlines()[:2] == ["[2.5 1.5 0. ] [ True  True False]", f"10 {65555 * 16384}.0"]
+
+
+def test_the_example_of_arrow_runs(folder: Path, monkeypatch: Any, capsys: Any) -> None:
+    """And prints what it says."""
+    try:
+        import pyarrow  # noqa: F401
+    except ImportError:
+        cannot_run("pyarrow is not installed")
+    monkeypatch.chdir(folder)
+    exec(examples()[1], {})
+    assert "".join(capsys.readouterr().out.split()) == "['ada','bob']" + '["ada",null]'

@@ -351,13 +351,3 @@ def test_collections_of_objects_are_no_arrays(memory_of: Callable[..., Any]) -> 
     index.put_many({4: 4})
     assert index.get_many({0}) == [0]
     assert index.get_many(number for number in range(5)) == [0, 1, 2, 3, 4]
-
-
-def test_the_example_of_the_manual_runs(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    """And prints what it says."""
-    manual = Path(__file__).parents[1] / "docs" / "arrays.md"
-    if not manual.exists():
-        cannot_run("the documents are not beside the tests")
-    monkeypatch.chdir(folder)
-    exec(manual.read_text().split("```python\n")[2].split("```")[0], {})
-    assert "".join(capsys.readouterr().out.split()) == "['ada','bob']" + '["ada",null]'
