@@ -107,7 +107,7 @@ def arrow_column(data: Any, what: str, codec: Codec[Any]) -> Column:
 
     Raises:
         TypeError: Items of a type that the codec does not take.
-        ValueError: Nulls, or several chunks.
+        ValueError: Nulls, strings that are no UTF-8, or no array that can be read.
         ImportError: nanoarrow is not installed.
     """
     found = _array_of(data, what)

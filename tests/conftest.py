@@ -160,6 +160,20 @@ def index(path: Path, opened: Callable[..., Any]) -> Any:
     return opened(path)
 
 
+@pytest.fixture
+def memory_of() -> Iterator[Callable[..., Any]]:
+    """Opens indexes in memory and closes them."""
+    opened: list[Any] = []
+
+    def make(**options: Any) -> Any:
+        opened.append(rowex.memory(**options))
+        return opened[-1]
+
+    yield make
+    for index in opened:
+        index.close()
+
+
 @pytest.fixture(params=["trio", "asyncio"])
 def run_async(request: pytest.FixtureRequest) -> Callable[..., Any]:
     """Run an async function in a loop of its own, on each of both kinds."""

@@ -24,20 +24,6 @@ except ImportError as missing:
     cannot_run(f"not installed: {missing.name}")
 
 
-@pytest.fixture
-def memory_of() -> Any:
-    """Opens indexes in memory and closes them."""
-    opened = []
-
-    def make(**options: Any) -> Any:
-        opened.append(rowex.memory(**options))
-        return opened[-1]
-
-    yield make
-    for index in opened:
-        index.close()
-
-
 INTEGERS = [pa.int8(), pa.uint8(), pa.int16(), pa.uint16(), pa.int32(), pa.uint32(), pa.int64(), pa.uint64()]
 TEXTS = [pa.string(), pa.large_string()]
 BINARIES = [pa.binary(), pa.large_binary(), pa.binary(3)]

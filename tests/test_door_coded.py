@@ -311,17 +311,3 @@ def test_arguments_of_the_short_door_are_looked_at() -> None:
         door._get_each([], None, int)
     with pytest.raises(rowex.ClosedError):
         door._get_each([], None, int, int)
-
-
-@pytest.fixture
-def memory_of() -> Any:
-    """Opens indexes in memory and closes them."""
-    opened = []
-
-    def make(**options: Any) -> Any:
-        opened.append(rowex.memory(**options))
-        return opened[-1]
-
-    yield make
-    for index in opened:
-        index.close()

@@ -5,20 +5,12 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 #include "disk.h"
 #include "fileio.h"
-#ifdef ROWEX_TRACE
-#include "trace.h"
-#define RX_TRACE(call) call
-#else
-#define RX_TRACE(call) ((void)0)
-#endif
 
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23

@@ -5,6 +5,12 @@
 #define ROWEX_FILEIO_H
 #include "file.h"
 #include "manage.h"
+#ifdef ROWEX_TRACE
+#include "trace.h"
+#define RX_TRACE(call) call
+#else
+#define RX_TRACE(call) ((void)0)
+#endif
 /* ---- fork.c ---- */
 /* openat() and close() of a descriptor that may hold locks; a forked child closes it. -1, errno. */
 int rx_held_open(int dir_fd, const char *name, int flags, mode_t mode);

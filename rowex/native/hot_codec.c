@@ -237,7 +237,7 @@ static PyObject *plain_tuple(const char *data, size_t size)
 
 /* --- decoding --- */
 
-/* A known decoder needs no bytes object. */
+/* What each decode function does: what is plain by itself, the rest where the forms are defined. */
 static PyObject *decoded(PyObject *data, PyObject *(*plain)(const char *data, size_t size), const char *name)
 {
     if (!PyBytes_CheckExact(data))

@@ -10,12 +10,6 @@
 #include <unistd.h>
 #include "disk.h"
 #include "fileio.h"
-#ifdef ROWEX_TRACE
-#include "trace.h"
-#define RX_TRACE(call) call
-#else
-#define RX_TRACE(call) ((void)0)
-#endif
 
 #define RX_TMPFS 0x01021994
 #ifndef MAP_SYNC
