@@ -159,6 +159,21 @@ def test_both_doors_read_the_same_forms(value: Any, changes: list[tuple[int, int
 
 
 @given(st.binary(max_size=12))
+@example(b"\x81\x00")  # leading zeros, of both signs, alone and in a tuple
+@example(b"\x7e\xff")
+@example(b"\x30\x82\x00\x01")
+@example(b"\x80\x00")  # left over, and cut short
+@example(b"\x82\x01")
+@example(b"\x30")
+@example(b"\x30\x80\x30")
+@example(b"\x20a")
+@example(b"\x20a\x00\xff\x00")  # an escape
+@example(b"\x20\xc3\x00")  # no UTF-8
+@example(b"\x40\x00")  # nested
+@example(b"\x77" + b"\x7f" + b"\xff" * 7)  # -2**63, and one less
+@example(b"\x77" + b"\x7f" + b"\xff" * 6 + b"\xfe")
+@example(b"\x88" + b"\xff" * 8)
+@example(b"\x30\x80" * 17)
 def test_both_doors_read_the_same_of_any_bytes(data: bytes) -> None:
     """Nothing is taken for a form by one door and not by the other."""
     compare(READ, data)
