@@ -27,7 +27,7 @@ from __future__ import annotations
 from rowex import _door, events
 from rowex.batch import Batch
 from rowex.coded import CodedIndex, CodedSession
-from rowex.columns import Packed
+from rowex.columns import Items, Packed
 from rowex.errors import (
     ClosedError,
     CorruptionError,
@@ -59,6 +59,7 @@ __all__ = [
     "FormatError",
     "Index",
     "Info",
+    "Items",
     "Packed",
     "ReadOnlyError",
     "Reader",

@@ -214,6 +214,7 @@ def get_columns(calls: Calls, keys: Codec[Any], values: Codec[Any], wanted: Any,
         elif dtype is Packed:
             result = _get_packed(calls, column, found)
             result.valid = found.copy()  # the other one is the caller's
+            result.text = values.name == "str"
         else:
             result, into = output_column(column.count, dtype, "values", values.code)
             _get_fixed(calls, column, into, found)

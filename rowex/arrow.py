@@ -2,8 +2,8 @@
 Arrow's arrays as columns, by way of nanoarrow and Arrow's C data interface: nothing is copied.
 
 Whatever has ``__arrow_c_array__`` is taken (arrays and record batches of pyarrow and nanoarrow); what
-only streams is not, for it may lie in many chunks.  The other way, `Packed` has ``__arrow_c_array__``;
-what is an array of NumPy's is taken by Arrow's libraries as it is.
+only streams is not, for it may lie in many chunks.  The other way, `Packed` and `Items` have
+``__arrow_c_array__``; what is an array of NumPy's is taken by Arrow's libraries as it is.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from rowex._native import ffi
 from rowex.codecs import Codec
 from rowex.columns import BYTES, FIXED, Column, Packed, input_column, numpy
 
-__all__ = ["arrow_column", "arrow_table", "export_packed"]
+__all__ = ["arrow_column", "arrow_table", "export_items", "export_packed"]
 
 _NUMBERS = tuple("cCsSiIlLefg")
 _TIMES = ("td", "tt", "ts", "tD")
@@ -141,7 +141,7 @@ def arrow_column(data: Any, what: str, codec: Codec[Any]) -> Column:
 
 def export_packed(packed: Packed) -> Any:
     """
-    What `Packed.__arrow_c_array__` gives: an array of Arrow's type large_binary, with nulls where nothing is.
+    What `Packed.__arrow_c_array__` gives: an array of strings or of binary, with nulls where nothing is.
 
     Args:
         packed: Its buffers are not copied, where the offsets are int64.
@@ -150,7 +150,7 @@ def export_packed(packed: Packed) -> Any:
         Two capsules: a schema and an array.
 
     Raises:
-        ValueError: Its buffers contradict each other.
+        ValueError: Its buffers contradict each other, or text is no UTF-8.
         ImportError: nanoarrow or NumPy is not installed.
     """
     na, np = _nanoarrow(), numpy()
@@ -163,5 +163,34 @@ def export_packed(packed: Packed) -> Any:
         if valid.shape != (len(packed),):
             raise ValueError(f"this Packed has {len(packed)} items, and its valid is of shape {valid.shape}")
         bits, nulls = np.packbits(valid, bitorder="little"), len(packed) - int(np.count_nonzero(valid))
-    made = na.c_array_from_buffers(na.large_binary(), len(packed), [bits, offsets, packed.data], null_count=nulls)
+    kind = na.large_string() if packed.text else na.large_binary()
+    if packed.text:
+        _check_utf8(memoryview(packed.data).cast("B"), offsets, "the items of this Packed")
+    made = na.c_array_from_buffers(kind, len(packed), [bits, offsets, packed.data], null_count=nulls)
+    return made.__arrow_c_array__()
+
+
+def export_items(keys: Any, values: Any) -> Any:
+    """
+    What `Items.__arrow_c_array__` gives: an array of structs of a key and a value.
+
+    Args:
+        keys: An array of NumPy's or a Packed, which is not copied.
+        values: Likewise.
+
+    Returns:
+        Two capsules: a schema and an array.
+
+    Raises:
+        TypeError: A dtype that Arrow does not have.
+        ImportError: nanoarrow is not installed.
+    """
+    na, sides = _nanoarrow(), {}
+    for name, side in (("key", keys), ("value", values)):
+        dtype = getattr(side, "dtype", None)
+        if dtype is not None and (dtype.kind not in "iufbV" or dtype.names or side.ndim != 1 or not dtype.isnative):
+            raise TypeError(f"{name}s of dtype {dtype} are none of Arrow's; ask scan_batches() for another, or none")
+        sides[name] = na.c_array(side)
+    kind = na.struct({name: side.schema for name, side in sides.items()})
+    made = na.c_array_from_buffers(kind, len(keys), [None], children=sides.values())
     return made.__arrow_c_array__()

@@ -29,14 +29,15 @@ from rowex.scans import scan_columns
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
+    from rowex.columns import Items
+
 __all__ = ["Calls"]
 
 T = TypeVar("T")
 
 OK, ABSENT, TOO_SMALL = int(lib.RX_OK), int(lib.RX_ABSENT), int(lib.RX_TOO_SMALL)
 FIRST, LAST, FLOOR, CEILING = 0, 1, 2, 3  # rx_edge()
-ROOM_BYTES = 1024  # for an answer, before its size is known
-CHUNK_ITEMS = 1024  # keys handed to the core at once
+ROOM_BYTES, CHUNK_ITEMS = 1024, 1024  # for an answer, before its size is known; keys handed to the core at once
 UNMADE = (1 << 64) - 1  # the ticket of no change
 _MISSING: Any = object()
 _new_room = ffi.new_allocator(should_clear_after_alloc=False)
@@ -135,7 +136,7 @@ class Calls(Door, Tickets, OrderedMapping[bytes, bytes]):
         size: int = 65536,
         keys: Any = None,
         values: Any = None,
-    ) -> Iterator[tuple[Any, Any]]:
+    ) -> Iterator[Items]:
         """
         The items with start <= key < stop, in key order, as NumPy arrays.
 
@@ -148,7 +149,7 @@ class Calls(Door, Tickets, OrderedMapping[bytes, bytes]):
             values: dtype of the values, likewise.
 
         Returns:
-            An iterator of (keys, values): arrays, or `Packed`, each new.
+            An iterator of `Items`: arrays, or `Packed`, each new.
 
         Raises:
             TypeError: A dtype that cannot be stored.
@@ -354,8 +355,7 @@ class Calls(Door, Tickets, OrderedMapping[bytes, bytes]):
         pointers = ffi.new("void *[]", [ffi.from_buffer(key) for key in chunk])
         sizes = ffi.new("size_t[]", [len(key) for key in chunk])
         done, removed = ffi.new("size_t *"), ffi.new("size_t *")
-        handle, thread = self._write_handle(), self._rx_thread
-        at = 0
+        handle, thread, at = self._write_handle(), self._rx_thread, 0
 
         def attempt(ns: int) -> int:
             nonlocal at

@@ -18,7 +18,7 @@ from rowex.arrays import get_columns, put_columns
 from rowex.batch import Batch
 from rowex.calls import Calls
 from rowex.codecs import Codec
-from rowex.columns import is_arrow, is_column
+from rowex.columns import Items, is_arrow, is_column
 from rowex.errors import DuplicateKeyError, raise_result, returning
 from rowex.index import Index, Session
 from rowex.loading import load_into
@@ -297,7 +297,7 @@ class CodedCalls(OrderedMapping[K, V], Generic[K, V]):
         size: int = 65536,
         keys: Any = None,
         values: Any = None,
-    ) -> Iterator[tuple[Any, Any]]:
+    ) -> Iterator[Items]:
         """As `Calls.scan_batches`; integers of the codec int are int64 where no dtype is given."""
         bounds = (
             None if start is None else self._key(start),

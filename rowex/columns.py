@@ -28,6 +28,7 @@ from rowex.errors import raise_result
 
 __all__ = [
     "Column",
+    "Items",
     "Packed",
     "checked",
     "input_column",
@@ -68,9 +69,10 @@ class Packed:
         data: The bytes of all; an array of uint8, or another buffer of bytes.
         offsets: Item i is ``data[offsets[i]:offsets[i + 1]]``: one more than there are items, int64.
         valid: Which items are there, an array of bool; None: all.  For Arrow, whose nulls the others become.
+        text: The items are UTF-8.  For Arrow, to whom they are strings then.
     """
 
-    __slots__ = ("data", "offsets", "valid")
+    __slots__ = ("data", "offsets", "text", "valid")
 
     def __init__(self, data: Any, offsets: Any, valid: Any = None) -> None:
         """
@@ -81,7 +83,7 @@ class Packed:
             offsets: A contiguous buffer of int64 (or int32), ascending, within *data*.
             valid: Which items are there, an array of bool; None: all.
         """
-        self.data, self.offsets, self.valid = data, offsets, valid
+        self.data, self.offsets, self.valid, self.text = data, offsets, valid, False
 
     @classmethod
     def of(cls, items: Iterable[bytes]) -> Packed:
@@ -139,10 +141,12 @@ class Packed:
 
     def __arrow_c_array__(self, requested_schema: Any = None) -> Any:
         """
-        The items as an array of Arrow's type large_binary, of the same memory; so ``pyarrow.array(packed)``.
+        The items as an array of Arrow's, of the same memory; so ``pyarrow.array(packed)``.
 
         Raises:
-            ValueError: The buffers contradict each other.
+            ValueError: The buffers contradict each other, or text is no UTF-8.
+
+        Its type is large_string where they are text, else large_binary.
             ImportError: nanoarrow or NumPy is not installed.
         """
         from rowex.arrow import export_packed
@@ -151,6 +155,46 @@ class Packed:
 
     def __repr__(self) -> str:
         return f"<rowex.Packed of {len(self)} items>"
+
+
+class Items:
+    """
+    A batch of `scan_batches`: ``keys, values = items``; to Arrow a record batch of two columns, key and value.
+
+    Attributes:
+        keys: An array of NumPy's, or a `Packed`.
+        values: Likewise.
+    """
+
+    __slots__ = ("keys", "values")
+
+    def __init__(self, keys: Any, values: Any) -> None:
+        """
+        Name the columns, which are used as they are.
+
+        Args:
+            keys: An array of NumPy's, or a `Packed`.
+            values: As many.
+        """
+        self.keys, self.values = keys, values
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self.keys, self.values))
+
+    def __repr__(self) -> str:
+        return f"<rowex.Items: {len(self.keys)}>"
+
+    def __arrow_c_array__(self, requested_schema: Any = None) -> Any:
+        """
+        The items as a struct array of Arrow's, of the same memory; so ``pyarrow.record_batch(items)``.
+
+        Raises:
+            TypeError: A dtype that Arrow does not have.
+            ImportError: nanoarrow is not installed.
+        """
+        from rowex.arrow import export_items
+
+        return export_items(self.keys, self.values)
 
 
 class Column:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rowex._native import ffi, lib
 from rowex._ranges import open_scan
 from rowex.arrays import Growing
-from rowex.columns import Packed, is_text, numpy, output_column
+from rowex.columns import Items, Packed, is_text, numpy, output_column
 from rowex.errors import raise_result
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def scan_columns(
     bounds: tuple[bytes | None, bytes | None, bytes | None],
     size: int,
     dtypes: tuple[Any, Any],
-) -> Iterator[tuple[Any, Any]]:
+) -> Iterator[Items]:
     """
     What `scan_batches` does.
 
@@ -57,7 +57,7 @@ def scan_columns(
     return _batches(calls, open_scan(calls._live_handle(), *bounds), operator.index(size), sides)
 
 
-def _batches(calls: Calls, scan: Any, size: int, sides: list[_Side]) -> Iterator[tuple[Any, Any]]:
+def _batches(calls: Calls, scan: Any, size: int, sides: list[_Side]) -> Iterator[Items]:
     room = _new_room("char[]", ROOM_BYTES)
     items, need, at, done = (ffi.new("size_t *") for _ in range(4))
     code, count = OK, 0
@@ -82,7 +82,7 @@ def _batches(calls: Calls, scan: Any, size: int, sides: list[_Side]) -> Iterator
                 raise_result(code)
             count += items[0]
         if count:
-            yield sides[0].end(count), sides[1].end(count)
+            yield Items(sides[0].end(count), sides[1].end(count))
 
 
 class _Side:
@@ -91,7 +91,7 @@ class _Side:
     def __init__(self, what: str, codec: Codec[Any], dtype: Any) -> None:
         if dtype is None:
             dtype = "i8" if codec.name == "int" else Packed
-        self._what, self._code = what, codec.code
+        self._what, self._code, self._strings = what, codec.code, codec.name == "str"
         self._text = is_text(dtype)
         self._dtype = Packed if self._text else dtype
         self._array: Any = None
@@ -118,4 +118,5 @@ class _Side:
         if self._dtype is not Packed:
             return self._array[:count]
         packed = self._array.packed(count)
+        packed.text = self._strings
         return packed.padded() if self._text else packed
