@@ -61,6 +61,36 @@ DAMAGE = {
 }
 
 
+def test_a_scan_sends_for_no_node_that_is_none(path: Path) -> None:
+    """A reference of no kind, to the end of the file: nothing behind it is looked at, and the file stays readable."""
+    with fill(path) as index:
+        index.put_many({b"%c/%d" % (letter, number): b"" for letter in b"abc" for number in (1, 2)})
+    image = bytearray(path.read_bytes())
+    for back in (8, 64, 408, 1000, 2072):
+        struct.pack_into("<Q", image, ROOT + 24 + 8 * ord("b"), len(image) - back)
+        path.write_bytes(image)
+        for mode in ("r", "w"):
+            with rowex.open(path, mode) as index:
+                for reverse in (False, True):
+                    with pytest.raises(rowex.CorruptionError):
+                        list(index.scan(stop=b"c", limit=100, reverse=reverse))
+                assert [key for key, _ in index.scan(limit=2)] == [b"a/1", b"a/2"]
+                assert [key for key, _ in index.scan(b"c", limit=100)][:2] == [b"c/1", b"c/2"]
+
+
+def test_a_scan_of_few_reads_no_node_that_it_does_not_come_to(path: Path) -> None:
+    """Who has a limit below what lies in lost pages does not send for it: nothing is told, nor the map given up."""
+    near = [bytes([byte]) for byte in range(20)] + [bytes([20, 1]), bytes([20, 2])]
+    with rowex.open(path, durability="process", initial_size=1 << 17) as index:
+        index.put_many((key, b"") for key in near)
+        index.put_many((b"\xff%d" % number, bytes(20_000)) for number in range(300))
+        index.put_many((bytes([byte, low]), b"") for byte in range(21, 40) for low in (1, 2))
+    with rowex.open(path) as index:
+        os.truncate(path, 1 << 20)
+        for limit in (1, 10, 22):
+            assert [key for key, _ in index.scan(limit=limit)] == near[:limit]
+
+
 @pytest.mark.parametrize("text", DAMAGE)
 def test_damaged_node_is_told_by_check_and_no_wrong_value_is_read(text: str, path: Path) -> None:
     """check() says what it is; each key is read as it was, or refused."""

@@ -5,11 +5,15 @@ Scans through a door: what they give, and what they keep alive.
 from __future__ import annotations
 
 import gc
+import operator
 import random
 import weakref
 from typing import Any
 
-from doors import address_of
+import pytest
+
+from doors import address_of, door_module
+from rowex.errors import ClosedError
 
 SIZES = (0, 1, 7, 8, 4095, 4096, 4097, 65535, 65536, 65537, 1 << 20)
 ITEMS, KEYS, VALUES = 0, 1, 2
@@ -45,6 +49,59 @@ def test_scan_gives_what_a_sorted_dict_gives(door: Any, rng: random.Random) -> N
         args = (start, stop, prefix, reverse, limit)
         assert [key for key, _ in expected] == list(door._scan(*args, KEYS))
         assert [value for _, value in expected] == list(door._scan(*args, VALUES))
+
+
+def test_scans_begin_and_end_anywhere_in_nodes_of_all_sizes(door: Any, rng: random.Random) -> None:
+    """Batches that look ahead begin at 32 items, or at a limit up to 128: from a leaf, between two, behind all."""
+    model: dict[bytes, bytes] = {}
+    for first, fan in enumerate((1, 2, 4, 5, 15, 16, 17, 40, 48, 49, 200, 256)):
+        for byte in rng.sample(range(256), fan):
+            below = rng.choice((0, 0, 1, 3, 17))
+            stem = bytes([20 * first, byte])
+            model |= {
+                stem + bytes([each]): rng.randbytes(rng.choice((0, 8, 100, 900)))
+                for each in rng.sample(range(256), below)
+            }
+            if not below or rng.random() < 0.3:
+                model[stem] = b"ends here"
+    for pair in rng.sample(sorted(model.items()), len(model)):
+        door[pair[0]] = pair[1]
+    keys = sorted(model)
+    for limit in (0, 1, 15, 16, 17, 31, 32, 33, 100, 127, 128, 129, 300, None):
+        for reverse in (False, True):
+            for _ in range(40):
+                bounds = [rng.choice(keys) + rng.choice((b"", b"", b"\0", b"x"))[: rng.randrange(2)] for _ in range(2)]
+                start, stop = rng.choice([bounds, sorted(bounds), (bounds[0], None), (None, bounds[0]), (None, None)])
+                expected = in_range(model, start, stop, None, reverse, limit)
+                assert expected == list(door.scan(start, stop, reverse=reverse, limit=limit))
+
+
+def test_scan_tells_list_how_many_a_limit_allows(index: Any) -> None:
+    """A hint: never more than there may be, and no promise."""
+    hot_door = door_module("hot").Door(address_of(index._rx))
+    hot_door.put_many((b"%04d" % i, b"") for i in range(2000))
+    scan = hot_door.scan(limit=100)
+    assert operator.length_hint(scan) == 100
+    next(scan)
+    assert operator.length_hint(scan) == 99
+    assert len(list(scan)) == 99
+    assert operator.length_hint(scan) == 0
+    assert operator.length_hint(hot_door.scan()) == 0
+    assert operator.length_hint(hot_door.scan(limit=1 << 62)) == 1024
+    assert len(list(hot_door.scan(limit=5000))) == 2000
+
+
+def test_scan_at_its_limit_of_a_closed_door(door: Any) -> None:
+    """It tells, as every scan that goes on after the end of its door."""
+    door.put_many((b"%04d" % i, b"") for i in range(100))
+    scan = door.scan(limit=20)
+    assert len([next(scan) for _ in range(20)]) == 20
+    assert next(scan, None) is None
+    scan = door.scan(limit=20)
+    assert len([next(scan) for _ in range(20)]) == 20
+    door._rebind(0, 0)
+    with pytest.raises(ClosedError):
+        next(scan)
 
 
 def test_prefix_of_one_byte_leaves_the_interpreters_bytes_alone(door: Any) -> None:

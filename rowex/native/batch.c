@@ -238,6 +238,7 @@ static bool rx_scan_past(const struct rx_scan *s, const struct rx_leaf_view *v)
 }
 
 #define RX_EAGER_ITEMS 32u
+#define RX_AHEAD_BYTES 512u /* what the processor does not follow by itself */
 
 struct rx_pack { uint8_t *at; size_t room, items; const uint8_t *last; size_t last_len, need; };
 
@@ -300,6 +301,7 @@ static int rx_scan_batch(struct rx_thread *t, struct rx_scan *s, struct rx_pack 
         }
         if (rc)
             return rc;
+        s->cursor.leaf_bytes = view.cell_size < RX_AHEAD_BYTES ? (uint32_t)view.cell_size : RX_AHEAD_BYTES;
         if (rx_scan_past(s, &view))
             return RX_END;
         const uint8_t *before = p->items ? p->last : s->begun ? s->last : NULL;

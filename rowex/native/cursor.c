@@ -70,7 +70,9 @@ static int rx_cursor_push(struct rx_cursor *c, rx_ref ref, uint32_t level, uint3
     f->below = level + len + 1;
     f->kind = (uint8_t)kind;
     f->at = f->count = 0;
-    f->most = kind == RX_K_N4 || kind == RX_K_N16 ? RX_WINDOW : RX_FIRST_WINDOW; /* small nodes: all in one go */
+    f->sent = 0;
+    f->ready = false;
+    f->most = c->eager || kind == RX_K_N4 || kind == RX_K_N16 ? RX_WINDOW : RX_FIRST_WINDOW; /* small nodes: all in one go */
     f->from = c->reverse ? 255 : RX_TERM;
     *prefix_len = len;
     return RX_OK;
@@ -83,11 +85,24 @@ int rx_cursor_enter(struct rx_cursor *c, rx_ref node, uint32_t level)
     return RX_UNLIKELY(rc) ? rc : rx_cursor_push(c, node, level, &prefix_len);
 }
 
-/* The lines that reading a leaf, or entering a node, begins with.  Always inline: see rx_prefetch_hop(). */
-__attribute__((always_inline)) static inline void rx_prefetch_child(const uint8_t *base, rx_ref ref)
+/* The lines of a leaf of so many bytes; never faults, wherever it points.  Always inline: see rx_prefetch_hop(). */
+__attribute__((always_inline)) static inline void rx_prefetch_leaf(const uint8_t *base, rx_ref ref, uint32_t bytes)
 {
     const uint8_t *at = base + rx_ref_off(ref);
-    __builtin_prefetch(at); /* never faults, wherever it points */
+    __builtin_prefetch(at);
+    for (uint32_t line = 64 - ((uint32_t)ref & 56); RX_UNLIKELY(line < bytes); line += 64)
+        __builtin_prefetch(at + line);
+}
+
+/* The lines that reading a leaf of so many bytes, or entering a node, begins with. */
+__attribute__((always_inline)) static inline void rx_prefetch_child(const uint8_t *base, rx_ref ref, uint32_t leaf_bytes)
+{
+    const uint8_t *at = base + rx_ref_off(ref);
+    if (rx_ref_kind(ref) == RX_K_LEAF) {
+        rx_prefetch_leaf(base, ref, leaf_bytes);
+        return;
+    }
+    __builtin_prefetch(at);
     if (rx_ref_kind(ref) == RX_K_N4) {
         __builtin_prefetch(at + RX_N4_KEYS);
     } else if (rx_ref_kind(ref) == RX_K_N16) {
@@ -97,33 +112,40 @@ __attribute__((always_inline)) static inline void rx_prefetch_child(const uint8_
     }
 }
 
-/* What hangs in the slots of a small node, whose own lines have come: a hint, nothing of it is believed. */
-__attribute__((always_inline)) static inline void rx_prefetch_below(const struct rx_map *map, rx_ref ref, unsigned slots)
+/* What hangs in the slots of a node whose own lines have come: a hint, nothing of it is believed. */
+__attribute__((always_inline)) static inline void rx_prefetch_below(const struct rx_map *map, rx_ref ref, uint32_t leaf_bytes)
 {
     uint64_t have = __atomic_load_n(&map->size, __ATOMIC_RELAXED), off = rx_ref_off(ref);
-    if (RX_UNLIKELY(off > have || have - off < RX_N16_KEYS))
+    unsigned slots = rx_kind_slots(rx_ref_kind(ref));
+    if (RX_UNLIKELY(off > have || have - off < RX_NODE_HEAD + 8u * slots))
         return;
     const struct rx_node *n = (const struct rx_node *)(const void *)(map->base + off);
+    if (rx_ref_kind(ref) == RX_K_N48 && __atomic_load_n(&n->count, __ATOMIC_RELAXED) < slots)
+        slots = __atomic_load_n(&n->count, __ATOMIC_RELAXED);
     for (unsigned i = 0; i < slots; i++)
-        __builtin_prefetch(map->base + rx_ref_off(__atomic_load_n(&n->slot[i], __ATOMIC_RELAXED)));
+        rx_prefetch_leaf(map->base, __atomic_load_n(&n->slot[i], __ATOMIC_RELAXED), leaf_bytes);
 }
 
 /*
- * A node was entered: while its leaves are read, those of the next one are sent for.  That one is read now, so
- * only a walk that is likely to come to it looks: who wants little must not wait for, or fail by, its page.
+ * Sends for what hangs in the window just loaded, which ends before byte `upto`.  In a Node256 that many are
+ * wanted of, its children were sent for with the window before, and with this one what hangs below them is, if the
+ * walk is likely to come to all of them: as in rx_cursor_look_ahead().
  */
-static void rx_cursor_look_ahead(const struct rx_cursor *c)
+static void rx_frame_send(const struct rx_cursor *c, struct rx_frame *f, unsigned count, int upto)
 {
-    if (!c->eager || c->depth < 2)
-        return;
-    const struct rx_frame *above = &c->stack[c->depth - 2];
-    for (unsigned i = above->at; i < above->count; i++) {
-        unsigned kind = rx_ref_kind(above->window[i]);
-        if (kind != RX_K_N4 && kind != RX_K_N16)
-            continue;
-        rx_prefetch_below(c->map, above->window[i], rx_kind_slots(kind));
-        return;
+    f->ready = f->sent && upto <= f->sent;
+    for (unsigned i = 0; i < count; i++) {
+        if (!f->ready)
+            rx_prefetch_child(c->map->base, f->window[i], c->leaf_bytes);
+        else if (c->eager && rx_ref_kind(f->window[i]) == RX_K_N4) /* more of them than of larger ones would be too much */
+            rx_prefetch_below(c->map, f->window[i], c->leaf_bytes);
     }
+    if (f->kind != RX_K_N256 || c->reverse || f->most < RX_WINDOW - 1)
+        return; /* the walk may be a short one */
+    int byte = f->sent > upto ? f->sent : upto;
+    for (; byte < 256 && byte < upto + 2 * (int)RX_WINDOW; byte++)
+        rx_prefetch_child(c->map->base, __atomic_load_n(&f->node->slot[byte], __ATOMIC_RELAXED), c->leaf_bytes);
+    f->sent = (int16_t)byte;
 }
 
 /* Loads the frame's next children; none are left when count stays 0. */
@@ -149,11 +171,7 @@ static int rx_frame_fill(struct rx_cursor *c, struct rx_frame *f)
         count = term != 0 && rx_ref_is_leaf(term);
         from = RX_BEFORE;
     }
-    for (unsigned i = 0; i < count; i++)
-        rx_prefetch_child(c->map->base, f->window[i]);
-    if (f->kind == RX_K_N256 && !c->reverse && f->most == RX_WINDOW) /* the walk is no short one: the next window's too */
-        for (int byte = from; byte < 256 && byte < from + (int)RX_WINDOW; byte++)
-            rx_prefetch_child(c->map->base, __atomic_load_n(&f->node->slot[byte], __ATOMIC_RELAXED));
+    rx_frame_send(c, f, count, from);
     f->from = (int16_t)from;
     f->at = 0;
     f->count = (uint8_t)count;
@@ -161,6 +179,41 @@ static int rx_frame_fill(struct rx_cursor *c, struct rx_frame *f)
     if (RX_UNLIKELY(c->map->fences)) /* what is in the window, and what is not */
         rx_settle_node(f->node, f->kind);
     return RX_OK;
+}
+
+/* All of a Node48 but its first line, which rx_prefetch_child() asks for. */
+__attribute__((always_inline)) static inline void rx_prefetch_node48(const uint8_t *base, rx_ref ref)
+{
+    for (uint32_t line = 64 - ((uint32_t)ref & 56); line < RX_N48_PREFIX; line += 64)
+        __builtin_prefetch(base + rx_ref_off(ref) + line);
+}
+
+/*
+ * A node was entered: while its leaves are read, those of the next one are sent for, and the one after it if it is
+ * large.  The next one is read now, so only a walk that is likely to come to it looks: who wants little must not wait
+ * for, or fail by, its page.
+ */
+static void rx_cursor_look_ahead(struct rx_cursor *c)
+{
+    if (!c->eager || c->depth < 2)
+        return;
+    struct rx_frame *above = &c->stack[c->depth - 2];
+    bool fresh = above->at == above->count;
+    if (fresh && rx_frame_fill(c, above) != RX_OK) /* whoever comes to it fails by it */
+        return;
+    unsigned met = fresh && !above->ready; /* what was just sent for has not come: nothing is read of it */
+    for (unsigned i = above->at; i < above->count && met < 2; i++) {
+        unsigned kind = rx_ref_kind(above->window[i]);
+        if (rx_ref_is_leaf(above->window[i]) || (kind == RX_K_N4 && above->ready))
+            continue;
+        if (!rx_kind_is_node(kind) || kind == RX_K_N256)
+            return;
+        if (met == 0)
+            rx_prefetch_below(c->map, above->window[i], c->leaf_bytes);
+        else if (kind == RX_K_N48)
+            rx_prefetch_node48(c->map->base, above->window[i]);
+        met++;
+    }
 }
 
 int rx_cursor_next(struct rx_cursor *c, rx_ref *child, uint32_t *level)
@@ -193,6 +246,8 @@ int rx_cursor_step_slow(struct rx_cursor *c, rx_ref *leaf)
             return RX_OK;
         }
         rc = rx_cursor_enter(c, *leaf, level);
+        if (rc == RX_OK)
+            rc = rx_frame_fill(c, &c->stack[c->depth - 1]);
         if (RX_UNLIKELY(rc))
             return rc;
         rx_cursor_look_ahead(c);
@@ -289,6 +344,26 @@ static int rx_cursor_place(struct rx_cursor *c, const uint8_t *bound, uint64_t b
     }
 }
 
+/* Placed: what the walk will come to first is sent for, all of it side by side. */
+static int rx_cursor_placed(struct rx_cursor *c)
+{
+    if (!c->eager || c->depth == 0)
+        return RX_OK;
+    struct rx_frame *f = &c->stack[c->depth - 1];
+    rx_ref judged = f->count ? f->window[0] : 0;
+    f->most = RX_WINDOW - 1;
+    int rc = rx_frame_fill(c, f);
+    if (RX_UNLIKELY(rc))
+        return rc;
+    if (judged) { /* comes before them all */
+        memmove(f->window + 1, f->window, f->count * sizeof f->window[0]);
+        f->window[0] = judged;
+        f->count++;
+    }
+    rx_cursor_look_ahead(c);
+    return RX_OK;
+}
+
 int rx_cursor_seek(struct rx_cursor *c, struct rx_map *map, const uint8_t *bound, uint64_t bound_len, bool after)
 {
     c->reverse = false;
@@ -297,7 +372,8 @@ int rx_cursor_seek(struct rx_cursor *c, struct rx_map *map, const uint8_t *bound
     c->map = map;
     c->depth = 0;
     c->barren = 0;
-    return rx_cursor_place(c, bound, bound_len, RX_BELOW_BOUND, after);
+    int rc = rx_cursor_place(c, bound, bound_len, RX_BELOW_BOUND, after);
+    return rc ? rc : rx_cursor_placed(c);
 }
 
 int rx_cursor_seek_down(struct rx_cursor *c, struct rx_map *map, const uint8_t *bound, uint64_t bound_len,
@@ -309,5 +385,6 @@ int rx_cursor_seek_down(struct rx_cursor *c, struct rx_map *map, const uint8_t *
     c->map = map;
     c->depth = 0;
     c->barren = 0;
-    return rx_cursor_place(c, bound, bound_len, RX_ABOVE_BOUND, !inclusive);
+    int rc = rx_cursor_place(c, bound, bound_len, RX_ABOVE_BOUND, !inclusive);
+    return rc ? rc : rx_cursor_placed(c);
 }

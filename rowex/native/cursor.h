@@ -16,8 +16,10 @@ struct rx_frame {
     uint32_t below;   /* level of this node's children */
     uint8_t kind;
     uint8_t at, count; /* of the window: at is next */
-    uint8_t most;     /* how many to load next time: few at first, as many a walk ends soon */
+    uint8_t most;     /* how many to load next time: few at first, as many a walk ends soon, unless it is eager */
     int16_t from;     /* where the window goes on: -1 the term, 0..255; 256 or -2: nothing is left */
+    int16_t sent;     /* of a Node256, upwards: the children of lesser bytes were sent for */
+    bool ready;       /* they were, of this window, and what hangs below its Node4s */
     rx_ref window[RX_WINDOW]; /* the next children, loaded and being prefetched */
 };
 struct rx_cursor {
@@ -27,6 +29,7 @@ struct rx_cursor {
     uint64_t barren; /* nodes entered since the last leaf: bounded, see rx_cursor_enter() */
     bool reverse;
     bool eager; /* many leaves are wanted: those of the next node are sent for early */
+    uint32_t leaf_bytes; /* of the last leaf, as the next are likely to be: so much of each is sent for */
 };
 void rx_cursor_init(struct rx_cursor *c);
 void rx_cursor_free(struct rx_cursor *c);

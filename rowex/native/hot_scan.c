@@ -36,6 +36,7 @@ struct hot_scan {
     char *buffer;
     const char *record;
     size_t capacity, left, batch_items;
+    int64_t wanted; /* items that the limit still allows; negative: it has none */
     enum what what;
     bool busy;
     struct hot_decode key_decode, value_decode; /* their calls are owned */
@@ -99,18 +100,21 @@ static int next_batch(struct hot_scan *self, size_t *need)
 /* 1 with a batch, 0 at the end, -1 with an exception.  busy is set. */
 static int refill(struct hot_scan *self)
 {
-    if (prepare(self) < 0)
+    if (self->wanted && prepare(self) < 0)
         return -1;
     for (;;) {
         if (PyErr_CheckSignals() < 0)
             return -1;
         if (!self->handle || self->door->handle != self->handle)
             return rx_hot_raise(RX_E_CLOSED, NULL);
+        if (self->wanted == 0)
+            return 0;
         size_t need = 0;
         self->left = 0;
         int code = next_batch(self, &need);
         if (code == RX_OK && self->left) {
             self->record = self->buffer;
+            self->wanted -= self->wanted < 0 ? 0 : (int64_t)self->left;
             return 1;
         }
         self->left = 0;
@@ -148,9 +152,11 @@ struct half {
 static bool take_half(const struct hot_decode *decode, const char *data, size_t size, struct half *half)
 {
     half->call = NULL;
-    half->object = decode->plain ? decode->plain(data, size) : NULL;
-    if (half->object || PyErr_Occurred())
-        return half->object;
+    if (decode->plain) {
+        half->object = decode->plain(data, size);
+        if (half->object || PyErr_Occurred())
+            return half->object;
+    }
     half->call = decode->call;
     half->object = copy_out(data, size);
     return half->object;
@@ -348,6 +354,7 @@ static PyObject *scan_open(struct hot_door *door, PyTypeObject *defining, PyObje
         return NULL;
     self->door = (struct hot_door *)Py_NewRef((PyObject *)door);
     self->batch_items = limit > FIRST_ITEMS && limit <= FIRST_ITEMS_MAX ? (size_t)limit : FIRST_ITEMS;
+    self->wanted = limit;
     self->what = what;
     rx_hot_decode_begin(to_key, &self->key_decode);
     rx_hot_decode_begin(to_value, &self->value_decode);
@@ -424,6 +431,21 @@ static void scan_dealloc(struct hot_scan *self)
     Py_DECREF(type);
 }
 
+/* list() makes room for so many at once: what a limit allows, while that is little. */
+static PyObject *scan_hint(struct hot_scan *self, PyObject *unused)
+{
+    (void)unused;
+    if (self->busy) /* another thread's step: the core may be writing what is left */
+        return PyLong_FromLong(0);
+    int64_t more = self->scan && self->wanted > 0 ? Py_MIN(self->wanted, HOT_CHUNK_ITEMS) : 0;
+    return PyLong_FromLongLong(more + (int64_t)self->left);
+}
+
+static PyMethodDef scan_methods[] = {
+    {"__length_hint__", (PyCFunction)scan_hint, METH_NOARGS, PyDoc_STR("About how many items are left.")},
+    {NULL, NULL, 0, NULL},
+};
+
 static PyType_Slot scan_slots[] = {
     {Py_tp_doc, PyDoc_STR("A scan in progress.")},
     {Py_tp_dealloc, scan_dealloc},
@@ -431,6 +453,7 @@ static PyType_Slot scan_slots[] = {
     {Py_tp_clear, scan_clear},
     {Py_tp_iter, PyObject_SelfIter},
     {Py_tp_iternext, scan_next},
+    {Py_tp_methods, scan_methods},
     {0, NULL},
 };
 

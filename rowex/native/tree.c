@@ -197,11 +197,26 @@ __attribute__((always_inline)) static inline void rx_walk_group(struct rx_map *m
     }
 }
 
+/* The lines of a leaf behind its first, which has come and tells how many: a hint, nothing of it is believed. */
+__attribute__((always_inline)) static inline void rx_prefetch_rest(const struct rx_map *map, rx_ref ref)
+{
+    uint64_t off = rx_ref_off(ref), have = rx_load_rlx(&map->size);
+    if (RX_UNLIKELY(rx_ref_kind(ref) != RX_K_LEAF || off > have || have - off < RX_CELL_MIN))
+        return;
+    const uint8_t *at = map->base + off;
+    uint32_t size = rx_leaf_bytes(rx_load_rlx((const uint64_t *)(const void *)at));
+    for (uint32_t line = 64 - ((uint32_t)off & 56); line < size && line < RX_SMALL_MAX; line += 64)
+        __builtin_prefetch(at + line);
+}
+
 void rx_find_group(struct rx_map *map, unsigned n, const void *const *keys, const size_t *key_len,
                    struct rx_leaf_view *leaf, int *result)
 {
     struct rx_walker w[RX_GROUP];
     rx_walk_group(map, n, keys, key_len, w, result, false);
+    for (unsigned i = 0; i < n; i++)
+        if (result[i] == RX_END)
+            rx_prefetch_rest(map, w[i].ref);
     for (unsigned i = 0; i < n; i++)
         if (RX_UNLIKELY(map->fences))
             result[i] = rx_find_settled(map, keys[i], key_len[i], &leaf[i]);
