@@ -240,6 +240,8 @@ def load_into(
     """
     calls._write_handle()
     if values is None and not is_arrow(items):
+        if progress is None and key.plain and value.plain:
+            return calls._put_pairs(items, None, 0)
         return _put_pairs(calls, _stored(items, key, value), 0, progress)
     with columns_of(key, value, items, values) as (keys, contents):
         return _put_columns(calls, keys, contents, 0, progress)

@@ -343,7 +343,7 @@ static int put_rest(struct hot_door *self, struct put_chunk *chunk)
     return -1;
 }
 
-#define AHEAD 8 /* pairs whose objects are asked for, so that their misses overlap */
+#define AHEAD 16 /* pairs whose objects are asked for, so that their misses overlap; the pairs themselves are twice as far */
 
 /* What a list's iterator gives, or another iterator. */
 static PyObject *next_pair(PyObject *pairs, Py_ssize_t i)
@@ -352,6 +352,8 @@ static PyObject *next_pair(PyObject *pairs, Py_ssize_t i)
         return PyIter_Next(pairs);
     if (i >= PyList_GET_SIZE(pairs)) /* conversions may change it */
         return NULL;
+    if (i + 2 * AHEAD < PyList_GET_SIZE(pairs))
+        __builtin_prefetch(PyList_GET_ITEM(pairs, i + 2 * AHEAD));
     PyObject *later = i + AHEAD < PyList_GET_SIZE(pairs) ? PyList_GET_ITEM(pairs, i + AHEAD) : Py_None;
     if (PyTuple_CheckExact(later) && PyTuple_GET_SIZE(later) == 2) {
         __builtin_prefetch(PyTuple_GET_ITEM(later, 0));

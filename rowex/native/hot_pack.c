@@ -8,7 +8,7 @@
 
 #include "hot.h"
 
-#define AHEAD 16 /* items */
+#define AHEAD 64 /* items: so many misses as memory answers side by side, twice */
 
 /* rows[i], or its side of a pair, which is not looked at; NULL: no pair. */
 static PyObject *row(PyObject *rows, Py_ssize_t i, Py_ssize_t side)
