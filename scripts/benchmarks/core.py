@@ -37,6 +37,8 @@ LABELS = {
     "put_many_32_ns": ("put_many of 32 new keys, a key", "ns"),
     "replace_many_32_ns": ("put_many of 32 present keys, a key", "ns"),
     "remove_ns": ("remove", "ns"),
+    "memory_load_ns": ("for comparison: a load that no cache holds, one after the other", "ns"),
+    "memory_load_32_ns": ("for comparison: such loads, 32 chains of them at once", "ns"),
 }
 
 
@@ -98,6 +100,7 @@ def measure(count: int, folder: Path) -> dict[str, float]:
     figures = run(program, "measure", path, str(count))
     figures["open_clean_ms"] = statistics.median(run(program, "open", path)["open_ms"] for _ in range(OPENS))
     remove(path)
+    figures |= run(program, "memory")
     figures |= run(program, "sorted", path, str(count))
     remove(path)
     killed = min(count, KILLED_KEYS)

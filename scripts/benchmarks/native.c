@@ -6,6 +6,7 @@
  *     native die FILE COUNT        fills a new file and kills itself with SIGKILL
  *     native open FILE             opens and gets the first key; one JSON object
  *     native sorted FILE COUNT     builds an index of sorted integers; puts them into an empty one
+ *     native memory                what this machine takes for a load that no cache holds, of pages as a file's are
  *
  * Keys are the first COUNT outputs of one generator, which never gives one twice, so that
  * every command knows them; absent keys come after those.  They are laid out in the order
@@ -13,9 +14,11 @@
  */
 #define _GNU_SOURCE
 #include <signal.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -26,6 +29,8 @@
 #define SEED 88172645463325252ull
 #define ROUNDS 3
 #define BATCH 32
+#define LINES (8u << 20) /* 512 MiB */
+#define LOADS (2u << 20)
 
 static uint64_t next_random(uint64_t *state) /* xorshift64: all numbers but 0, each once */
 {
@@ -309,6 +314,56 @@ static double put_column(rx_index *h, const struct rx_column *column, size_t n)
     return now_ns() - start;
 }
 
+struct line { uint64_t next, pad[7]; };
+
+/* Every line names the next of one circle through all of them, in random order (Sattolo). */
+static struct line *make_circle(void)
+{
+    struct line *lines = mmap(NULL, LINES * sizeof *lines, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    uint64_t state = SEED;
+    must_be(lines != MAP_FAILED, "out of memory");
+    (void)madvise(lines, LINES * sizeof *lines, MADV_NOHUGEPAGE); /* else its pages would not be as a file's */
+    for (uint64_t i = 0; i < LINES; i++)
+        lines[i].next = i;
+    for (uint64_t i = LINES - 1; i > 0; i--) {
+        uint64_t other = next_random(&state) % i, next = lines[i].next;
+        lines[i].next = lines[other].next;
+        lines[other].next = next;
+    }
+    return lines;
+}
+
+/* A load of each of so many chains in turn: those of one chain wait for each other. */
+static double chase(const struct line *lines, unsigned chains)
+{
+    uint64_t at[BATCH], sum = 0;
+    for (unsigned k = 0; k < chains; k++)
+        at[k] = (uint64_t)k * (LINES / BATCH);
+    double start = now_ns();
+    for (uint64_t i = 0; i < LOADS / chains; i++)
+        for (unsigned k = 0; k < chains; k++)
+            at[k] = lines[at[k]].next;
+    double spent = now_ns() - start;
+    for (unsigned k = 0; k < chains; k++)
+        sum += at[k];
+    must_be(sum < (uint64_t)LINES * BATCH, "a load went astray"); /* and none may be left out */
+    return spent / (double)(LOADS / chains * chains);
+}
+
+static void measure_memory(void)
+{
+    double one[ROUNDS], many[ROUNDS];
+    struct line *lines = make_circle();
+    for (int i = 0; i < ROUNDS; i++) {
+        one[i] = chase(lines, 1);
+        many[i] = chase(lines, BATCH);
+    }
+    printf("{\"memory_load_ns\": %.2f", median(one));
+    figure("memory_load_32_ns", median(many));
+    printf("}\n");
+    (void)munmap(lines, LINES * sizeof *lines);
+}
+
 /* Integers in key order: built at once (synced, that is), and put into an index that is there. */
 static void measure_sorted(const char *path, size_t n)
 {
@@ -358,8 +413,10 @@ int main(int argc, char **argv)
         die(argv[2], strtoull(argv[3], NULL, 10));
     else if (argc == 3 && strcmp(argv[1], "open") == 0)
         open_and_get(argv[2]);
+    else if (argc == 2 && strcmp(argv[1], "memory") == 0)
+        measure_memory();
     else {
-        fprintf(stderr, "usage: native measure FILE COUNT | sorted FILE COUNT | die FILE COUNT | open FILE\n");
+        fprintf(stderr, "usage: native measure FILE COUNT | sorted FILE COUNT | die FILE COUNT | open FILE | memory\n");
         return 2;
     }
     return 0;

@@ -118,6 +118,13 @@ def spread_table(times: Times) -> str:
     return table(lines)
 
 
+def spread(times: Times) -> str:
+    """spread_table(), where there is more than one round."""
+    if max(len(found) for rows in times.values() for found in rows.values()) < 2:
+        return "One round: how far another would have lain apart is not known."
+    return f"How far the rounds lie apart:\n\n{spread_table(times)}"
+
+
 def native_table(figures: dict[str, float]) -> str:
     """A line a figure."""
     lines = [[f"core alone, {figures['keys']:,.0f} keys", "", ""]]
@@ -181,7 +188,7 @@ def document(
         targets,
     ]
     for title, times in tables.items():
-        out += [f"## {title}", python_table(times), "How far the rounds lie apart:", spread_table(times)]
+        out += [f"## {title}", python_table(times), spread(times)]
     if native:
         out += ["## The core from C", native_table(native)]
     out += [

@@ -70,11 +70,11 @@ def rate(row: str, name: str) -> Callable[[Times], Found]:
     return find
 
 
-def scaling(one: str, both: str) -> Callable[[Times], Found]:
+def scaling(one: str, both: str, name: str = "rowex") -> Callable[[Times], Found]:
     """One row's figure in another's, both ours: how much faster two are than one."""
 
     def find(times: Times) -> Found:
-        first, second = medians(times, "rowex", one), medians(times, "rowex", both)
+        first, second = medians(times, name, one), medians(times, name, both)
         return (first / second, "of one") if first and second else None
 
     return find
@@ -87,6 +87,7 @@ TARGETS = (
     Target("get_many of 100", 4, "x", against("get_many", *LMDB), least=1_000_000),
     Target("get_many of 1000", 4, "x", against("get_many 1000", *LMDB), least=1_000_000),
     Target("two threads on get_many", 1.7, "x", scaling("get_many 1000", "threads get_many")),
+    Target("two threads on get_many of an array", 1.7, "x", scaling("get_columns", "get_columns all", "rowex int")),
     Target("put, no wait", 2.5, "x", against("put"), least=1_000_000),
     Target("put_many in random order", 1, "x", against("put_many"), least=1_000_000, most=9_999_999),
     Target("put_many in random order", 2.5, "x", against("put_many"), least=10_000_000),
@@ -97,8 +98,8 @@ TARGETS = (
     Target("range of 100", 1.3, "x", against("range", *LMDB)),
     Target("file, bytes a key", 56, "bytes", alone("disk"), least=10_000_000),
     Target("file after compact, bytes a key", 44, "bytes", alone("compacted"), least=10_000_000),
-    Target("two processes on get", 1.9, "x", scaling("get hit", "processes get")),
-    Target("two processes on get", 1, "x", against("processes get", "lmdb")),
+    Target("two processes on get", 1.9, "x", scaling("process get", "processes get")),
+    Target("two processes on get, against two of lmdb's", 1, "x", against("processes get", "lmdb")),
     Target("get_many of an array of integers, one core", 12, "M/s", rate("get_columns", "rowex int"), least=10_000_000),
     Target("load of sorted integers, one core", 3, "M/s", rate("put_columns", "rowex int")),
 )
