@@ -20,6 +20,7 @@ __all__ = ["arrow_column", "arrow_table", "export_items", "export_packed"]
 
 _NUMBERS = tuple("cCsSiIlLefg")
 _TIMES = ("td", "tt", "ts", "tD")
+_NUMPY = tuple("?bBhHiIlLqQefdV")  # dtypes
 _TEXTS, _BINARIES = ("u", "U"), ("z", "Z")
 
 
@@ -188,7 +189,7 @@ def export_items(keys: Any, values: Any) -> Any:
     na, sides = _nanoarrow(), {}
     for name, side in (("key", keys), ("value", values)):
         dtype = getattr(side, "dtype", None)
-        if dtype is not None and (dtype.kind not in "iufbV" or dtype.names or side.ndim != 1 or not dtype.isnative):
+        if dtype is not None and (dtype.char not in _NUMPY or dtype.names or side.ndim != 1 or not dtype.isnative):
             raise TypeError(f"{name}s of dtype {dtype} are none of Arrow's; ask scan_batches() for another, or none")
         sides[name] = na.c_array(side)
     kind = na.struct({name: side.schema for name, side in sides.items()})

@@ -320,10 +320,12 @@ def test_record_batches_of_a_scan_have_the_dtypes_that_arrow_has(memory_of: Call
     """Numbers and fixed bytes go out; padded, named and swapped ones, times and rows of bytes do not."""
     index = memory_of()
     index.put_many({b"%08d" % number: bytes(8) for number in range(10)})
-    for dtype, kind in (("i8", pa.int64()), ("u8", pa.uint64()), ("f8", pa.float64()), ("V8", pa.binary(8))):
+    for dtype, kind in (("i8", pa.int64()), ("u8", pa.uint64()), ("f8", pa.float64()), ("V8", pa.binary(8)),
+                        ("q", pa.int64()), ("L", pa.uint64())):  # fmt: skip
         for items in index.scan_batches(values=dtype):
             assert pa.record_batch(items).schema.field("value").type == kind
-    for dtype in ("S8", ">i8", "M8[s]", [("a", "i8")], ("u1", 8)):
+    for dtype in ("S16", ">i8", "M8[s]", "g", [("a", "i8")], ("u1", 8)):
+        index.put_many({b"%08d" % number: bytes(16 if dtype in ("S16", "g") else 8) for number in range(10)})
         for items in index.scan_batches(values=dtype):
             with pytest.raises(TypeError, match="values of dtype"):
                 pa.record_batch(items)
