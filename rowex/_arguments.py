@@ -122,6 +122,10 @@ def pairs_of(items: Any) -> Iterator[Any]:
     Raises:
         TypeError: It is nothing like that.
     """
+    if hasattr(type(items), "__arrow_c_array__"):  # whose columns would pass for pairs
+        raise TypeError(
+            f"expected pairs (key, value), not the columns of {type(items).__name__}; zip() makes pairs of them"
+        )
     view = getattr(items, "items", None)
     if view is not None:
         return iter(view())

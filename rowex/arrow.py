@@ -20,7 +20,7 @@ __all__ = ["arrow_column", "arrow_table", "export_items", "export_packed"]
 
 _NUMBERS = tuple("cCsSiIlLefg")
 _TIMES = ("td", "tt", "ts", "tD")
-_NUMPY = tuple("?bBhHiIlLqQefdV")  # dtypes
+_DTYPES = {"i": "int{}", "u": "uint{}", "f": "float{}"}  # of NumPy's kinds, by bits
 _TEXTS, _BINARIES = ("u", "U"), ("z", "Z")
 
 
@@ -86,7 +86,7 @@ def _check_utf8(data: memoryview, offsets: Any, what: str) -> None:
     at = numpy().asarray(offsets)
     try:
         str(data[max(0, int(at[0])) : int(at[-1])], "utf-8")
-        inside = at[(at >= 0) & (at < len(data))]
+        inside = at[(at >= 0) & (at < min(len(data), int(at[-1])))]
         whole = not (numpy().frombuffer(data, "u1")[inside] >> 6 == 0b10).any() if len(data) else True
     except UnicodeDecodeError:
         whole = False
@@ -171,27 +171,40 @@ def export_packed(packed: Packed) -> Any:
     return made.__arrow_c_array__()
 
 
+def _export_dtype(na: Any, side: Any, what: str) -> Any:
+    dtype = side.dtype
+    if dtype.kind == "V" and not dtype.names and dtype.subdtype is None and dtype.itemsize:
+        kind = na.fixed_size_binary(dtype.itemsize)
+    elif dtype.kind in _DTYPES and dtype.itemsize <= 8 and dtype.isnative:
+        kind = getattr(na, _DTYPES[dtype.kind].format(8 * dtype.itemsize))()
+    else:
+        raise TypeError(f"{what} of dtype {dtype} are no array of Arrow's; use another dtype, or none for a Packed")
+    if side.ndim != 1:
+        raise TypeError(f"{what} of dtype {dtype} and {side.ndim} dimensions are no array of Arrow's")
+    return na.c_array_from_buffers(kind, len(side), [None, numpy().ascontiguousarray(side).view("u1")])
+
+
 def export_items(keys: Any, values: Any) -> Any:
     """
     What `Items.__arrow_c_array__` gives: an array of structs of a key and a value.
 
     Args:
-        keys: An array of NumPy's or a Packed, which is not copied.
-        values: Likewise.
+        keys: An array of NumPy's or a Packed, which is not copied; or what has Arrow's C data interface.
+        values: Likewise; as many.
 
     Returns:
         Two capsules: a schema and an array.
 
     Raises:
         TypeError: A dtype that Arrow does not have.
+        ValueError: Not as many values as keys; or as `export_packed`.
         ImportError: nanoarrow is not installed.
     """
     na, sides = _nanoarrow(), {}
     for name, side in (("key", keys), ("value", values)):
-        dtype = getattr(side, "dtype", None)
-        if dtype is not None and (dtype.char not in _NUMPY or dtype.names or side.ndim != 1 or not dtype.isnative):
-            raise TypeError(f"{name}s of dtype {dtype} are none of Arrow's; ask scan_batches() for another, or none")
-        sides[name] = na.c_array(side)
+        sides[name] = _export_dtype(na, side, f"{name}s") if hasattr(side, "dtype") else na.c_array(side)
+    if len(sides["key"]) != len(sides["value"]):
+        raise ValueError(f"there are {len(sides['key'])} keys and {len(sides['value'])} values")
     kind = na.struct({name: side.schema for name, side in sides.items()})
-    made = na.c_array_from_buffers(kind, len(keys), [None], children=sides.values())
+    made = na.c_array_from_buffers(kind, len(sides["key"]), [None], children=sides.values())
     return made.__arrow_c_array__()

@@ -145,9 +145,9 @@ class Packed:
 
         Raises:
             ValueError: The buffers contradict each other, or text is no UTF-8.
+            ImportError: nanoarrow or NumPy is not installed.
 
         Its type is large_string where they are text, else large_binary.
-            ImportError: nanoarrow or NumPy is not installed.
         """
         from rowex.arrow import export_packed
 
@@ -190,6 +190,7 @@ class Items:
 
         Raises:
             TypeError: A dtype that Arrow does not have.
+            ValueError: Not as many values as keys; a `Packed` that Arrow would not take.
             ImportError: nanoarrow is not installed.
         """
         from rowex.arrow import export_items

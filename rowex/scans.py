@@ -43,7 +43,7 @@ def scan_columns(
         dtypes: Of keys and values; None: int64 for the codec int, else Packed.
 
     Returns:
-        An iterator of (keys, values), each an array or a Packed.
+        An iterator of `Items`, whose sides are arrays or Packed.
 
     Raises:
         TypeError: A dtype that the codecs do not give.

@@ -16,9 +16,11 @@ import pytest
 
 import rowex
 from conftest import cannot_run
+from rowex._arguments import pairs_of
 
 try:
     import nanoarrow
+    import numpy as np
     import pyarrow as pa
 except ImportError as missing:
     cannot_run(f"not installed: {missing.name}")
@@ -324,11 +326,32 @@ def test_record_batches_of_a_scan_have_the_dtypes_that_arrow_has(memory_of: Call
                         ("q", pa.int64()), ("L", pa.uint64())):  # fmt: skip
         for items in index.scan_batches(values=dtype):
             assert pa.record_batch(items).schema.field("value").type == kind
-    for dtype in ("S16", ">i8", "M8[s]", "g", [("a", "i8")], ("u1", 8)):
-        index.put_many({b"%08d" % number: bytes(16 if dtype in ("S16", "g") else 8) for number in range(10)})
+    for dtype in ("S16", ">i8", "M8[s]", "g", "?", [("a", "i8")], ("u1", 8)):
+        index.put_many(
+            {b"%08d" % number: bytes({"S16": 16, "g": 16, "?": 1}.get(str(dtype), 8)) for number in range(10)}
+        )
         for items in index.scan_batches(values=dtype):
             with pytest.raises(TypeError, match="values of dtype"):
                 pa.record_batch(items)
+
+
+def test_items_that_contradict_themselves_do_not_go_out(memory_of: Callable[..., Any]) -> None:
+    """Arrow's libraries would believe them; nothing is stored."""
+    few, many = np.arange(3), np.arange(1000)
+    index = memory_of(keys="int", values="int")
+    for items in (rowex.Items(many, few), rowex.Items(few, many), rowex.Items(few, rowex.Packed.of([b"a"]))):
+        for call in (pa.record_batch, index.put_many, index.load):
+            with pytest.raises(ValueError, match="keys and"):
+                call(items)
+    with pytest.raises(TypeError, match="expected pairs"):
+        pairs_of(rowex.Items(few[:2], few[:2]))  # as rowex.aio does; they would pass for two pairs
+    assert not index
+    for dtype in ("i8", "V3", "f4"):
+        table = pa.record_batch(rowex.Items(np.zeros(0, dtype), np.zeros(9, dtype)[::3][:0]))
+        assert (table.num_rows, table.num_columns) == (0, 2)
+    index.put_many(rowex.Items(few[:0], few[:0]))
+    index.put_many(rowex.Items(many[::2], many[1::2]))
+    assert list(index.items()) == [(number, number + 1) for number in range(0, 1000, 2)]
 
 
 def test_text_that_is_none_does_not_go_out(memory_of: Callable[..., Any]) -> None:

@@ -113,7 +113,8 @@ def spread_table(times: Times) -> str:
         cells = [label]
         for rows in times.values():
             found = rows.get(row)
-            cells.append(f"{100 * (max(found) - min(found)) / statistics.median(found):.0f}" if found else "")
+            many = found is not None and len(found) > 1
+            cells.append(f"{100 * (max(found) - min(found)) / statistics.median(found):.0f}" if many else "")
         lines.append(cells)
     return table(lines)
 
