@@ -32,6 +32,7 @@ __all__ = [
     "exact_bytes",
     "export",
     "holds_objects",
+    "is_arrow",
     "note_item",
     "note_key",
     "pack",
@@ -49,6 +50,11 @@ SLICE_NS = 50_000_000  # one slice of a wait; bounds the wait for Ctrl-C
 def holds_objects(form: str | None) -> bool:
     """Whether a buffer of this format has addresses of objects in it."""
     return form is not None and "O" in form and "O" in re.sub(":[^:]*:", "", form)  # names of fields between colons
+
+
+def is_arrow(data: object) -> bool:
+    """Whether *data* is of a class that offers itself by Arrow's C data interface; a `Packed` is."""
+    return hasattr(type(data), "__arrow_c_array__")
 
 
 def checked_view(data: ReadableBuffer, what: str) -> memoryview:
@@ -122,7 +128,7 @@ def pairs_of(items: Any) -> Iterator[Any]:
     Raises:
         TypeError: It is nothing like that.
     """
-    if hasattr(type(items), "__arrow_c_array__"):  # whose columns would pass for pairs
+    if is_arrow(items):  # whose columns would pass for pairs
         raise TypeError(
             f"expected pairs (key, value), not the columns of {type(items).__name__}; zip() makes pairs of them"
         )

@@ -11,12 +11,24 @@ import operator
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, overload
 
-from rowex._arguments import Wait, each_of, encoded, exact_bytes, export, note_key, pack, pairs_of, raise_item, settle
+from rowex._arguments import (
+    Wait,
+    each_of,
+    encoded,
+    exact_bytes,
+    export,
+    is_arrow,
+    note_key,
+    pack,
+    pairs_of,
+    raise_item,
+    settle,
+)
 from rowex._door_texts import TEXTS
 from rowex._forms import decode_bytes, encode_bytes, encode_key
 from rowex._native import ffi, lib
 from rowex._ranges import ITEMS, KEYS, VALUES, open_scan, records
-from rowex.columns import is_arrow, is_column
+from rowex.columns import is_column
 from rowex.errors import raise_reader, raise_result
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from rowex._arguments import SLICE_NS, Wait, each_of, exact_bytes, settle
+from rowex._arguments import SLICE_NS, Wait, each_of, exact_bytes, is_arrow, settle
 from rowex._door import pack
 from rowex._native import ffi, lib
 from rowex.arrow import arrow_column, arrow_table
@@ -25,7 +25,6 @@ from rowex.columns import (
     Packed,
     checked,
     input_column,
-    is_arrow,
     is_column,
     is_text,
     numpy,

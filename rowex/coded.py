@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, overload
 
-from rowex._arguments import encoded_keys, note_key, pairs_of
+from rowex._arguments import encoded_keys, is_arrow, note_key, pairs_of
 from rowex._door import encoded
 from rowex._native import lib
 from rowex._ranges import ITEMS
@@ -18,7 +18,7 @@ from rowex.arrays import get_columns, put_columns
 from rowex.batch import Batch
 from rowex.calls import Calls
 from rowex.codecs import Codec
-from rowex.columns import Items, is_arrow, is_column
+from rowex.columns import Items, is_column
 from rowex.errors import DuplicateKeyError, raise_result, returning
 from rowex.index import Index, Session
 from rowex.loading import load_into

@@ -22,7 +22,7 @@ from collections.abc import Iterable, Iterator
 from itertools import accumulate, pairwise
 from typing import Any, NoReturn, overload
 
-from rowex._arguments import holds_objects
+from rowex._arguments import holds_objects, is_arrow
 from rowex._native import ffi, lib
 from rowex.errors import raise_result
 
@@ -32,7 +32,6 @@ __all__ = [
     "Packed",
     "checked",
     "input_column",
-    "is_arrow",
     "is_column",
     "is_text",
     "numpy",
@@ -255,11 +254,6 @@ def packed_column(count: int, data: bytes, width: int, offsets: bytes | None) ->
         return Column(count, FIXED, width, pointer, pointer)
     offsets_pointer = ffi.from_buffer(offsets)
     return Column(count, OFFSETS, 8, pointer, pointer, offsets_pointer, offsets=offsets_pointer, capacity=len(data))
-
-
-def is_arrow(data: object) -> bool:
-    """Whether *data* is of a class that offers itself by Arrow's C data interface; a `Packed` is."""
-    return hasattr(type(data), "__arrow_c_array__")
 
 
 def is_column(data: object) -> bool:

@@ -9,12 +9,12 @@ from contextlib import suppress
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
-from rowex._arguments import SLICE_NS, Wait, pairs_of, raise_item
+from rowex._arguments import SLICE_NS, Wait, is_arrow, pairs_of, raise_item
 from rowex._door import encoded
 from rowex._native import ffi, lib
 from rowex.arrays import columns_of, columns_of_pairs, put_items
 from rowex.codecs import Codec, encode_bytes, encode_key, key_codec, value_codec
-from rowex.columns import Column, is_arrow
+from rowex.columns import Column
 from rowex.errors import raise_result
 from rowex.options import Path, as_path, core_options
 

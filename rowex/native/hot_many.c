@@ -136,7 +136,7 @@ static int get_chunk(struct hot_door *self, PyObject *list, Py_ssize_t from, siz
     return 0;
 }
 
-/* As columns.is_arrow() says: its class is asked, for an object may answer anything. */
+/* As _arguments.is_arrow() says: its class is asked, for an object may answer anything. */
 static bool is_arrow(PyObject *data)
 {
     if (PyList_CheckExact(data) || PyTuple_CheckExact(data) || PyDict_CheckExact(data) || PyGen_CheckExact(data))

@@ -121,7 +121,7 @@ def spread_table(times: Times) -> str:
 
 def spread(times: Times) -> str:
     """spread_table(), where there is more than one round."""
-    if max(len(found) for rows in times.values() for found in rows.values()) < 2:
+    if max((len(found) for rows in times.values() for found in rows.values()), default=0) < 2:
         return "One round: how far another would have lain apart is not known."
     return f"How far the rounds lie apart:\n\n{spread_table(times)}"
 

@@ -84,24 +84,24 @@ def scaling(one: str, both: str, name: str = "rowex") -> Callable[[Times], Found
 
 
 OBJECTS = (
-    "a third of the time of such a batch the interpreter lock is held, for the keys and values are Python's objects; an"
-    " array's are not (below)"
+    "keys and values are Python's objects, which are read and made with the interpreter lock held; those of an array"
+    " are not (the row below)"
 )
 FIRST_TOUCH = (
-    "each page of a new file is touched, zeroed and written once, and ours has nearly twice as many; key objects that"
-    " lie anywhere in memory cost both the same"
+    "each page of a new file is touched, zeroed and written once, and ours has more of them; key objects that lie"
+    " anywhere in memory cost both the same"
 )
 PUT_BY_PUT = (
     "each put is atomic by itself, with a leaf, a lock and a store of its own, and nodes grow as they fill;"
     " `rowex.build`, which has a new file to itself, does without"
 )
 PLACES = (
-    "the leaves lie where they were put, each in a page of its own, of which the processor's translation buffer holds"
-    " a few thousand; lmdb's lie a hundred to a page. After `compact()` ours lie side by side"
+    "the leaves lie where they were put, most of them in a page of its own, and lmdb's in order in a few. After"
+    " `compact()` ours lie side by side"
 )
 NODES = "a node with two or three children is as large as one with four, and one with 49 as one with 256"
 MEMORY = (
-    'a key takes three to four loads that no cache holds; what this machine takes for one is told below ("for'
+    'a key takes several loads that no cache holds; what this machine takes for one is told below ("for'
     " comparison\"). The goals were set on one where lmdb's random get of 1,000,000 keys took 440 to 840 ns"
 )
 TARGETS = (
