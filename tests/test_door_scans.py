@@ -67,6 +67,11 @@ def test_scans_begin_and_end_anywhere_in_nodes_of_all_sizes(door: Any, rng: rand
     for pair in rng.sample(sorted(model.items()), len(model)):
         door[pair[0]] = pair[1]
     keys = sorted(model)
+    for start in (key for key in keys if len(key) == 2):  # a leaf that comes before all the others of a full window
+        assert in_range(model, start, None, None, False, 64) == list(door.scan(start, limit=64))
+        assert in_range(model, None, start + b"\0", None, True, 64) == list(
+            door.scan(None, start + b"\0", reverse=True, limit=64)
+        )
     for limit in (0, 1, 15, 16, 17, 31, 32, 33, 100, 127, 128, 129, 300, None):
         for reverse in (False, True):
             for _ in range(40):
