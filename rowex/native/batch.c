@@ -117,8 +117,7 @@ int rx_put_many(rx_index *h, rx_thread *given, size_t n, const void *const *keys
         for (size_t i = *done; i < n && some < RX_GROUP; i++, some++) {
             if ((rc = rx_sizes_allowed(key_len[i], value_len[i])) != RX_OK)
                 break; /* of no account before the others are put */
-            op[some] = (struct rx_op){.change = RX_PUT, .key = keys[i], .key_len = key_len[i],
-                                      .value = values[i] ? values[i] : empty, .value_len = value_len[i]};
+            rx_op_set(&op[some], RX_PUT, keys[i], key_len[i], values[i] ? values[i] : empty, value_len[i]);
         }
         if (some) {
             rx_warm(t, some, keys + *done, key_len + *done);
@@ -141,7 +140,8 @@ int rx_remove_many(rx_index *h, rx_thread *given, size_t n, const void *const *k
     if (rc)
         return rc;
     for (; *done < n; (*done)++) {
-        struct rx_op op = {.change = RX_REMOVE, .key = keys[*done], .key_len = key_len[*done]};
+        struct rx_op op;
+        rx_op_set(&op, RX_REMOVE, keys[*done], key_len[*done], NULL, 0);
         if (*done % RX_GROUP == 0)
             rx_warm(t, n - *done, keys + *done, key_len + *done);
         rc = key_len[*done] > RX_KEY_MAX ? RX_ABSENT : rx_change(t, &op);

@@ -150,11 +150,30 @@ static bool rx_items_words(struct rx_items *items, const struct rx_column *c, si
     return c->form == RX_F_UNSIGNED || all >> 63 == 0;
 }
 
+/* The same in the form of the codec, whose lengths differ. */
+static void rx_items_encoded(struct rx_items *items, const struct rx_column *c, size_t from, unsigned n)
+{
+    const uint8_t *at = (const uint8_t *)c->data + from * 8;
+    uint64_t sign = c->form == RX_F_SIGNED ? 1ull << 63 : 0;
+    for (unsigned i = 0; i < n; i++) {
+        uint64_t word;
+        memcpy(&word, at + i * 8, 8);
+        bool negative = word & sign;
+        items->at[i] = items->small + i * 16;
+        items->len[i] = rx_number_encode((struct rx_number){negative ? ~word : word, negative}, items->small + i * 16);
+    }
+}
+
 static int rx_items_numbers(struct rx_items *items, const struct rx_column *c, size_t from, unsigned n)
 {
     int rc = RX_OK;
-    if (c->plain && c->width == 8 && !c->swapped && rx_items_words(items, c, from, n))
+    bool words = c->width == 8 && !c->swapped;
+    if (c->plain && words && rx_items_words(items, c, from, n))
         return RX_OK;
+    if (!c->plain && words) {
+        rx_items_encoded(items, c, from, n);
+        return RX_OK;
+    }
     for (unsigned i = 0; i < n && rc == RX_OK; i++) {
         items->at[i] = items->small + i * 16;
         rc = rx_item_number(c, from + i, items->small + i * 16, &items->len[i]);
@@ -177,7 +196,7 @@ static uint8_t *rx_items_room(struct rx_items *items, size_t size)
 
 int rx_items_take(struct rx_items *items, const struct rx_column *c, size_t from, unsigned n)
 {
-    const uint8_t *source[RX_GROUP] = {NULL};
+    const uint8_t *source[RX_GROUP];
     size_t total = 0;
     if (rx_is_number(c))
         return rx_items_numbers(items, c, from, n);

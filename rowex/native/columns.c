@@ -93,8 +93,7 @@ static int rx_columns_pair(const struct rx_items *keys, unsigned k, const struct
     if (rc == RX_OK)
         rc = rx_sizes_allowed(keys->len[k], value_len);
     if (rc == RX_OK)
-        *op = (struct rx_op){.change = RX_PUT, .key = keys->at[k], .key_len = keys->len[k], .value = value,
-                             .value_len = value_len};
+        rx_op_set(op, RX_PUT, keys->at[k], keys->len[k], value, value_len);
     return rc;
 }
 

@@ -51,8 +51,10 @@ static PyObject *key_list(PyObject *keys, PyObject *encode)
             Py_DECREF(list);
             return NULL;
         }
-        if (!encode && PyBytes_CheckExact(PyList_GET_ITEM(list, i)))
+        if (!encode && PyBytes_CheckExact(PyList_GET_ITEM(list, i))) {
+            __builtin_prefetch(PyBytes_AS_STRING(PyList_GET_ITEM(list, i))); /* half of them begin the next line */
             continue;
+        }
         PyObject *copy = stored_key(PyList_GET_ITEM(list, i), encode);
         if (!copy || PyList_SetItem(list, i, copy) < 0) {
             rx_hot_note(i, "");
@@ -356,8 +358,10 @@ static PyObject *next_pair(PyObject *pairs, Py_ssize_t i)
         __builtin_prefetch(PyList_GET_ITEM(pairs, i + 2 * AHEAD));
     PyObject *later = i + AHEAD < PyList_GET_SIZE(pairs) ? PyList_GET_ITEM(pairs, i + AHEAD) : Py_None;
     if (PyTuple_CheckExact(later) && PyTuple_GET_SIZE(later) == 2) {
-        __builtin_prefetch(PyTuple_GET_ITEM(later, 0));
-        __builtin_prefetch(PyTuple_GET_ITEM(later, 1));
+        for (Py_ssize_t side = 0; side < 2; side++) { /* what it is, and where its bytes begin, which may be the next line */
+            __builtin_prefetch(PyTuple_GET_ITEM(later, side));
+            __builtin_prefetch((const char *)PyTuple_GET_ITEM(later, side) + offsetof(PyBytesObject, ob_sval));
+        }
     }
     return Py_NewRef(PyList_GET_ITEM(pairs, i));
 }

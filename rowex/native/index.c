@@ -353,38 +353,43 @@ static const uint8_t rx_empty[1]; /* a value of no bytes is a value */
 int rx_put(rx_index *h, rx_thread *t, const void *key, size_t key_len, const void *value, size_t value_len,
            int64_t wait_ns, uint64_t *ticket)
 {
-    struct rx_op op = {.change = RX_PUT, .key = RX_BYTES(key), .key_len = key_len, .value = RX_BYTES(value),
-                       .value_len = value_len};
+    struct rx_op op;
+    rx_op_set(&op, RX_PUT, RX_BYTES(key), key_len, RX_BYTES(value), value_len);
     return rx_change_one(h, t, &op, wait_ns, ticket);
 }
 
 int rx_insert(rx_index *h, rx_thread *t, const void *key, size_t key_len, const void *value, size_t value_len,
               int64_t wait_ns, uint64_t *ticket)
 {
-    struct rx_op op = {.change = RX_INSERT, .key = RX_BYTES(key), .key_len = key_len, .value = RX_BYTES(value),
-                       .value_len = value_len};
+    struct rx_op op;
+    rx_op_set(&op, RX_INSERT, RX_BYTES(key), key_len, RX_BYTES(value), value_len);
     return rx_change_one(h, t, &op, wait_ns, ticket);
 }
 
 int rx_remove(rx_index *h, rx_thread *t, const void *key, size_t key_len, int64_t wait_ns, uint64_t *ticket)
 {
-    struct rx_op op = {.change = RX_REMOVE, .key = RX_BYTES(key), .key_len = key_len};
+    struct rx_op op;
+    rx_op_set(&op, RX_REMOVE, RX_BYTES(key), key_len, NULL, 0);
     return rx_change_one(h, t, &op, wait_ns, ticket);
 }
 
 int rx_compare_and_set(rx_index *h, rx_thread *t, const void *key, size_t key_len, const void *expected,
                        size_t expected_len, const void *value, size_t value_len, int64_t wait_ns, uint64_t *ticket)
 {
-    struct rx_op op = {.change = RX_CAS, .key = RX_BYTES(key), .key_len = key_len, .value = value,
-                       .value_len = value ? value_len : 0, .expected = expected, .expected_len = expected_len};
+    struct rx_op op;
+    rx_op_set(&op, RX_CAS, RX_BYTES(key), key_len, value, value ? value_len : 0);
+    op.expected = expected;
+    op.expected_len = expected_len;
     return rx_change_one(h, t, &op, wait_ns, ticket);
 }
 
 int rx_take(rx_index *h, rx_thread *t, const void *key, size_t key_len, void *out, size_t capacity,
             size_t *value_len, int64_t wait_ns, uint64_t *ticket)
 {
-    struct rx_op op = {.change = RX_TAKE, .key = RX_BYTES(key), .key_len = key_len, .out = out,
-                       .out_capacity = capacity};
+    struct rx_op op;
+    rx_op_set(&op, RX_TAKE, RX_BYTES(key), key_len, NULL, 0);
+    op.out = out;
+    op.out_capacity = capacity;
     int rc = rx_change_one(h, t, &op, wait_ns, ticket);
     *value_len = op.out_len;
     return rc;

@@ -49,7 +49,7 @@ __attribute__((always_inline)) static inline void rx_prefetch_hop(const uint8_t 
         __builtin_prefetch(at + RX_CELL_MIN); /* of a small leaf the value; mostly the same line */
         break;
     }
-    if (ref >> 56 && !rx_ref_is_leaf(ref)) {
+    if (RX_UNLIKELY(ref >> 56)) { /* no leaf's */
         __builtin_prefetch(at);
         __builtin_prefetch(at + rx_node_fixed(rx_ref_kind(ref)));
     }

@@ -160,8 +160,12 @@ static int rx_tx_install(struct rx_thread *t, struct rx_tx *x)
     for (x->at = 0; rc == RX_OK && x->at < x->n; x->at++) {
         if ((rc = rx_tx_poll(x)) != RX_OK)
             break;
-        struct rx_op op = {.change = RX_WRAP, .key = x->keys[x->at], .key_len = x->key_len[x->at], .plain = true,
-                           .batch = x->cell, .item = x->at, .generation = x->generation};
+        struct rx_op op;
+        rx_op_set(&op, RX_WRAP, x->keys[x->at], x->key_len[x->at], NULL, 0);
+        op.plain = true;
+        op.batch = x->cell;
+        op.item = x->at;
+        op.generation = x->generation;
         rc = rx_change(t, &op);
     }
     return rc;
@@ -273,8 +277,10 @@ static int rx_tx_settle(struct rx_thread *t, struct rx_tx *x)
     int rc = rx_tx_step(t, x, rx_tx_key);
     if (rc)
         return rc;
-    struct rx_op op = {.change = RX_SETTLE, .key = x->key, .key_len = x->key_size, .batch = x->cell,
-                       .generation = x->generation};
+    struct rx_op op;
+    rx_op_set(&op, RX_SETTLE, x->key, x->key_size, NULL, 0);
+    op.batch = x->cell;
+    op.generation = x->generation;
     rc = rx_change(t, &op);
     return rc == RX_ABSENT ? RX_OK : rc;
 }

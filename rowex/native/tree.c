@@ -6,17 +6,30 @@
 
 #if defined(__x86_64__) || defined(__i386__)
 typedef uint64_t rx_word_anywhere __attribute__((aligned(1), may_alias)); /* in a cast it would not count */
+typedef uint32_t rx_half_anywhere __attribute__((aligned(1), may_alias));
 #define RX_UNALIGNED64(p) (*(const rx_word_anywhere *)(p))
+#define RX_UNALIGNED32(p) (*(const rx_half_anywhere *)(p))
 #else
 static inline uint64_t rx_unaligned64(const void *p) { uint64_t v; memcpy(&v, p, 8); return v; }
+static inline uint32_t rx_unaligned32(const void *p) { uint32_t v; memcpy(&v, p, 4); return v; }
 #define RX_UNALIGNED64(p) rx_unaligned64(p)
+#define RX_UNALIGNED32(p) rx_unaligned32(p)
 #endif
 
+/* Most keys and prefixes are short, and memcmp() costs more than all else that is done with them: words that may share bytes. */
 static inline bool rx_bytes_equal(const uint8_t *a, const uint8_t *b, uint64_t size)
 {
     if (size == 8)
         return RX_UNALIGNED64(a) == RX_UNALIGNED64(b);
-    return memcmp(a, b, size) == 0;
+    if (size > 16)
+        return memcmp(a, b, size) == 0;
+    if (size > 8)
+        return ((RX_UNALIGNED64(a) ^ RX_UNALIGNED64(b)) |
+                (RX_UNALIGNED64(a + size - 8) ^ RX_UNALIGNED64(b + size - 8))) == 0;
+    if (size >= 4)
+        return ((RX_UNALIGNED32(a) ^ RX_UNALIGNED32(b)) |
+                (RX_UNALIGNED32(a + size - 4) ^ RX_UNALIGNED32(b + size - 4))) == 0;
+    return size == 0 || ((a[0] ^ b[0]) | (a[size / 2] ^ b[size / 2]) | (a[size - 1] ^ b[size - 1])) == 0;
 }
 
 /*
@@ -31,7 +44,7 @@ static inline int rx_leaf_is(struct rx_map *map, rx_ref ref, const uint8_t *key,
         return rc;
     if (RX_LIKELY(view->key_len == key_len && rx_bytes_equal(view->key, key, key_len)))
         return RX_OK;
-    if (RX_UNLIKELY(view->key_len < depth || memcmp(view->key, key, depth) != 0))
+    if (RX_UNLIKELY(view->key_len < depth || !rx_bytes_equal(view->key, key, depth)))
         return rx_corrupt(rx_ref_off(ref), "a leaf's key does not belong where it hangs");
     return RX_ABSENT;
 }
@@ -47,7 +60,7 @@ static inline int rx_prefix_is(struct rx_map *map, rx_ref ref, const uint8_t *ke
     uint32_t fixed = rx_node_fixed(rx_ref_kind(ref));
     if (RX_UNLIKELY(!rx_in_file(map, off, fixed + prefix_len)))
         return rx_corrupt(off, "a node's prefix leads outside the file");
-    if (rest < prefix_len || memcmp((const uint8_t *)n + fixed, key + *depth, prefix_len) != 0)
+    if (rest < prefix_len || !rx_bytes_equal((const uint8_t *)n + fixed, key + *depth, prefix_len))
         return RX_ABSENT;
     *depth += prefix_len;
     return RX_OK;
@@ -86,10 +99,9 @@ static inline int rx_hop_slot(struct rx_map *map, rx_ref ref, const uint8_t *key
  * Ordering  acquire; pairs with the release of the commit that stored it, so all that
  *           it reaches is complete.
  */
-static inline int rx_hop_child(struct rx_map *map, rx_ref *slot, rx_ref *ref)
+__attribute__((always_inline)) static inline int rx_hop_child(struct rx_map *map, const rx_ref *slot, bool ends, rx_ref *ref)
 {
     rx_off node = rx_ref_off(*ref);
-    bool ends = slot == &rx_node_at(map->base, node)->term;
     *ref = rx_load(slot);
     if (*ref == 0)
         return RX_ABSENT;
@@ -99,6 +111,12 @@ static inline int rx_hop_child(struct rx_map *map, rx_ref *slot, rx_ref *ref)
     if (RX_UNLIKELY(ends || fixed == 0 || !rx_in_file(map, rx_ref_off(*ref), fixed)))
         return rx_corrupt(node, "a slot holds the impossible reference %016llx", (unsigned long long)*ref);
     return RX_OK;
+}
+
+/* Is it the slot of the key that ends at the node? */
+static inline bool rx_is_term(const struct rx_map *map, rx_ref node, const rx_ref *slot)
+{
+    return slot == &rx_node_at(map->base, rx_ref_off(node))->term;
 }
 
 /*
@@ -116,7 +134,7 @@ __attribute__((always_inline)) static inline int rx_find_with(struct rx_map *map
         const struct rx_node *node = rx_node_at(map->base, rx_ref_off(ref));
         int rc = rx_hop_slot(map, ref, key, key_len, &depth, &slot);
         if (rc == RX_OK) {
-            rc = rx_hop_child(map, slot, &ref);
+            rc = rx_hop_child(map, slot, rx_is_term(map, ref, slot), &ref);
             if (fences)
                 rx_settle_link(node, slot);
         }
@@ -144,9 +162,9 @@ int rx_find(struct rx_map *map, const uint8_t *key, uint64_t key_len, struct rx_
 struct rx_walker { const uint8_t *key; uint64_t key_len, depth; rx_ref ref, *slot; };
 
 /* The second half of a hop: RX_OK a node, RX_END a leaf; what the next will read first is on its way. */
-__attribute__((always_inline)) static inline int rx_walk_child(struct rx_map *map, struct rx_walker *w, bool writes)
+__attribute__((always_inline)) static inline int rx_walk_child(struct rx_map *map, struct rx_walker *w, bool ends, bool writes)
 {
-    int rc = rx_hop_child(map, w->slot, &w->ref);
+    int rc = rx_hop_child(map, w->slot, ends, &w->ref);
     if (RX_UNLIKELY(rc != RX_OK && rc != RX_END))
         return rc;
     rx_prefetch_hop(map->base, w->ref, w->depth < w->key_len ? w->key[w->depth] : 0);
@@ -177,7 +195,7 @@ __attribute__((always_inline)) static inline void rx_walk_group(struct rx_map *m
             unsigned i = active[k];
             if (RX_LIKELY((w[i].ref & (0xffull << 56 | RX_KIND_MASK)) == RX_K_N256 && w[i].depth < w[i].key_len)) {
                 w[i].slot = (rx_ref *)(void *)(map->base + rx_ref_off(w[i].ref) + RX_NODE_HEAD) + w[i].key[w[i].depth++];
-                result[i] = rx_walk_child(map, &w[i], writes);
+                result[i] = rx_walk_child(map, &w[i], false, writes);
                 active[left] = (uint8_t)i;
                 left += result[i] == RX_OK;
                 continue;
@@ -189,7 +207,7 @@ __attribute__((always_inline)) static inline void rx_walk_group(struct rx_map *m
         }
         for (unsigned k = 0; k < half; k++) {
             unsigned i = halfway[k];
-            result[i] = rx_walk_child(map, &w[i], writes);
+            result[i] = rx_walk_child(map, &w[i], rx_is_term(map, w[i].ref, w[i].slot), writes);
             active[left] = (uint8_t)i;
             left += result[i] == RX_OK;
         }
@@ -197,26 +215,31 @@ __attribute__((always_inline)) static inline void rx_walk_group(struct rx_map *m
     }
 }
 
-/* The lines of a leaf behind its first, which has come and tells how many: a hint, nothing of it is believed. */
-__attribute__((always_inline)) static inline void rx_prefetch_rest(const struct rx_map *map, rx_ref ref)
+/* The lines of a leaf behind those that rx_prefetch_hop() asks for; false: there are none. A hint, nothing of it is believed. */
+__attribute__((always_inline)) static inline bool rx_prefetch_rest(const struct rx_map *map, rx_ref ref)
 {
     uint64_t off = rx_ref_off(ref), have = rx_load_rlx(&map->size);
     if (RX_UNLIKELY(rx_ref_kind(ref) != RX_K_LEAF || off > have || have - off < RX_CELL_MIN))
-        return;
+        return true;
     const uint8_t *at = map->base + off;
     uint32_t size = rx_leaf_bytes(rx_load_rlx((const uint64_t *)(const void *)at));
     for (uint32_t line = 64 - ((uint32_t)off & 56); line < size && line < RX_SMALL_MAX; line += 64)
         __builtin_prefetch(at + line);
+    return size > 2 * RX_CELL_MIN;
 }
 
 void rx_find_group(struct rx_map *map, unsigned n, const void *const *keys, const size_t *key_len,
                    struct rx_leaf_view *leaf, int *result)
 {
     struct rx_walker w[RX_GROUP];
+    unsigned first = 0;
     rx_walk_group(map, n, keys, key_len, w, result, false);
-    for (unsigned i = 0; i < n; i++)
-        if (result[i] == RX_END)
-            rx_prefetch_rest(map, w[i].ref);
+    while (first < n && result[first] != RX_END)
+        first++;
+    if (first < n && rx_prefetch_rest(map, w[first].ref)) /* leaves are mostly alike: where one has more lines, ask of all */
+        for (unsigned i = first + 1; i < n; i++)
+            if (result[i] == RX_END)
+                rx_prefetch_rest(map, w[i].ref);
     for (unsigned i = 0; i < n; i++)
         if (RX_UNLIKELY(map->fences))
             result[i] = rx_find_settled(map, keys[i], key_len[i], &leaf[i]);

@@ -39,6 +39,24 @@ struct rx_op {
     bool plain; /* there is no room for copies: remove without merging or shrinking */
     bool admitted; /* the log takes it */
 };
+/* Member by member: a literal of this size is cleared by an instruction that takes longer to begin than all this. */
+static inline void rx_op_set(struct rx_op *op, enum rx_change change, const void *key, uint64_t key_len, const void *value,
+                             uint64_t value_len)
+{
+    op->change = change;
+    op->key = key;
+    op->key_len = key_len;
+    op->value = value;
+    op->value_len = value_len;
+    op->expected = NULL;
+    op->expected_len = 0;
+    op->out = NULL;
+    op->out_capacity = op->out_len = 0;
+    op->batch = 0;
+    op->item = op->generation = 0;
+    op->plain = op->admitted = false;
+}
+
 /* A whole write: enters, descends, reserves, locks, commits, waits as t->deadline_ns allows. */
 int rx_change(struct rx_thread *t, struct rx_op *op);
 /*
