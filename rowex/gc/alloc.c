@@ -42,12 +42,13 @@ static void rx_nonempty_clear(struct rx_arena *a, unsigned c)
 }
 static unsigned rx_bit_from(const struct rx_arena *a, unsigned c)
 {
-    for (unsigned w = c >> 6; c < RX_CLASSES; c = ++w << 6) {
-        uint64_t bits = rx_load_rlx(&a->nonempty[w]) & (~0ull << (c & 63));
-        if (bits)
-            return (w << 6) + (unsigned)__builtin_ctzll(bits);
-    }
-    return RX_CLASSES;
+    if (c >= RX_CLASSES)
+        return RX_CLASSES;
+    unsigned w = c >> 6;
+    uint64_t bits = rx_load_rlx(&a->nonempty[w]) & (~0ull << (c & 63));
+    while (bits == 0 && ++w < sizeof a->nonempty / sizeof a->nonempty[0])
+        bits = rx_load_rlx(&a->nonempty[w]);
+    return bits ? (w << 6) + (unsigned)__builtin_ctzll(bits) : RX_CLASSES;
 }
 
 unsigned rx_class_from(struct rx_arena *a, unsigned c)

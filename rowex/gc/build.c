@@ -137,8 +137,7 @@ int rx_builder_write(struct rx_builder *b, const uint8_t *key, uint64_t key_len,
     if (RX_UNLIKELY(rc))
         return rc;
     uint64_t lengths[2] = {key_len, value_len};
-    uint32_t sum = b->checksum || crc ? rx_crc32c(0, lengths, sizeof lengths) : 0;
-    uint32_t *summing = b->checksum || crc ? &sum : NULL;
+    uint32_t sum = 0, *summing = b->checksum || crc ? &sum : NULL;
     uint8_t *at = b->map->base + b->bump, *bytes = at + (small ? RX_LEAF_HEAD : sizeof(struct rx_big));
     if (b->bump + size > b->dirty)
         b->dirty = b->bump + size;
@@ -148,8 +147,10 @@ int rx_builder_write(struct rx_builder *b, const uint8_t *key, uint64_t key_len,
         if (value_len)
             rx_fill(bytes + key_len, value, value_len);
         if (summing)
-            sum = rx_crc32c(sum, bytes, key_len + value_len); /* as there */
+            sum = rx_crc32c_item(key_len, value_len, bytes); /* as there */
     } else {
+        if (summing)
+            sum = rx_crc32c(0, lengths, sizeof lengths);
         rc = rx_builder_bytes(b, bytes, key, key_len, summing);
         if (rc == RX_OK)
             rc = rx_builder_bytes(b, bytes + key_len, value, value_len, summing);

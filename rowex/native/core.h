@@ -176,5 +176,7 @@ static inline bool rx_in_file(struct rx_map *map, uint64_t off, uint64_t size)
 
 /* CRC-32C (Castagnoli), hardware where there is any; crc.c */
 uint32_t rx_crc32c(uint32_t seed, const void *data, size_t size);
+/* Of the two lengths, as words, then key and value, which lie behind each other: a leaf's. */
+uint32_t rx_crc32c_item(uint64_t key_len, uint64_t value_len, const void *bytes);
 
 #endif

@@ -38,7 +38,8 @@ static uint32_t rx_crc_table(uint32_t c, const uint8_t *p, size_t size)
 }
 
 #if defined(__x86_64__)
-__attribute__((target("sse4.2"))) static uint32_t rx_crc_hw(uint32_t c, const uint8_t *p, size_t size)
+#define RX_CRC_TARGET __attribute__((target("sse4.2")))
+RX_CRC_TARGET static inline uint32_t rx_crc_hw(uint32_t c, const uint8_t *p, size_t size)
 {
     uint64_t wide = c;
     for (; size >= 8; p += 8, size -= 8) {
@@ -54,7 +55,8 @@ __attribute__((target("sse4.2"))) static uint32_t rx_crc_hw(uint32_t c, const ui
 static bool rx_have_hw(void) { return __builtin_cpu_supports("sse4.2"); }
 #elif defined(__aarch64__) && defined(__ARM_FEATURE_CRC32)
 #include <arm_acle.h>
-static uint32_t rx_crc_hw(uint32_t c, const uint8_t *p, size_t size)
+#define RX_CRC_TARGET
+static inline uint32_t rx_crc_hw(uint32_t c, const uint8_t *p, size_t size)
 {
     for (; size >= 8; p += 8, size -= 8) {
         uint64_t w;
@@ -67,11 +69,26 @@ static uint32_t rx_crc_hw(uint32_t c, const uint8_t *p, size_t size)
 }
 static bool rx_have_hw(void) { return true; }
 #else
-static uint32_t rx_crc_hw(uint32_t c, const uint8_t *p, size_t size) { return rx_crc_table(c, p, size); }
+#define RX_CRC_TARGET
+static inline uint32_t rx_crc_hw(uint32_t c, const uint8_t *p, size_t size) { return rx_crc_table(c, p, size); }
 static bool rx_have_hw(void) { return false; }
 #endif
 
 uint32_t rx_crc32c(uint32_t seed, const void *data, size_t size)
 {
     return ~(rx_have_hw() ? rx_crc_hw(~seed, data, size) : rx_crc_table(~seed, data, size));
+}
+
+/* Both in one function, of which nothing but the instructions is left. */
+RX_CRC_TARGET static uint32_t rx_crc_item_hw(const uint64_t lengths[2], const void *bytes)
+{
+    return rx_crc_hw(rx_crc_hw(~0u, (const uint8_t *)lengths, 16), bytes, lengths[0] + lengths[1]);
+}
+
+uint32_t rx_crc32c_item(uint64_t key_len, uint64_t value_len, const void *bytes)
+{
+    const uint64_t lengths[2] = {key_len, value_len};
+    if (RX_LIKELY(rx_have_hw()))
+        return ~rx_crc_item_hw(lengths, bytes);
+    return rx_crc32c(rx_crc32c(0, lengths, sizeof lengths), bytes, key_len + value_len);
 }

@@ -233,15 +233,6 @@ void rx_node_build(struct rx_node *n, unsigned kind, uint32_t level, const uint8
 
 /* ---- leaves ------------------------------------------------------------------- */
 
-static uint32_t rx_crc_of(const void *key, uint64_t key_len, const void *value, uint64_t value_len)
-{
-    uint64_t lengths[2] = {key_len, value_len};
-    uint32_t crc = rx_crc32c(0, lengths, sizeof lengths);
-    if (value == (const uint8_t *)key + key_len) /* as in every leaf */
-        return rx_crc32c(crc, key, key_len + value_len);
-    return rx_crc32c(rx_crc32c(crc, key, key_len), value, value_len);
-}
-
 /*
  * The checksum is taken of the copy: the caller's buffer may change under us.
  * Ordering  the header last, as for nodes.
@@ -256,7 +247,7 @@ rx_ref rx_leaf_build(uint8_t *base, rx_off off, const void *key, uint64_t key_le
         rx_fill_new(fences && !small, bytes, key, key_len);
     if (value_len)
         rx_fill_new(fences && !small, bytes + key_len, value, value_len);
-    uint32_t crc = checksum ? rx_crc_of(bytes, key_len, bytes + key_len, value_len) : 0;
+    uint32_t crc = checksum ? rx_crc32c_item(key_len, value_len, bytes) : 0;
     if (small) {
         rx_store((uint64_t *)(void *)at, rx_head_leaf(key_len, value_len, crc));
         rx_flush(fences, at, RX_LEAF_HEAD + key_len + value_len);
@@ -367,7 +358,7 @@ int rx_leaf_view_any(struct rx_map *map, rx_ref ref, struct rx_leaf_view *view)
 
 uint32_t rx_leaf_crc(const struct rx_leaf_view *view)
 {
-    return rx_crc_of(view->key, view->key_len, view->value, view->value_len);
+    return rx_crc32c_item(view->key_len, view->value_len, view->key);
 }
 
 int rx_node_check(struct rx_map *map, rx_ref ref, uint32_t level, struct rx_node **out)

@@ -120,6 +120,20 @@ static inline void rx_pause(void)
 #endif
 }
 
+/* Keys and values are mostly short: 8 to 16 bytes are two words, which may share bytes, and no call. */
+static inline void rx_copy_short(void *to, const void *from, size_t size)
+{
+    uint64_t first, last;
+    if (RX_UNLIKELY(size - 8 > 8)) {
+        memcpy(to, from, size);
+        return;
+    }
+    memcpy(&first, from, 8);
+    memcpy(&last, (const uint8_t *)from + size - 8, 8);
+    memcpy(to, &first, 8);
+    memcpy((uint8_t *)to + size - 8, &last, 8);
+}
+
 /*
  * Bulk bytes into memory that no other thread can reach yet (a new cell before
  * its commit): plain stores, one crash point; the commit's release publishes.
@@ -127,7 +141,7 @@ static inline void rx_pause(void)
 static inline void rx_fill(void *to, const void *from, size_t size)
 {
     RX_POINT();
-    memcpy(to, from, size);
+    rx_copy_short(to, from, size);
     RX_STORED(to, size);
 }
 
@@ -142,7 +156,7 @@ static inline void rx_copy_racy(void *to, const void *from, size_t size)
         ((uint8_t *)to)[i] = rx_load8_rlx((const uint8_t *)from + i);
 }
 #else
-static inline void rx_copy_racy(void *to, const void *from, size_t size) { RX_STEP(); memcpy(to, from, size); }
+static inline void rx_copy_racy(void *to, const void *from, size_t size) { RX_STEP(); rx_copy_short(to, from, size); }
 #endif
 
 /* ---- persistence: no-ops unless `fences` ---------------------------------- */
@@ -177,7 +191,7 @@ static inline void rx_fill_new(bool fences, void *to, const void *from, size_t s
         rx_copy_nt_impl(to, from, size);
         return;
     }
-    memcpy(to, from, size);
+    rx_copy_short(to, from, size);
     RX_STORED(to, size);
     rx_flush(fences, to, size);
 }
