@@ -23,7 +23,7 @@ LONGER = {
 }
 
 # The order in which the core is read: a header includes only what stands before it.
-FLOOR = """allocate.h errors.h format.h trace.h persist.h crash.h disk.h core.h index.h log.h cell.h node.h
+FLOOR = """allocate.h bytes.h errors.h format.h trace.h persist.h crash.h disk.h core.h index.h log.h cell.h node.h
     tree.h lock.h window.h cursor.h file.h manage.h fileio.h segment.h flush.h frames.h checkpoint.h
     recovery.h durable.h""".split()
 MIDDLE = "bits.h epoch.h uid.h alloc.h cells.h intent.h settle.h scan.h build.h gate.h".split()

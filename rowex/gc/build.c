@@ -286,17 +286,6 @@ static int rx_builder_settle(struct rx_builder *b, uint64_t common)
     return rc ? rc : rx_builder_attach(b);
 }
 
-static uint64_t rx_builder_common(const struct rx_builder *b, uint64_t next_len)
-{
-    uint64_t end = b->last_len < next_len ? b->last_len : next_len, i = 0;
-    for (; i + 8 <= end; i += 8)
-        if (memcmp(b->last + i, b->next + i, 8) != 0)
-            break;
-    while (i < end && b->last[i] == b->next[i])
-        i++;
-    return i;
-}
-
 /* A private copy of the key, so that nothing below depends on a source that changes. */
 static int rx_builder_key(struct rx_builder *b, const uint8_t *key, uint64_t key_len)
 {
@@ -323,7 +312,7 @@ int rx_builder_link(struct rx_builder *b, const uint8_t *key, uint64_t key_len, 
         return rx_fail(RX_E_UNSUPPORTED, 0, "a leaf is linked that was not the last one written");
     b->bump += rx_cell_size(rx_load((const uint64_t *)(const void *)(b->map->base + b->bump)));
     if (b->waiting) {
-        uint64_t common = rx_builder_common(b, key_len);
+        uint64_t common = rx_common(b->last, b->last_len, b->next, key_len, 0);
         if (RX_UNLIKELY(common == key_len || (common < b->last_len && b->next[common] < b->last[common])))
             return rx_corrupt(0, "keys are out of order");
         rc = rx_builder_settle(b, common);

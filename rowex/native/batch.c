@@ -209,19 +209,6 @@ void rx_scan_close(rx_scan *s)
     free(s);
 }
 
-static int rx_compare(const uint8_t *a, uint64_t a_len, const uint8_t *b, uint64_t b_len)
-{
-    if (a_len >= 8 && b_len >= 8) { /* most keys part here */
-        uint64_t x, y;
-        memcpy(&x, a, 8);
-        memcpy(&y, b, 8);
-        if (x != y)
-            return __builtin_bswap64(x) < __builtin_bswap64(y) ? -1 : 1;
-    }
-    int order = memcmp(a, b, a_len < b_len ? a_len : b_len);
-    return order ? order : (a_len > b_len) - (a_len < b_len);
-}
-
 static int rx_scan_seek(struct rx_scan *s, struct rx_map *map)
 {
     if (!s->reverse)

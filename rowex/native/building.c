@@ -84,11 +84,7 @@ int rx_building_open(const struct rx_options *options, rx_building **out)
 /* Is the key greater than the last one? */
 static bool rx_building_ascends(const struct rx_builder *b, const uint8_t *key, size_t len)
 {
-    if (b->waiting == 0)
-        return true;
-    uint64_t common = b->last_len < len ? b->last_len : len;
-    int order = common ? memcmp(b->last, key, common) : 0;
-    return order < 0 || (order == 0 && b->last_len < len);
+    return b->waiting == 0 || rx_compare(b->last, b->last_len, key, len) < 0;
 }
 
 static int rx_building_item(struct rx_building *b, unsigned k, const struct rx_column *values, size_t i)

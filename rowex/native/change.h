@@ -65,22 +65,6 @@ int rx_admit(struct rx_thread *t, uint64_t bytes, bool removes);
 /* After it: does or waits for what an attempt that returned rc could not; RX_OK: try again. */
 int rx_resolve(struct rx_thread *t, int rc, unsigned tries);
 
-/* Length of the common beginning of a and b, from `from` on. */
-static inline uint64_t rx_common(const uint8_t *a, uint64_t a_len, const uint8_t *b, uint64_t b_len, uint64_t from)
-{
-    uint64_t end = a_len < b_len ? a_len : b_len, i = from;
-    for (; i + 8 <= end; i += 8) {
-        uint64_t x, y;
-        memcpy(&x, a + i, 8);
-        memcpy(&y, b + i, 8);
-        if (x != y)
-            return i + (uint64_t)(__builtin_ctzll(x ^ y) / 8);
-    }
-    while (i < end && a[i] == b[i])
-        i++;
-    return i;
-}
-
 static inline uint64_t rx_any_leaf_size(uint64_t key_len, uint64_t value_len)
 {
     return rx_leaf_is_small(key_len, value_len) ? rx_leaf_size(key_len, value_len) : rx_big_size(key_len, value_len);

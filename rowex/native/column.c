@@ -211,7 +211,7 @@ int rx_items_take(struct rx_items *items, const struct rx_column *c, size_t from
         return rx_fail(RX_E_MEMORY, 0, "for %u items of %zu bytes", n, total);
     for (unsigned i = 0; i < n; i++) {
         if (items->len[i])
-            memcpy(room, source[i], items->len[i]);
+            rx_copy_short(room, source[i], items->len[i]);
         items->at[i] = room;
         room += items->len[i];
     }

@@ -4,8 +4,7 @@
  * The objects lie anywhere in memory; they are asked for some ahead, so that their
  * misses overlap.  No Python code runs while the list is read.
  */
-#include <string.h>
-
+#include "bytes.h"
 #include "hot.h"
 
 #define AHEAD 64 /* items: so many misses as memory answers side by side, twice */
@@ -24,8 +23,11 @@ static void ask_ahead(PyObject *rows, Py_ssize_t i, Py_ssize_t side)
     Py_ssize_t n = PyList_GET_SIZE(rows);
     if (i + AHEAD < n)
         __builtin_prefetch(PyList_GET_ITEM(rows, i + AHEAD));
-    if (side >= 0 && i + AHEAD / 2 < n)
-        __builtin_prefetch(row(rows, i + AHEAD / 2, side));
+    const char *item = i + AHEAD / 2 < n ? (const char *)row(rows, i + AHEAD / 2, side) : NULL;
+    if (item && side >= 0)
+        __builtin_prefetch(item);
+    if (item) /* its bytes may begin in the next line */
+        __builtin_prefetch(item + offsetof(PyBytesObject, ob_sval));
 }
 
 /* The bytes of all; *width: of each, 0 where they differ; -1: an item that cannot be packed. */
@@ -56,7 +58,7 @@ static void copy(PyObject *rows, Py_ssize_t side, char *to, int64_t *offset)
             return; /* it was measured: there is none such */
         if (offset)
             offset[i] = to - begin;
-        memcpy(to, PyBytes_AS_STRING(item), (size_t)PyBytes_GET_SIZE(item));
+        rx_copy_short(to, PyBytes_AS_STRING(item), (size_t)PyBytes_GET_SIZE(item));
         to += PyBytes_GET_SIZE(item);
     }
     if (offset)

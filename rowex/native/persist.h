@@ -25,10 +25,7 @@
 #ifndef ROWEX_PERSIST_H
 #define ROWEX_PERSIST_H
 
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <string.h>
+#include "bytes.h"
 
 #ifdef ROWEX_SCHEDULE
 /* Called before every access to shared memory, and where a thread waits: fuzz/schedules.c may switch there. */
@@ -118,20 +115,6 @@ static inline void rx_pause(void)
 #elif defined(__aarch64__)
     __asm__ volatile("yield");
 #endif
-}
-
-/* Keys and values are mostly short: 8 to 16 bytes are two words, which may share bytes, and no call. */
-static inline void rx_copy_short(void *to, const void *from, size_t size)
-{
-    uint64_t first, last;
-    if (RX_UNLIKELY(size - 8 > 8)) {
-        memcpy(to, from, size);
-        return;
-    }
-    memcpy(&first, from, 8);
-    memcpy(&last, (const uint8_t *)from + size - 8, 8);
-    memcpy(to, &first, 8);
-    memcpy((uint8_t *)to + size - 8, &last, 8);
 }
 
 /*

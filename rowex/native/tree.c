@@ -4,34 +4,6 @@
  */
 #include "tree.h"
 
-#if defined(__x86_64__) || defined(__i386__)
-typedef uint64_t rx_word_anywhere __attribute__((aligned(1), may_alias)); /* in a cast it would not count */
-typedef uint32_t rx_half_anywhere __attribute__((aligned(1), may_alias));
-#define RX_UNALIGNED64(p) (*(const rx_word_anywhere *)(p))
-#define RX_UNALIGNED32(p) (*(const rx_half_anywhere *)(p))
-#else
-static inline uint64_t rx_unaligned64(const void *p) { uint64_t v; memcpy(&v, p, 8); return v; }
-static inline uint32_t rx_unaligned32(const void *p) { uint32_t v; memcpy(&v, p, 4); return v; }
-#define RX_UNALIGNED64(p) rx_unaligned64(p)
-#define RX_UNALIGNED32(p) rx_unaligned32(p)
-#endif
-
-/* Most keys and prefixes are short, and memcmp() costs more than all else that is done with them: words that may share bytes. */
-static inline bool rx_bytes_equal(const uint8_t *a, const uint8_t *b, uint64_t size)
-{
-    if (size == 8)
-        return RX_UNALIGNED64(a) == RX_UNALIGNED64(b);
-    if (size > 16)
-        return memcmp(a, b, size) == 0;
-    if (size > 8)
-        return ((RX_UNALIGNED64(a) ^ RX_UNALIGNED64(b)) |
-                (RX_UNALIGNED64(a + size - 8) ^ RX_UNALIGNED64(b + size - 8))) == 0;
-    if (size >= 4)
-        return ((RX_UNALIGNED32(a) ^ RX_UNALIGNED32(b)) |
-                (RX_UNALIGNED32(a + size - 4) ^ RX_UNALIGNED32(b + size - 4))) == 0;
-    return size == 0 || ((a[0] ^ b[0]) | (a[size / 2] ^ b[size / 2]) | (a[size - 1] ^ b[size - 1])) == 0;
-}
-
 /*
  * The leaf at ref against key; its first `depth` bytes were matched on the way, so a
  * leaf that differs there does not belong here.
