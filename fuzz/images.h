@@ -210,7 +210,7 @@ static void image_put(struct image *im, const char *folder, const char *path, en
 
 /* ---- making valid ones ------------------------------------------------------------------ */
 
-/* All node kinds, long prefixes, keys that are prefixes of others, large values, free cells. */
+/* All node kinds, tight and whole ones, long prefixes, keys that are prefixes of others, large values, free cells. */
 static inline size_t image_key(unsigned number, uint8_t *to)
 {
     switch (number % 5) {
@@ -242,7 +242,9 @@ static void image_make_in_child(const char *path, enum target target)
                                  .umask_mode = 0666, .flush_interval_ns = 60000000000, .max_size = UINT64_MAX,
                                  .durability = target < RESCUE ? RX_D_PROCESS : RX_D_BATCH};
     fuzz_expect(RX_OK, rx_open(&options, &index), "open");
-    image_fill(index, 0, 350);
+    image_fill(index, 0, 200);
+    fuzz_expect(RX_OK, rx_compact(index, 5000000000), "compact"); /* nodes with no more slots than they need */
+    image_fill(index, 200, 350);
     if (target >= RESCUE) {
         struct rx_log_info info;
         fuzz_expect(RX_OK, rx_checkpoint(index, 5000000000), "checkpoint");

@@ -52,7 +52,7 @@ static void set_bits(uint8_t *at, unsigned shift, unsigned bits, uint64_t to)
 static void change_header(struct image_file *f, uint8_t *cell, const struct change *c)
 {
     static const struct { uint8_t shift, bits; } leaf[] = {{4, 3}, {7, 11}, {18, 14}, {32, 32}, {0, 4}},
-        node[] = {{8, 8}, {16, 16}, {32, 32}, {0, 4}}, sized[] = {{8, 56}, {0, 4}, {4, 4}};
+        node[] = {{8, 8}, {16, 16}, {32, 32}, {0, 4}, {4, 4}}, sized[] = {{8, 56}, {0, 4}, {4, 4}};
     uint64_t header = image_word(cell), kind = header & 15;
     if (kind == RX_K_BIG && c->field % 3) {
         uint64_t at = c->field % 3 == 1 ? 12 : 16;
@@ -63,7 +63,7 @@ static void change_header(struct image_file *f, uint8_t *cell, const struct chan
     if (kind == RX_K_LEAF) {
         shift = leaf[c->field % 5].shift, bits = leaf[c->field % 5].bits;
     } else if (rx_kind_is_node((unsigned)kind)) {
-        shift = node[c->field % 4].shift, bits = node[c->field % 4].bits;
+        shift = node[c->field % 5].shift, bits = node[c->field % 5].bits;
     } else {
         shift = sized[c->field % 3].shift, bits = sized[c->field % 3].bits;
     }
@@ -74,7 +74,8 @@ static uint64_t ref_to(const struct image_file *f, uint16_t number)
 {
     uint32_t at = f->place[number % f->places];
     uint64_t header = image_word(f->bytes + at);
-    return rx_ref_make(at, header & 7, rx_kind_is_node(header & 15) ? header >> 16 & 0xFFFF : 0);
+    bool node = rx_kind_is_node(rx_head_kind(header));
+    return rx_ref_make(at, header & (node ? 0xFF : 7), node ? header >> 16 & 0xFFFF : 0);
 }
 
 /* A batch and its wrapper, made of what is free at the heap's end, hang where `slot` is. */

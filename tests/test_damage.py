@@ -202,13 +202,13 @@ def test_n_replaces_an_index_or_an_empty_file_and_nothing_else(path: Path) -> No
 @pytest.mark.parametrize(
     ("offset", "value", "word"),
     [
-        (8, struct.pack("<I", 2), "version"),
-        (8, struct.pack("<I", 0), "version"),
+        (8, struct.pack("<I", 3), "version 3, this library knows version 2"),
+        (8, struct.pack("<I", 1), "its format has version 1, this library knows version 2"),
         (12, struct.pack(">I", 0x01020304), "endian"),
         (16, struct.pack("<I", 4), "word"),
         (20, struct.pack("<I", 4096), "header"),
     ],
-    ids=["newer", "zero", "big-endian", "32-bit", "header"],
+    ids=["newer", "older", "big-endian", "32-bit", "header"],
 )
 def test_file_of_another_version_or_machine_says_what_it_is(
     image: bytearray, path: Path, offset: int, value: bytes, word: str

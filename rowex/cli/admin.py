@@ -161,6 +161,7 @@ def _node_at(index: Index, offset: int) -> dict[str, Any] | None:
         "prefix": text,
         "prefix_len": out.prefix_len,
         "lock": out.lock,
+        "slots": out.slots,
         "given": out.given,
         "live": out.live,
         "term": _reference(out.term),
@@ -198,8 +199,8 @@ def _print_node(output: Output, node: dict[str, Any]) -> None:
         return
     lock = b", lock word %#x" % node["lock"] if node["lock"] else b""
     prefix = _prefix_text(node["prefix"], node["prefix_len"])
-    numbers = node["level"], prefix, node["live"], node["given"]
-    output.write(place + b", level %d, prefix %b, %d children in %d given slots%b\n" % (*numbers, lock))
+    numbers = node["level"], prefix, node["live"], node["given"], node["slots"]
+    output.write(place + b", level %d, prefix %b, %d children in %d given slots of %d%b\n" % (*numbers, lock))
     if node["term"]:
         output.write(b"  ends here: %b\n" % _reference_text(node["term"]))
     for child in node["children"]:

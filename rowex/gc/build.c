@@ -199,9 +199,9 @@ static int rx_builder_attach(struct rx_builder *b)
     return RX_OK;
 }
 
-static int rx_builder_node_cell(struct rx_builder *b, unsigned kind, uint64_t prefix_len, rx_off *off)
+static int rx_builder_node_cell(struct rx_builder *b, unsigned shape, uint64_t prefix_len, rx_off *off)
 {
-    uint64_t size = rx_node_size(kind, (unsigned)prefix_len);
+    uint64_t size = rx_node_size(shape, (unsigned)prefix_len);
     int rc = rx_builder_room(b, size);
     if (rc)
         return rc;
@@ -218,17 +218,17 @@ static int rx_builder_node_cell(struct rx_builder *b, unsigned kind, uint64_t pr
 static int rx_builder_path(struct rx_builder *b, uint64_t level, uint64_t depth, rx_ref term, const uint8_t *bytes,
                            const rx_ref *refs, unsigned count)
 {
-    unsigned kind = rx_kind_for(count);
+    unsigned shape = rx_shape_for(count);
     for (;;) {
         uint64_t prefix_len = depth - level > RX_PREFIX_MAX ? RX_PREFIX_MAX : depth - level;
         uint64_t from = depth - prefix_len;
         rx_off off;
-        int rc = rx_builder_node_cell(b, kind, prefix_len, &off);
+        int rc = rx_builder_node_cell(b, shape, prefix_len, &off);
         if (rc)
             return rc;
-        rx_node_build(rx_node_at(b->map->base, off), kind, (uint32_t)from, b->last + from, (unsigned)prefix_len, term,
+        rx_node_build(rx_node_at(b->map->base, off), shape, (uint32_t)from, b->last + from, (unsigned)prefix_len, term,
                       bytes, refs, count, false); /* flushed as a whole, by rx_copy_sync() */
-        b->waiting = rx_ref_make(off, kind, (unsigned)prefix_len);
+        b->waiting = rx_ref_make(off, shape, (unsigned)prefix_len);
         if (from == level)
             return RX_OK;
         depth = from - 1;
@@ -236,7 +236,7 @@ static int rx_builder_path(struct rx_builder *b, uint64_t level, uint64_t depth,
         bytes = b->last + depth;
         refs = &b->waiting;
         count = 1;
-        kind = RX_K_N4;
+        shape = rx_shape_for(1);
     }
 }
 

@@ -1,7 +1,7 @@
 /*
  * build.h -- the bulk builder: a dense tree from leaves that come in key order.
  *
- * Each node is written once, at its final kind, when the first key behind it comes;
+ * Each node is written once, with no more slots than it needs, when the first key behind it comes;
  * cells lie back to back in that order.  Memory: the children of the nodes on the
  * path to the last key, and two keys.  The target is a file that nobody else has
  * mapped for reading yet; nothing is reachable in it before rx_builder_finish().

@@ -71,7 +71,7 @@ static inline int rx_mark(struct rx_scanner *s, rx_off from, rx_ref ref)
     rx_off off = rx_ref_off(ref);
     unsigned kind = rx_ref_kind(ref);
     bool leaf = kind == RX_K_LEAF || kind == RX_K_BIG;
-    if (RX_UNLIKELY((!leaf && !rx_kind_is_node(kind)) || (ref >> 48 & (leaf ? 0xffff : 0xff))))
+    if (RX_UNLIKELY((!leaf && !rx_kind_is_node(kind)) || rx_ref_is_odd(ref, leaf)))
         return rx_corrupt(from, "the node holds the impossible reference %016llx", (unsigned long long)ref);
     if (RX_UNLIKELY(off < RX_HEAP || off + RX_CELL_MIN > s->limit))
         return rx_corrupt(from, "the node's reference %016llx leads outside the file", (unsigned long long)ref);
@@ -111,11 +111,11 @@ static int rx_mark_node(struct rx_scanner *s, struct rx_todo at)
 {
     struct rx_node *n;
     rx_off off = rx_ref_off(at.ref);
-    unsigned kind = rx_ref_kind(at.ref), given = rx_kind_slots(kind);
+    unsigned shape = rx_ref_shape(at.ref), given = rx_shape_slots(shape);
     int rc = rx_node_check(s->map, at.ref, at.level, &n);
     if (rc)
         return rc;
-    if (kind != RX_K_N256 && n->count < given)
+    if (rx_shape_kind(shape) != RX_K_N256 && n->count < given)
         given = n->count;
     if (rx_load_rlx(&n->lock)) {
         if ((rc = rx_more(&s->locked, &s->locked_room, s->locked_count, sizeof *s->locked)) != RX_OK)
@@ -129,9 +129,10 @@ static int rx_mark_node(struct rx_scanner *s, struct rx_todo at)
         return rx_corrupt(off, "what ends at the node is no leaf: %016llx", (unsigned long long)term);
     if (term && (rc = rx_mark(s, off, term)) != RX_OK)
         return rc;
+    rx_ref *slot = rx_node_slots(n, shape);
     for (unsigned i = 0; i < given; i++) {
-        rx_ref child = rx_load_rlx(&n->slot[i]);
-        if ((rc = rx_mark_through(s, &n->slot[i], &child)) != RX_OK)
+        rx_ref child = rx_load_rlx(slot + i);
+        if ((rc = rx_mark_through(s, slot + i, &child)) != RX_OK)
             return rc;
         if (child && (rc = rx_mark_child(s, off, child, at.level + n->prefix_len + 1)) != RX_OK)
             return rc;
@@ -290,7 +291,7 @@ static int rx_scan_store(struct rx_scanner *s, struct rx_db *db)
     }
     for (size_t i = 0; i < s->locked_count; i++) { /* who died with the lock may have died before its flush (D1) */
         const struct rx_node *n = rx_node_at(s->map->base, s->locked[i]);
-        rx_flush(s->map->fences, n, rx_node_fixed(n->kind));
+        rx_flush(s->map->fences, n, rx_node_fixed(n->shape));
     }
     rx_persist_fence(s->map->fences);
     for (size_t i = 0; i < s->locked_count; i++)

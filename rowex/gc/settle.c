@@ -82,14 +82,14 @@ static rx_ref *rx_slot_of(struct rx_map *map, const uint8_t *key, uint64_t key_l
     uint64_t depth = 0;
     for (;;) {
         struct rx_node *n;
-        unsigned kind = rx_ref_kind(ref);
+        unsigned shape = rx_ref_shape(ref);
         if (rx_node_check(map, ref, (uint32_t)depth, &n))
             return NULL;
-        if (n->prefix_len > key_len - depth || memcmp(rx_node_prefix(n, kind), key + depth, n->prefix_len) != 0)
+        if (n->prefix_len > key_len - depth || memcmp(rx_node_prefix(n, shape), key + depth, n->prefix_len) != 0)
             return NULL;
         depth += n->prefix_len;
         bool ends = depth == key_len;
-        rx_ref *slot = ends ? &n->term : rx_node_find(n, kind, key[depth]);
+        rx_ref *slot = ends ? &n->term : rx_node_find(n, shape, key[depth]);
         if (slot == NULL || (ref = rx_load(slot)) == 0 || rx_ref_is_leaf(ref) || ends)
             return slot;
         depth++;

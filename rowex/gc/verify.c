@@ -57,7 +57,7 @@ static bool rx_verify_ref(struct rx_verifier *v, rx_off from, rx_ref ref)
 {
     rx_off off = rx_ref_off(ref);
     bool leaf = rx_ref_is_leaf(ref);
-    if ((!leaf && !rx_kind_is_node(rx_ref_kind(ref))) || (ref >> 48 & (leaf ? 0xffff : 0xff)))
+    if ((!leaf && !rx_kind_is_node(rx_ref_kind(ref))) || rx_ref_is_odd(ref, leaf))
         rx_fault_at(v, from, "the node holds the impossible reference %016llx", (unsigned long long)ref);
     else if (off < RX_HEAP || off + RX_CELL_MIN > v->limit)
         rx_fault_at(v, from, "the node's reference %016llx leads outside the file", (unsigned long long)ref);
@@ -99,17 +99,18 @@ static void rx_verify_leaf(struct rx_verifier *v, rx_off from, rx_ref ref, uint6
         rx_fault_at(v, off, "the leaf's checksum is %08x, its bytes have %08x", leaf.crc, rx_leaf_crc(&leaf));
 }
 
-static void rx_verify_slots(struct rx_verifier *v, struct rx_node *n, unsigned kind, rx_off off, int children)
+static void rx_verify_slots(struct rx_verifier *v, struct rx_node *n, unsigned shape, rx_off off, int children)
 {
-    unsigned count = rx_load8(&n->count), slots = rx_kind_slots(kind);
-    if (kind != RX_K_N256) {
+    unsigned count = rx_load8(&n->count), slots = rx_shape_slots(shape);
+    const rx_ref *slot = rx_node_slots(n, shape);
+    if (rx_shape_kind(shape) != RX_K_N256) {
         if (count > slots)
             rx_fault_at(v, off, "the node has given %u of %u slots", count, slots);
         for (unsigned i = count; i < slots; i++)
-            if (rx_load_rlx(&n->slot[i]))
+            if (rx_load_rlx(slot + i))
                 rx_fault_at(v, off, "slot %u is filled but was not given", i);
     }
-    int live = rx_node_live(n, kind);
+    int live = rx_node_live(n, shape);
     if (live != children)
         rx_fault_at(v, off, "%d slots are filled, %d can be found by their key bytes", live, children);
     if (rx_load(&n->lock) & RX_OBSOLETE)
@@ -122,7 +123,7 @@ static int rx_verify_node(struct rx_verifier *v, struct rx_visit at)
     uint8_t bytes[256];
     rx_ref refs[256];
     rx_off off = rx_ref_off(at.ref);
-    unsigned kind = rx_ref_kind(at.ref);
+    unsigned shape = rx_ref_shape(at.ref);
     if (at.level)
         v->path[at.level - 1] = at.byte;
     if (rx_node_check(v->map, at.ref, at.level, &n)) {
@@ -131,11 +132,11 @@ static int rx_verify_node(struct rx_verifier *v, struct rx_visit at)
     }
     v->report->nodes++;
     uint64_t depth = (uint64_t)at.level + n->prefix_len; /* <= RX_KEY_MAX + RX_PREFIX_MAX */
-    memcpy(v->path + at.level, rx_node_prefix(n, kind), n->prefix_len);
+    memcpy(v->path + at.level, rx_node_prefix(n, shape), n->prefix_len);
     if (off == RX_ROOT_OFF && n->prefix_len)
         rx_fault_at(v, off, "the root has a prefix");
-    int children = rx_node_children(n, kind, bytes, refs), rc = rx_verify_poll(v);
-    rx_verify_slots(v, n, kind, off, children);
+    int children = rx_node_children(n, shape, bytes, refs), rc = rx_verify_poll(v);
+    rx_verify_slots(v, n, shape, off, children);
     rx_ref term = rx_load(&n->term);
     if (term && !rx_ref_is_leaf(term))
         rx_fault_at(v, off, "what ends at the node is no leaf: %016llx", (unsigned long long)term);

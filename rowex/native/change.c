@@ -82,7 +82,7 @@ int rx_locate(struct rx_thread *t, const struct rx_op *op, uint64_t shared, stru
 {
     rx_begin_at(t, shared, p);
     for (;;) {
-        const uint8_t *prefix = rx_node_prefix(p->node, p->kind = rx_ref_kind(p->node_ref));
+        const uint8_t *prefix = rx_node_prefix(p->node, p->shape = rx_ref_shape(p->node_ref));
         p->node_prefix = p->node->prefix_len;
         uint64_t depth = p->level, rest = op->key_len - depth, n = p->node_prefix;
         p->common = rx_common(prefix, n, op->key + depth, rest, 0);
@@ -92,7 +92,7 @@ int rx_locate(struct rx_thread *t, const struct rx_op *op, uint64_t shared, stru
         }
         depth += n;
         bool ends = depth == op->key_len;
-        p->slot = ends ? &p->node->term : rx_node_find(p->node, p->kind, op->key[depth]);
+        p->slot = ends ? &p->node->term : rx_node_find(p->node, p->shape, op->key[depth]);
         if (!p->slot) {
             p->at = RX_AT_NOTHING;
             return RX_OK;
@@ -154,13 +154,13 @@ static rx_ref rx_new_leaf(struct rx_thread *t, const struct rx_op *op, rx_ref ol
 }
 
 /* Build a node in reserved cell i; its reference. */
-rx_ref rx_new_node(struct rx_thread *t, unsigned i, unsigned kind, uint64_t level, const uint8_t *prefix,
+rx_ref rx_new_node(struct rx_thread *t, unsigned i, unsigned shape, uint64_t level, const uint8_t *prefix,
                           uint64_t prefix_len, rx_ref term, const uint8_t *bytes, const rx_ref *refs, unsigned count)
 {
     rx_off off = rx_cell(t, i);
-    rx_node_build(rx_node_at(t->base, off), kind, (uint32_t)level, prefix, (unsigned)prefix_len, term, bytes, refs,
+    rx_node_build(rx_node_at(t->base, off), shape, (uint32_t)level, prefix, (unsigned)prefix_len, term, bytes, refs,
                   count, t->map->fences);
-    return rx_ref_make(off, kind, (unsigned)prefix_len);
+    return rx_ref_make(off, shape, (unsigned)prefix_len);
 }
 
 void rx_unlink_cells(struct rx_thread *t, unsigned n, rx_ref a, rx_ref b, rx_ref c)
@@ -238,10 +238,10 @@ static int rx_set_slot(struct rx_thread *t, struct rx_op *op, struct rx_place *p
     if (rx_load(p->slot) != p->ref)
         return rx_moved(t, 1);
     rx_unlink_cells(t, replaces && !t->quiet, p->ref, 0, 0);
-    if (!replaces && p->kind == RX_K_N256 && p->slot != &p->node->term)
+    if (!replaces && rx_shape_kind(p->shape) == RX_K_N256 && p->slot != &p->node->term)
         rx_node_hint(p->node, 1);
     if (RX_UNLIKELY(t->map->fences) && !replaces && p->slot != &p->node->term)
-        rx_node_persist_given(p->node, p->kind, op->key[p->level + p->node_prefix]);
+        rx_node_persist_given(p->node, p->shape, op->key[p->level + p->node_prefix]);
     return rx_commit_or_unlock(t, 1, p->slot, p->ref, leaf, !replaces);
 }
 
@@ -255,21 +255,21 @@ static int rx_give_slot(struct rx_thread *t, struct rx_op *op, struct rx_place *
     rx_ref leaf = rx_new_leaf(t, op, 0);
     if ((rc = rx_lock_node(t, p)) != RX_OK)
         return rc;
-    if (rx_node_find(p->node, p->kind, byte))
+    if (rx_node_find(p->node, p->shape, byte))
         return rx_moved(t, 1); /* given meanwhile */
-    rx_ref *slot = rx_node_give(p->node, p->kind, byte, t->map->fences);
+    rx_ref *slot = rx_node_give(p->node, p->shape, byte, t->map->fences);
     if (!slot)
         return rx_moved(t, 1); /* used up meanwhile */
     rx_unlink_cells(t, 0, 0, 0, 0);
     return rx_commit_or_unlock(t, 1, slot, 0, leaf, 1);
 }
 
-/* All slots are given: the node is copied, with the new child, at the size it needs. */
+/* All slots are given: the node is copied, with the new child, to the kind it needs, with all its slots. */
 static int rx_copy_larger(struct rx_thread *t, struct rx_op *op, struct rx_place *p, uint8_t byte)
 {
     uint8_t bytes[257];
     rx_ref refs[257];
-    unsigned kind = rx_kind_for((unsigned)rx_node_live(p->node, p->kind) + 1);
+    unsigned kind = rx_kind_for((unsigned)rx_node_live(p->node, p->shape) + 1);
     uint64_t sizes[2] = {rx_new_size(op), rx_node_size(kind, (unsigned)p->node_prefix)};
     int rc = rx_reserve(t, sizes, 2, 1);
     if (rc)
@@ -277,8 +277,8 @@ static int rx_copy_larger(struct rx_thread *t, struct rx_op *op, struct rx_place
     rx_ref leaf = rx_new_leaf(t, op, 0);
     if ((rc = rx_lock_pair(t, p)) != RX_OK)
         return rc;
-    unsigned count = (unsigned)rx_node_children(p->node, p->kind, bytes, refs), at = 0;
-    if (rx_node_find(p->node, p->kind, byte) || rx_kind_for(count + 1) != kind)
+    unsigned count = (unsigned)rx_node_children(p->node, p->shape, bytes, refs), at = 0;
+    if (rx_node_find(p->node, p->shape, byte) || rx_kind_for(count + 1) != kind)
         return rx_moved(t, 2);
     while (at < count && bytes[at] < byte)
         at++;
@@ -286,7 +286,7 @@ static int rx_copy_larger(struct rx_thread *t, struct rx_op *op, struct rx_place
     memmove(refs + at + 1, refs + at, (count - at) * sizeof(rx_ref));
     bytes[at] = byte;
     refs[at] = leaf;
-    rx_ref copy = rx_new_node(t, 1, kind, p->level, rx_node_prefix(p->node, p->kind), p->node_prefix,
+    rx_ref copy = rx_new_node(t, 1, kind, p->level, rx_node_prefix(p->node, p->shape), p->node_prefix,
                               rx_load(&p->node->term), bytes, refs, count + 1);
     rx_unlink_cells(t, 1, p->node_ref, 0, 0);
     return rx_commit_or_unlock(t, 2, p->parent_slot, p->node_ref, copy, 1);
@@ -355,8 +355,8 @@ static int rx_split_prefix(struct rx_thread *t, struct rx_op *op, struct rx_plac
 {
     uint8_t bytes[256];
     rx_ref refs[256];
-    const uint8_t *prefix = rx_node_prefix(p->node, p->kind);
-    unsigned kind = rx_kind_for((unsigned)rx_node_live(p->node, p->kind));
+    const uint8_t *prefix = rx_node_prefix(p->node, p->shape);
+    unsigned kind = rx_kind_for((unsigned)rx_node_live(p->node, p->shape));
     uint64_t rest = p->node_prefix - p->common - 1;
     uint64_t sizes[3] = {rx_new_size(op), rx_node_size(kind, (unsigned)rest),
                          rx_node_size(RX_K_N4, (unsigned)p->common)};
@@ -366,7 +366,7 @@ static int rx_split_prefix(struct rx_thread *t, struct rx_op *op, struct rx_plac
     rx_ref leaf = rx_new_leaf(t, op, 0);
     if ((rc = rx_lock_pair(t, p)) != RX_OK)
         return rc;
-    unsigned count = (unsigned)rx_node_children(p->node, p->kind, bytes, refs);
+    unsigned count = (unsigned)rx_node_children(p->node, p->shape, bytes, refs);
     if (rx_kind_for(count) != kind)
         return rx_moved(t, 2);
     uint64_t parts = p->level + p->common;
@@ -393,7 +393,7 @@ int rx_put_at(struct rx_thread *t, struct rx_op *op, struct rx_place *p)
         break;
     }
     uint8_t byte = op->key[p->level + p->node_prefix];
-    if (rx_node_full(p->node, p->kind))
+    if (rx_node_full(p->node, p->shape))
         return rx_copy_larger(t, op, p, byte);
     return rx_give_slot(t, op, p, byte);
 }

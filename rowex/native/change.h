@@ -23,7 +23,7 @@ struct rx_place {
     enum rx_at at;
     struct rx_node *node;
     rx_ref node_ref;
-    unsigned kind;
+    unsigned shape;       /* the node's */
     uint32_t level;       /* depth at which the node's prefix begins */
     uint64_t node_prefix; /* its length */
     rx_ref *slot, ref;    /* where the leaf is or goes */
@@ -42,7 +42,7 @@ int rx_locate(struct rx_thread *t, const struct rx_op *op, uint64_t shared, stru
 /* One attempt, inside the epoch: puts op's value where p says. RX_I_RESTART and other RX_I_*: nothing was changed. */
 int rx_put_at(struct rx_thread *t, struct rx_op *op, struct rx_place *p);
 /* The steps of an attempt. */
-rx_ref rx_new_node(struct rx_thread *t, unsigned i, unsigned kind, uint64_t level, const uint8_t *prefix,
+rx_ref rx_new_node(struct rx_thread *t, unsigned i, unsigned shape, uint64_t level, const uint8_t *prefix,
                    uint64_t prefix_len, rx_ref term, const uint8_t *bytes, const rx_ref *refs, unsigned count);
 void rx_unlink_cells(struct rx_thread *t, unsigned n, rx_ref a, rx_ref b, rx_ref c);
 int rx_lock_node(struct rx_thread *t, const struct rx_place *p);
@@ -87,9 +87,9 @@ static inline int rx_batch_holds(struct rx_thread *t, const struct rx_op *op)
     return RX_OK;
 }
 
-static inline bool rx_node_full(struct rx_node *n, unsigned kind)
+static inline bool rx_node_full(struct rx_node *n, unsigned shape)
 {
-    return kind != RX_K_N256 && rx_load8(&n->count) >= rx_kind_slots(kind);
+    return rx_shape_kind(shape) != RX_K_N256 && rx_load8(&n->count) >= rx_shape_slots(shape);
 }
 
 /* Node256 keeps a hint of its live children, under its lock; a crash may leave it off by one. */

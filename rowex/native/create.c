@@ -173,7 +173,7 @@ int rx_format(struct rx_db *db, int fd, const struct rx_options *o)
 {
     static const struct rx_super none;
     struct rx_super s = none;
-    struct rx_node root = {.kind = RX_K_N256};
+    struct rx_node root = {.shape = RX_K_N256};
     uint64_t size;
     int rc = rx_plan(db, o, &s, &size);
     if (rc)

@@ -44,7 +44,7 @@ static int rx_cursor_grow(struct rx_cursor *c)
 static int rx_cursor_barren(struct rx_cursor *c, rx_ref node)
 {
     uint64_t size = __atomic_load_n(&c->map->size, __ATOMIC_RELAXED); /* stale: only a rough bound */
-    if (RX_UNLIKELY(++c->barren > size / RX_N4_KEYS + 4096))
+    if (RX_UNLIKELY(++c->barren > size / RX_NODE_MIN + 4096))
         return rx_corrupt(rx_ref_off(node), "nodes share their children");
     return RX_OK;
 }
@@ -58,8 +58,8 @@ static int rx_cursor_push(struct rx_cursor *c, rx_ref ref, uint32_t level, uint3
         return rc;
     /* Read again, as the cell may be reused under an evicted reader: hence checked again. */
     uint64_t header = rx_load((const uint64_t *)(const void *)n);
-    uint32_t len = (uint32_t)(header >> 16) & 0xffff, kind = rx_ref_kind(ref);
-    if (RX_UNLIKELY(len > 0 && !rx_in_file(c->map, rx_ref_off(ref), rx_node_fixed(kind) + (uint64_t)len)))
+    uint32_t len = (uint32_t)(header >> 16) & 0xffff, shape = rx_ref_shape(ref);
+    if (RX_UNLIKELY(len > 0 && !rx_in_file(c->map, rx_ref_off(ref), rx_node_fixed(shape) + (uint64_t)len)))
         return rx_corrupt(rx_ref_off(ref), "a node's prefix leads outside the file");
     if (RX_UNLIKELY(level > RX_KEY_MAX || len > RX_KEY_MAX - level))
         return rx_corrupt(rx_ref_off(ref), "a node lies deeper than any key is long");
@@ -68,11 +68,11 @@ static int rx_cursor_push(struct rx_cursor *c, rx_ref ref, uint32_t level, uint3
     struct rx_frame *f = &c->stack[c->depth++];
     f->node = n; /* not as a literal: the window need not be cleared */
     f->below = level + len + 1;
-    f->kind = (uint8_t)kind;
+    f->shape = (uint8_t)shape;
     f->at = f->count = 0;
     f->sent = 0;
     f->ready = false;
-    f->most = c->eager || kind == RX_K_N4 || kind == RX_K_N16 ? RX_WINDOW : RX_FIRST_WINDOW; /* small nodes: all in one go */
+    f->most = c->eager || rx_shape_kind(shape) <= RX_K_N16 ? RX_WINDOW : RX_FIRST_WINDOW; /* small nodes: all in one go */
     f->from = c->reverse ? 255 : RX_TERM;
     *prefix_len = len;
     return RX_OK;
@@ -104,11 +104,12 @@ __attribute__((always_inline)) static inline void rx_prefetch_child(const uint8_
     }
     __builtin_prefetch(at);
     if (rx_ref_kind(ref) == RX_K_N4) {
-        __builtin_prefetch(at + RX_N4_KEYS);
+        __builtin_prefetch(at + RX_N4_SLOTS - 8 + 8 * rx_shape_slots(rx_ref_shape(ref)));
     } else if (rx_ref_kind(ref) == RX_K_N16) {
+        uint32_t last = RX_N16_SLOTS - 8 + 8 * rx_shape_slots(rx_ref_shape(ref));
         __builtin_prefetch(at + 64);
-        __builtin_prefetch(at + 128);
-        __builtin_prefetch(at + RX_N16_KEYS + 8);
+        __builtin_prefetch(at + (last < 128 ? last : 128));
+        __builtin_prefetch(at + last);
     }
 }
 
@@ -116,14 +117,15 @@ __attribute__((always_inline)) static inline void rx_prefetch_child(const uint8_
 __attribute__((always_inline)) static inline void rx_prefetch_below(const struct rx_map *map, rx_ref ref, uint32_t leaf_bytes)
 {
     uint64_t have = __atomic_load_n(&map->size, __ATOMIC_RELAXED), off = rx_ref_off(ref);
-    unsigned slots = rx_kind_slots(rx_ref_kind(ref));
-    if (RX_UNLIKELY(off > have || have - off < RX_NODE_HEAD + 8u * slots))
+    unsigned shape = rx_ref_shape(ref), slots = rx_shape_slots(shape);
+    if (RX_UNLIKELY(off > have || have - off < rx_slots_at(shape) + 8u * slots))
         return;
-    const struct rx_node *n = (const struct rx_node *)(const void *)(map->base + off);
+    struct rx_node *n = rx_node_at(map->base, off);
+    const rx_ref *slot = rx_node_slots(n, shape);
     if (rx_ref_kind(ref) == RX_K_N48 && __atomic_load_n(&n->count, __ATOMIC_RELAXED) < slots)
         slots = __atomic_load_n(&n->count, __ATOMIC_RELAXED);
     for (unsigned i = 0; i < slots; i++)
-        rx_prefetch_leaf(map->base, __atomic_load_n(&n->slot[i], __ATOMIC_RELAXED), leaf_bytes);
+        rx_prefetch_leaf(map->base, __atomic_load_n(slot + i, __ATOMIC_RELAXED), leaf_bytes);
 }
 
 /*
@@ -140,11 +142,12 @@ static void rx_frame_send(const struct rx_cursor *c, struct rx_frame *f, unsigne
         else if (c->eager && rx_ref_kind(f->window[i]) == RX_K_N4) /* more of them than of larger ones would be too much */
             rx_prefetch_below(c->map, f->window[i], c->leaf_bytes);
     }
-    if (f->kind != RX_K_N256 || c->reverse || f->most < RX_WINDOW - 1)
+    if (rx_shape_kind(f->shape) != RX_K_N256 || c->reverse || f->most < RX_WINDOW - 1)
         return; /* the walk may be a short one */
+    const rx_ref *slot = rx_node_slots(f->node, RX_K_N256);
     int byte = f->sent > upto ? f->sent : upto;
     for (; byte < 256 && byte < upto + 2 * (int)RX_WINDOW; byte++)
-        rx_prefetch_child(c->map->base, __atomic_load_n(&f->node->slot[byte], __ATOMIC_RELAXED), c->leaf_bytes);
+        rx_prefetch_child(c->map->base, __atomic_load_n(slot + byte, __ATOMIC_RELAXED), c->leaf_bytes);
     f->sent = (int16_t)byte;
 }
 
@@ -162,9 +165,9 @@ static int rx_frame_fill(struct rx_cursor *c, struct rx_frame *f)
         from = 0;
     }
     if (c->reverse && from >= 0)
-        count = rx_window_down(f->node, f->kind, &from, f->window, f->most);
+        count = rx_window_down(f->node, f->shape, &from, f->window, f->most);
     else if (!c->reverse)
-        count += rx_window_up(f->node, f->kind, &from, f->window + count, f->most - count);
+        count += rx_window_up(f->node, f->shape, &from, f->window + count, f->most - count);
     if (c->reverse && from < 0 && count == 0) { /* after all children */
         term = from == RX_TERM ? rx_load(&f->node->term) : 0;
         f->window[0] = term;
@@ -177,14 +180,15 @@ static int rx_frame_fill(struct rx_cursor *c, struct rx_frame *f)
     f->count = (uint8_t)count;
     f->most = RX_WINDOW;
     if (RX_UNLIKELY(c->map->fences)) /* what is in the window, and what is not */
-        rx_settle_node(f->node, f->kind);
+        rx_settle_node(f->node, f->shape);
     return RX_OK;
 }
 
 /* All of a Node48 but its first line, which rx_prefetch_child() asks for. */
 __attribute__((always_inline)) static inline void rx_prefetch_node48(const uint8_t *base, rx_ref ref)
 {
-    for (uint32_t line = 64 - ((uint32_t)ref & 56); line < RX_N48_PREFIX; line += 64)
+    uint32_t end = RX_N48_SLOTS + 8 * rx_shape_slots(rx_ref_shape(ref));
+    for (uint32_t line = 64 - ((uint32_t)ref & 56); line < end; line += 64)
         __builtin_prefetch(base + rx_ref_off(ref) + line);
 }
 
@@ -206,7 +210,7 @@ static void rx_cursor_look_ahead(struct rx_cursor *c)
         unsigned kind = rx_ref_kind(above->window[i]);
         if (rx_ref_is_leaf(above->window[i]) || (kind == RX_K_N4 && above->ready))
             continue;
-        if (!rx_kind_is_node(kind) || kind == RX_K_N256)
+        if (!rx_kind_is_node(kind) || rx_shape_is_wide(rx_ref_shape(above->window[i])))
             return;
         if (met == 0)
             rx_prefetch_below(c->map, above->window[i], c->leaf_bytes);
@@ -276,7 +280,7 @@ static enum rx_side rx_side_of_node(const struct rx_frame *f, uint32_t level, ui
                                     const uint8_t *bound, uint64_t bound_len)
 {
     uint64_t rest = bound_len - level, common = rest < prefix_len ? rest : prefix_len;
-    int order = common ? memcmp(rx_node_prefix(f->node, f->kind), bound + level, common) : 0;
+    int order = common ? memcmp(rx_node_prefix(f->node, f->shape), bound + level, common) : 0;
     if (order < 0)
         return RX_BELOW_BOUND;
     return order > 0 || common < prefix_len ? RX_ABOVE_BOUND : RX_AT_BOUND;
@@ -324,7 +328,7 @@ static int rx_cursor_place(struct rx_cursor *c, const uint8_t *bound, uint64_t b
         }
         int16_t byte = bound[at];
         f->from = (int16_t)(c->reverse ? byte - 1 : byte + 1);
-        rx_ref *slot = rx_node_find(f->node, f->kind, (uint8_t)byte);
+        rx_ref *slot = rx_node_find(f->node, f->shape, (uint8_t)byte);
         ref = slot ? rx_load(slot) : 0;
         if (RX_UNLIKELY(c->map->fences) && slot)
             rx_settle_link(f->node, slot);

@@ -14,7 +14,7 @@
 struct rx_frame {
     struct rx_node *node;
     uint32_t below;   /* level of this node's children */
-    uint8_t kind;
+    uint8_t shape;
     uint8_t at, count; /* of the window: at is next */
     uint8_t most;     /* how many to load next time: few at first, as many a walk ends soon, unless it is eager */
     int16_t from;     /* where the window goes on: -1 the term, 0..255; 256 or -2: nothing is left */

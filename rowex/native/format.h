@@ -12,9 +12,10 @@
  * the first opener resets it in place.
  *
  * A reference is `offset | kind` with the kind in the low 3 bits (offsets are
- * multiples of 8), the offset in bits 3..47, and for nodes min(prefix_len, 255)
- * in bits 56..63 so that a lookup need not touch the header of a node without
- * a prefix.  0 is "absent".
+ * multiples of 8), the offset in bits 3..47, and for nodes the capacity's code in
+ * bits 48..51, as in the header, and min(prefix_len, 255) in bits 56..63: so that a
+ * lookup need not touch the header of a node without a prefix, and knows from the
+ * reference alone where a node ends.  0 is "absent".
  */
 #ifndef ROWEX_FORMAT_H
 #define ROWEX_FORMAT_H
@@ -27,7 +28,7 @@ typedef uint64_t rx_ref; /* tagged reference, 0 = absent */
 
 #define RX_MAGIC "ROWEX\r\n\x1a"
 #define RX_LOCK_MAGIC "ROWEXLCK"
-#define RX_VERSION 1u
+#define RX_VERSION 2u
 #define RX_LOCK_VERSION 3u /* of NAME-lock: users of one index at one time must agree */
 #define RX_ENDIAN_MARK 0x01020304u
 
@@ -43,8 +44,8 @@ typedef uint64_t rx_ref; /* tagged reference, 0 = absent */
 /* ---- cell headers -------------------------------------------------------
  * One 8-byte word, low 4 bits = kind.  Sizes are in units of 8 bytes.
  *   LEAF     bits 4..6 pad, 7..17 key_len, 18..31 size, 32..63 crc
- *   node     bits 8..15 count, 16..31 prefix_len, 32..63 level (the size
- *            follows from kind and prefix_len)
+ *   node     bits 4..7 code of the capacity, 8..15 count, 16..31 prefix_len, 32..63 level
+ *            (the size follows from shape and prefix_len)
  *   others   bits 4..7 zero, 8..63 size
  */
 enum rx_kind {
@@ -61,41 +62,47 @@ enum rx_kind {
     RX_K_BATCH = 10,  /* struct rx_batch: several changes that take effect at one instant */
 };
 #define RX_KIND_MASK 7u /* of a reference */
+#define RX_REF_SHAPE_SHIFT 44 /* its bits 48..51 are the shape's 4..7 */
 #define RX_REF_OFF_MASK 0x0000FFFFFFFFFFF8ull
 #define RX_CELL_MIN 16u
 
 #define RX_LEAF_HEAD 8u /* key follows, then value, then 0..7 bytes of pad */
 
 /*
- * Node.  `count` (header byte 1) = given slots of Node4/16/48; for Node256 a
- * hint of live children (never relied on).  level = absolute depth at which the
+ * Node.  Its shape (header byte 0) is its kind and, in the high 4 bits, the code of its
+ * capacity: 0 the whole one, else fewer slots (of a Node48 perhaps more), as the bulk
+ * builder makes them.  `count` (header byte 1) = given slots of Node4/16/48; for Node256
+ * a hint of live children (never relied on).  level = absolute depth at which the
  * prefix begins; the children's byte is at depth level + prefix_len.
- * After `term` (the leaf whose key ends here) come the kind's slots, then its
- * key bytes, then the prefix:
- *   Node4    slots[4]   keys[4]     prefix at  60
- *   Node16   slots[16]  keys[16]    prefix at 168
- *   Node48   slots[48]  index[256]  prefix at 664   index: 0 none, else slot+1
- *   Node256  slots[256]             prefix at 2072
+ * After `term` (the leaf whose key ends here) come the kind's key bytes or index, then
+ * its slots, so that these alone lie where the capacity says, then the prefix:
+ *   Node4    keys[4] pad[4]  slots[4]    code 1..3 that many                prefix at  64
+ *   Node16   keys[16]        slots[16]   code 5..15 that many               prefix at 168
+ *   Node48   index[256]      slots[48]   code 2 and 4..8 that many times 16 prefix at 664
+ *   Node256                  slots[256]                                     prefix at 2072
+ * A prefix lies 8 bytes earlier for each slot that is not there.  Index: 0 none, else slot+1.
  */
 struct rx_node {
-    uint8_t kind;
+    uint8_t shape;
     uint8_t count;
     uint16_t prefix_len;
     uint32_t level;
     uint64_t lock; /* 0 free, RX_OBSOLETE, or a uid << 1 */
     rx_ref term;
-    rx_ref slot[]; /* 4, 16, 48 or 256 */
 };
 #define RX_OBSOLETE 1ull
 
 #define RX_NODE_HEAD 24u
-#define RX_N4_KEYS 56u
-#define RX_N4_PREFIX 60u
-#define RX_N16_KEYS 152u
-#define RX_N16_PREFIX 168u
-#define RX_N48_INDEX 408u
-#define RX_N48_PREFIX 664u
+#define RX_N4_KEYS 24u
+#define RX_N4_SLOTS 32u
+#define RX_N16_KEYS 24u
+#define RX_N16_SLOTS 40u
+#define RX_N48_INDEX 24u
+#define RX_N48_SLOTS 280u
+#define RX_N48_MOST 128u /* slots of the largest: above that a Node256 costs little more, and a step less */
+#define RX_N256_SLOTS RX_NODE_HEAD
 #define RX_N256_PREFIX 2072u
+#define RX_NODE_MIN (RX_N4_SLOTS + 8u)
 
 struct rx_big {
     uint64_t header; /* RX_K_BIG | units << 8 */
@@ -421,7 +428,11 @@ struct rx_log_frame {
     _Static_assert(offsetof(type, field) == (at), #type "." #field " moved")
 RX_ASSERT_AT(struct rx_node, lock, 8);
 RX_ASSERT_AT(struct rx_node, term, 16);
-RX_ASSERT_AT(struct rx_node, slot, RX_NODE_HEAD);
+_Static_assert(sizeof(struct rx_node) == RX_NODE_HEAD, "node header");
+_Static_assert(RX_N4_KEYS == RX_NODE_HEAD && RX_N4_SLOTS == RX_N4_KEYS + 8, "Node4: slots are aligned");
+_Static_assert(RX_N16_KEYS == RX_NODE_HEAD && RX_N16_SLOTS == RX_N16_KEYS + 16, "Node16");
+_Static_assert(RX_N48_INDEX == RX_NODE_HEAD && RX_N48_SLOTS == RX_N48_INDEX + 256, "Node48");
+_Static_assert(RX_N256_PREFIX == RX_N256_SLOTS + 256 * 8, "Node256");
 RX_ASSERT_AT(struct rx_big, crc, 8);
 RX_ASSERT_AT(struct rx_big, value_len, 16);
 RX_ASSERT_AT(struct rx_big, bytes, 24);

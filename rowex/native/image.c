@@ -152,14 +152,14 @@ static int rx_image_push(struct rx_image_walk *w, rx_ref ref, uint32_t level, ui
     return RX_OK;
 }
 
-static int rx_image_slots(struct rx_image_walk *w, struct rx_node *n, unsigned kind, rx_off off, uint32_t depth)
+static int rx_image_slots(struct rx_image_walk *w, struct rx_node *n, unsigned shape, rx_off off, uint32_t depth)
 {
     uint8_t bytes[256];
     rx_ref refs[256];
     int rc = RX_OK;
     (void)rx_image_faulted(w->im);
     rx_ref term = rx_load(&n->term);
-    int children = rx_node_children(n, kind, bytes, refs);
+    int children = rx_node_children(n, shape, bytes, refs);
     if (rx_image_faulted(w->im))
         rx_image_lost(w, off, "a page of the node cannot be read");
     if (term && !rx_ref_is_leaf(term))
@@ -178,7 +178,7 @@ static int rx_image_node(struct rx_image_walk *w, struct rx_image_step at)
 {
     struct rx_node *n;
     rx_off off = rx_ref_off(at.ref);
-    unsigned kind = rx_ref_kind(at.ref);
+    unsigned shape = rx_ref_shape(at.ref);
     if (rx_node_check(w->im->map, at.ref, at.level, &n)) {
         rx_image_lost_error(w);
         return RX_OK;
@@ -189,9 +189,9 @@ static int rx_image_node(struct rx_image_walk *w, struct rx_image_step at)
         return RX_OK;
     }
     w->path[at.level - 1] = at.byte;
-    memcpy(w->path + at.level, rx_node_prefix(n, kind), n->prefix_len);
-    *w->im->done += rx_node_size(kind, n->prefix_len);
-    return rx_image_slots(w, n, kind, off, (uint32_t)depth);
+    memcpy(w->path + at.level, rx_node_prefix(n, shape), n->prefix_len);
+    *w->im->done += rx_node_size(shape, n->prefix_len);
+    return rx_image_slots(w, n, shape, off, (uint32_t)depth);
 }
 
 /* The root has its place and its kind whatever its header says: its slots are looked at in any case. */

@@ -207,7 +207,7 @@ int rx_check(rx_index *h, int64_t wait_ns, void (*fault)(void *ctx, uint64_t off
              void *ctx, uint64_t *faults);
 /* One node as JSON-free text lines, for `inspect`: offset 0 = the root; or by key path. */
 struct rx_node_info {
-    uint64_t offset, lock, term; int kind; uint32_t level, prefix_len; int given, live;
+    uint64_t offset, lock, term; int kind; uint32_t level, prefix_len; int slots, given, live;
     uint8_t prefix[256]; int children; uint8_t child_byte[256]; uint64_t child_ref[256];
 };
 int rx_inspect(rx_index *h, uint64_t offset, struct rx_node_info *out);

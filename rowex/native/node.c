@@ -7,7 +7,7 @@
  *     count (acquire) first and ignore what lies beyond.  Node48: the count, then
  *     the index byte; free slots lie only beyond the count.
  * I2  A null slot is an absent child, also when its giver died before filling it.
- * I3  Prefix, level and kind of a reachable node never change.
+ * I3  Prefix, level and shape of a reachable node never change.
  */
 #include "node.h"
 #if defined(__SSE2__) && !defined(ROWEX_NO_SIMD)
@@ -21,9 +21,9 @@ static inline uint8_t *rx_n16_keys(struct rx_node *n) { return (uint8_t *)n + RX
 static inline uint8_t *rx_n48_index(struct rx_node *n) { return (uint8_t *)n + RX_N48_INDEX; }
 
 /* Given slots; acquire, so that the key bytes below the count are there (I1). */
-static inline unsigned rx_given(struct rx_node *n, unsigned capacity)
+static inline unsigned rx_given(struct rx_node *n, unsigned shape)
 {
-    unsigned count = rx_load8(&n->count);
+    unsigned count = rx_load8(&n->count), capacity = rx_shape_slots(shape);
     return count > capacity ? capacity : count; /* a damaged count must not lead outside */
 }
 
@@ -56,41 +56,43 @@ static inline uint32_t rx_match16(const uint8_t *keys, uint8_t byte)
 #endif
 }
 
-rx_ref *rx_node_find(struct rx_node *n, unsigned kind, uint8_t byte)
+rx_ref *rx_node_find(struct rx_node *n, unsigned shape, uint8_t byte)
 {
-    switch (kind) {
+    switch (rx_shape_kind(shape)) {
     case RX_K_N4: {
-        unsigned count = rx_given(n, 4);
+        unsigned count = rx_given(n, shape);
         uint8_t *keys = rx_n4_keys(n);
         for (unsigned i = 0; i < count; i++)
             if (rx_load8_rlx(keys + i) == byte)
-                return &n->slot[i];
+                return rx_node_slots(n, RX_K_N4) + i;
         return NULL;
     }
     case RX_K_N16: {
-        unsigned count = rx_given(n, 16);
+        unsigned count = rx_given(n, shape);
         uint32_t mask = rx_match16(rx_n16_keys(n), byte) & ((1u << count) - 1);
-        return mask ? &n->slot[__builtin_ctz(mask)] : NULL;
+        return mask ? rx_node_slots(n, RX_K_N16) + __builtin_ctz(mask) : NULL;
     }
     case RX_K_N48: {
-        unsigned at = rx_load8(rx_n48_index(n) + byte);
-        return at != 0 && at <= 48 ? &n->slot[at - 1] : NULL;
+        unsigned at = (unsigned)rx_load8(rx_n48_index(n) + byte) - 1; /* none: beyond all */
+        return at < rx_shape_slots(shape) ? rx_node_slots(n, RX_K_N48) + at : NULL;
     }
     default:
-        return &n->slot[byte];
+        return rx_node_slots(n, RX_K_N256) + byte;
     }
 }
 
 /* ---- iteration ------------------------------------------------------------- */
 
 /* Node4/16: the smallest (or largest) live key at or after (before) `byte`. */
-static int rx_small_next(struct rx_node *n, const uint8_t *keys, unsigned count, int byte, rx_ref *child)
+static int rx_small_next(struct rx_node *n, unsigned shape, const uint8_t *keys, int byte, rx_ref *child)
 {
+    unsigned count = rx_given(n, shape);
+    const rx_ref *slot = rx_node_slots(n, shape);
     int best = 256;
     for (unsigned i = 0; i < count; i++) {
         int key = rx_load8_rlx(keys + i);
         if (key >= byte && key < best) {
-            rx_ref ref = rx_load(&n->slot[i]);
+            rx_ref ref = rx_load(slot + i);
             if (ref) {
                 best = key;
                 *child = ref;
@@ -100,32 +102,33 @@ static int rx_small_next(struct rx_node *n, const uint8_t *keys, unsigned count,
     return best < 256 ? best : -1;
 }
 
-int rx_node_next(struct rx_node *n, unsigned kind, int byte, rx_ref *child)
+int rx_node_next(struct rx_node *n, unsigned shape, int byte, rx_ref *child)
 {
-    switch (kind) {
-    case RX_K_N4: return rx_small_next(n, rx_n4_keys(n), rx_given(n, 4), byte, child);
-    case RX_K_N16: return rx_small_next(n, rx_n16_keys(n), rx_given(n, 16), byte, child);
+    const rx_ref *slot = rx_node_slots(n, shape);
+    switch (rx_shape_kind(shape)) {
+    case RX_K_N4: return rx_small_next(n, shape, rx_n4_keys(n), byte, child);
+    case RX_K_N16: return rx_small_next(n, shape, rx_n16_keys(n), byte, child);
     case RX_K_N48:
-        for (; byte < 256; byte++) {
-            unsigned at = rx_load8(rx_n48_index(n) + byte);
-            if (at != 0 && at <= 48 && (*child = rx_load(&n->slot[at - 1])) != 0)
+        for (unsigned slots = rx_shape_slots(shape); byte < 256; byte++) {
+            unsigned at = (unsigned)rx_load8(rx_n48_index(n) + byte) - 1;
+            if (at < slots && (*child = rx_load(slot + at)) != 0)
                 return byte;
         }
         return -1;
     default:
         for (; byte < 256; byte++)
-            if ((*child = rx_load(&n->slot[byte])) != 0)
+            if ((*child = rx_load(slot + byte)) != 0)
                 return byte;
         return -1;
     }
 }
 
-int rx_node_children(struct rx_node *n, unsigned kind, uint8_t *bytes, rx_ref *refs)
+int rx_node_children(struct rx_node *n, unsigned shape, uint8_t *bytes, rx_ref *refs)
 {
     int count = 0;
     for (int byte = 0; byte < 256; byte++) {
         rx_ref child;
-        byte = rx_node_next(n, kind, byte, &child);
+        byte = rx_node_next(n, shape, byte, &child);
         if (byte < 0)
             break;
         bytes[count] = (uint8_t)byte;
@@ -134,13 +137,40 @@ int rx_node_children(struct rx_node *n, unsigned kind, uint8_t *bytes, rx_ref *r
     return count;
 }
 
-int rx_node_live(struct rx_node *n, unsigned kind)
+/* Slots that may hold a child; of a Node256 all. */
+static unsigned rx_held(struct rx_node *n, unsigned shape)
 {
-    unsigned given = kind == RX_K_N256 ? 256 : rx_given(n, rx_kind_slots(kind));
+    return rx_shape_kind(shape) == RX_K_N256 ? 256 : rx_given(n, shape);
+}
+
+int rx_node_live(struct rx_node *n, unsigned shape)
+{
+    const rx_ref *slot = rx_node_slots(n, shape), *end = slot + rx_held(n, shape);
     int live = 0;
-    for (unsigned i = 0; i < given; i++)
-        live += rx_load_rlx(&n->slot[i]) != 0; /* stale: the caller holds the lock, or only plans */
+    for (; slot < end; slot++)
+        live += rx_load_rlx(slot) != 0; /* stale: the caller holds the lock, or only plans */
     return live;
+}
+
+bool rx_node_lives_above(struct rx_node *n, unsigned shape, unsigned children)
+{
+    const rx_ref *slot = rx_node_slots(n, shape), *end = slot + rx_held(n, shape);
+    unsigned live = 0;
+    for (; slot < end && live <= children; slot++)
+        live += rx_load_rlx(slot) != 0; /* stale: the caller only plans */
+    return live > children;
+}
+
+bool rx_node_crowded(struct rx_node *n, unsigned shape, const rx_ref *slot)
+{
+    const rx_ref *first = rx_node_slots(n, shape), *end = first + rx_held(n, shape);
+    unsigned live = 0;
+    if (slot < first) /* where a key ends */
+        return false;
+    slot = first + ((slot - first) & ~7);
+    for (unsigned i = 0; i < 8 && slot + i < end; i++)
+        live += rx_load_rlx(slot + i) != 0; /* stale: the caller only plans */
+    return live > 4;
 }
 
 /* ---- change ------------------------------------------------------------------ */
@@ -154,17 +184,18 @@ int rx_node_live(struct rx_node *n, unsigned kind)
  *           `byte` and is null; both go when the node is copied.  A power cut, too, must
  *           not leave the second store without the first: a slot of two bytes.
  */
-rx_ref *rx_node_give(struct rx_node *n, unsigned kind, uint8_t byte, bool fences)
+rx_ref *rx_node_give(struct rx_node *n, unsigned shape, uint8_t byte, bool fences)
 {
-    unsigned given = rx_given(n, rx_kind_slots(kind));
+    unsigned kind = rx_shape_kind(shape), given = rx_given(n, shape);
+    rx_ref *slot = rx_node_slots(n, shape);
 #ifdef ROWEX_CANARY_SLOT_TWICE /* a broken build on purpose: fuzz/schedules.c must notice */
     for (unsigned i = 0; kind == RX_K_N4 && i < given; i++)
-        if (rx_load(&n->slot[i]) == 0) {
+        if (rx_load(slot + i) == 0) {
             rx_store8(rx_n4_keys(n) + i, byte);
-            return &n->slot[i];
+            return slot + i;
         }
 #endif
-    if (given == rx_kind_slots(kind))
+    if (given == rx_shape_slots(shape))
         return NULL;
     if (kind == RX_K_N48) {
         rx_store8(&n->count, (uint8_t)(given + 1));
@@ -178,12 +209,13 @@ rx_ref *rx_node_give(struct rx_node *n, unsigned kind, uint8_t byte, bool fences
         rx_store8(&n->count, (uint8_t)(given + 1));
         rx_flush(fences, n, 8);
     }
-    return &n->slot[given];
+    return slot + given;
 }
 
 /* Its giver may have died before it flushed the second store. */
-void rx_node_persist_given(struct rx_node *n, unsigned kind, uint8_t byte)
+void rx_node_persist_given(struct rx_node *n, unsigned shape, uint8_t byte)
 {
+    unsigned kind = rx_shape_kind(shape);
     if (kind == RX_K_N48)
         rx_flush(true, rx_n48_index(n) + byte, 1);
     else if (kind != RX_K_N256)
@@ -191,44 +223,40 @@ void rx_node_persist_given(struct rx_node *n, unsigned kind, uint8_t byte)
 }
 
 /*
- * Requires  a reserved cell of rx_node_size(kind, prefix_len) bytes that nobody reaches.
+ * Requires  a reserved cell of rx_node_size(shape, prefix_len) bytes that nobody reaches; room for the children.
  * Ordering  the header last, so that the heap can be walked at every store; readers
  *           see the node through the commit's release.
  */
-void rx_node_build(struct rx_node *n, unsigned kind, uint32_t level, const uint8_t *prefix, unsigned prefix_len,
+void rx_node_build(struct rx_node *n, unsigned shape, uint32_t level, const uint8_t *prefix, unsigned prefix_len,
                    rx_ref term, const uint8_t *bytes, const rx_ref *refs, unsigned count, bool fences)
 {
     uint8_t *at = (uint8_t *)n;
+    unsigned kind = rx_shape_kind(shape), slot_count = rx_shape_slots(shape), slots_at = rx_slots_at(shape);
+    rx_ref slots[256];
     rx_store_rlx(&n->lock, 0);
     rx_store_rlx(&n->term, term);
-    if (kind == RX_K_N4 || kind == RX_K_N16) {
-        uint8_t keys[16] = {0};
-        rx_ref slots[16] = {0};
-        memcpy(keys, bytes, count);
-        memcpy(slots, refs, count * sizeof(rx_ref));
-        unsigned slot_count = rx_kind_slots(kind);
-        rx_fill(n->slot, slots, slot_count * sizeof(rx_ref));
-        rx_fill(at + (kind == RX_K_N4 ? RX_N4_KEYS : RX_N16_KEYS), keys, slot_count);
-    } else if (kind == RX_K_N48) {
-        struct { rx_ref slots[48]; uint8_t index[256]; } body;
-        memset(&body, 0, sizeof body);
-        memcpy(body.slots, refs, count * sizeof(rx_ref));
-        for (unsigned i = 0; i < count; i++)
-            body.index[bytes[i]] = (uint8_t)(i + 1);
-        _Static_assert(sizeof body == RX_N48_PREFIX - RX_NODE_HEAD, "Node48 body");
-        rx_fill(n->slot, &body, sizeof body);
-    } else {
-        rx_ref slots[256] = {0};
+    if (kind == RX_K_N256) {
+        memset(slots, 0, sizeof slots);
         for (unsigned i = 0; i < count; i++)
             slots[bytes[i]] = refs[i];
-        rx_fill(n->slot, slots, sizeof slots);
+    } else {
+        uint8_t keys[256]; /* or the index; of a Node4 the pad, too */
+        memset(keys, 0, slots_at - RX_NODE_HEAD);
+        for (unsigned i = 0; i < count && kind == RX_K_N48; i++)
+            keys[bytes[i]] = (uint8_t)(i + 1);
+        if (kind != RX_K_N48)
+            memcpy(keys, bytes, count);
+        memcpy(slots, refs, count * sizeof(rx_ref));
+        memset(slots + count, 0, (slot_count - count) * sizeof(rx_ref));
+        rx_fill(at + RX_NODE_HEAD, keys, slots_at - RX_NODE_HEAD);
     }
+    rx_fill(at + slots_at, slots, slot_count * sizeof(rx_ref));
     if (prefix_len)
-        rx_fill(at + rx_node_fixed(kind), prefix, prefix_len);
-    uint64_t header = kind | (uint64_t)(count > 255 ? 255 : count) << 8 | (uint64_t)prefix_len << 16 |
+        rx_fill(at + rx_node_fixed(shape), prefix, prefix_len);
+    uint64_t header = shape | (uint64_t)(count > 255 ? 255 : count) << 8 | (uint64_t)prefix_len << 16 |
                       (uint64_t)level << 32;
     rx_store((uint64_t *)(void *)at, header);
-    rx_flush(fences, n, rx_node_fixed(kind) + prefix_len);
+    rx_flush(fences, n, rx_node_fixed(shape) + prefix_len);
 }
 
 /* ---- leaves ------------------------------------------------------------------- */
@@ -364,8 +392,8 @@ uint32_t rx_leaf_crc(const struct rx_leaf_view *view)
 int rx_node_check(struct rx_map *map, rx_ref ref, uint32_t level, struct rx_node **out)
 {
     rx_off off = rx_ref_off(ref);
-    unsigned kind = rx_ref_kind(ref);
-    uint32_t fixed = rx_node_fixed(kind);
+    unsigned shape = rx_ref_shape(ref);
+    uint32_t fixed = rx_node_fixed(shape);
     if (RX_UNLIKELY(fixed == 0))
         return rx_corrupt(off, "the reference %016llx is no node", (unsigned long long)ref);
     if (RX_UNLIKELY(!rx_in_file(map, off, fixed)))
@@ -373,9 +401,9 @@ int rx_node_check(struct rx_map *map, rx_ref ref, uint32_t level, struct rx_node
     struct rx_node *n = rx_node_at(map->base, off);
     uint64_t header = rx_load((const uint64_t *)(const void *)n);
     unsigned prefix_len = (unsigned)(header >> 16) & 0xffff;
-    if (RX_UNLIKELY(rx_head_kind(header) != kind || (header & 0xf0) || (uint32_t)(header >> 32) != level ||
+    if (RX_UNLIKELY(rx_head_shape(header) != shape || (uint32_t)(header >> 32) != level ||
                     (prefix_len > 255 ? 255 : prefix_len) != ref >> 56))
-        return rx_corrupt(off, "expected a node of kind %u at level %u, found header %016llx", kind, level,
+        return rx_corrupt(off, "expected a node of shape %02x at level %u, found header %016llx", shape, level,
                           (unsigned long long)header);
     if (RX_UNLIKELY(!rx_in_file(map, off, fixed + (uint64_t)prefix_len)))
         return rx_corrupt(off, "a node's prefix leads outside the file");

@@ -8,17 +8,32 @@
 #include "cell.h"
 
 static inline struct rx_node *rx_node_at(uint8_t *base, rx_off off) { return (struct rx_node *)(void *)(base + off); }
-static inline const uint8_t *rx_node_prefix(const struct rx_node *n, unsigned kind)
+static inline const uint8_t *rx_node_prefix(const struct rx_node *n, unsigned shape)
 {
-    return (const uint8_t *)n + rx_node_fixed(kind);
+    return (const uint8_t *)n + rx_node_fixed(shape);
+}
+/* Where its slots begin: as many as rx_shape_slots() says. */
+static inline unsigned rx_slots_at(unsigned shape)
+{
+    switch (rx_shape_kind(shape)) {
+    case RX_K_N4: return RX_N4_SLOTS;
+    case RX_K_N16: return RX_N16_SLOTS;
+    case RX_K_N48: return RX_N48_SLOTS;
+    default: return RX_N256_SLOTS;
+    }
+}
+static inline rx_ref *rx_node_slots(struct rx_node *n, unsigned shape)
+{
+    return (rx_ref *)(void *)((uint8_t *)n + rx_slots_at(shape));
 }
 
 /*
  * The slot that belongs to `byte`, or NULL when none was given.  A slot whose
- * value is 0 is an absent child.
+ * value is 0 is an absent child.  The shape is that of the reference, by which the node's
+ * bounds were checked: whatever the node's own bytes say, the slot lies within them.
  * Ordering: count (acquire) before key bytes; the caller loads the slot with acquire.
  */
-rx_ref *rx_node_find(struct rx_node *n, unsigned kind, uint8_t byte);
+rx_ref *rx_node_find(struct rx_node *n, unsigned shape, uint8_t byte);
 
 /*
  * What a hop from ref by `byte` will read first, so that it is on its way meanwhile: in a
@@ -32,11 +47,11 @@ __attribute__((always_inline)) static inline void rx_prefetch_hop(const uint8_t 
     switch (rx_ref_kind(ref)) {
     case RX_K_N4:
         __builtin_prefetch(at);
-        __builtin_prefetch(at + RX_N4_KEYS);
+        __builtin_prefetch(at + RX_N4_SLOTS + 8); /* to the second slot: most have two, and end there */
         break;
     case RX_K_N16:
         __builtin_prefetch(at);
-        __builtin_prefetch(at + RX_N16_KEYS);
+        __builtin_prefetch(at + RX_N16_KEYS + 8);
         break;
     case RX_K_N48:
         __builtin_prefetch(at + RX_N48_INDEX + byte);
@@ -51,27 +66,21 @@ __attribute__((always_inline)) static inline void rx_prefetch_hop(const uint8_t 
     }
     if (RX_UNLIKELY(ref >> 56)) { /* no leaf's */
         __builtin_prefetch(at);
-        __builtin_prefetch(at + rx_node_fixed(rx_ref_kind(ref)));
+        __builtin_prefetch(at + rx_node_fixed(rx_ref_shape(ref)));
     }
 }
 
 /* Iteration in byte order over a snapshot of given slots with a live child.
  * The first at or after `byte` (0..255); returns the byte or -1; *child loaded (acquire). */
-int rx_node_next(struct rx_node *n, unsigned kind, int byte, rx_ref *child);
+int rx_node_next(struct rx_node *n, unsigned shape, int byte, rx_ref *child);
 /* All live children in byte order: bytes[256], refs[256]; returns how many. */
-int rx_node_children(struct rx_node *n, unsigned kind, uint8_t *bytes, rx_ref *refs);
+int rx_node_children(struct rx_node *n, unsigned shape, uint8_t *bytes, rx_ref *refs);
 /* Live children (null slots not counted), term not counted. */
-int rx_node_live(struct rx_node *n, unsigned kind);
-/* Slots given (Node256: 256). */
-static inline unsigned rx_kind_slots(unsigned kind)
-{
-    return kind == RX_K_N4 ? 4 : kind == RX_K_N16 ? 16 : kind == RX_K_N48 ? 48 : 256;
-}
-/* The smallest kind with room for `children`. */
-static inline unsigned rx_kind_for(unsigned children)
-{
-    return children <= 4 ? RX_K_N4 : children <= 16 ? RX_K_N16 : children <= 48 ? RX_K_N48 : RX_K_N256;
-}
+int rx_node_live(struct rx_node *n, unsigned shape);
+/* More than so many of them?  Looks at no more slots than it must. */
+bool rx_node_lives_above(struct rx_node *n, unsigned shape, unsigned children);
+/* Of the eight slots beside this one, which have mostly come with it, do more than half hold a child? */
+bool rx_node_crowded(struct rx_node *n, unsigned shape, const rx_ref *slot);
 
 /*
  * D1: `slot` of node n was loaded just now, or has been looked at and not been found.  What it
@@ -85,26 +94,26 @@ static inline void rx_settle_link(const struct rx_node *n, const rx_ref *slot)
         rx_persist(true, slot, sizeof *slot);
 }
 /* The same of all its slots. */
-static inline void rx_settle_node(const struct rx_node *n, unsigned kind)
+static inline void rx_settle_node(const struct rx_node *n, unsigned shape)
 {
     if (RX_UNLIKELY(rx_load(&n->lock) != 0))
-        rx_persist(true, n, rx_node_fixed(kind));
+        rx_persist(true, n, rx_node_fixed(shape));
 }
 /* Under the node's lock, before a child is put where there was none: that the slot is given, to `byte`. */
-void rx_node_persist_given(struct rx_node *n, unsigned kind, uint8_t byte);
+void rx_node_persist_given(struct rx_node *n, unsigned shape, uint8_t byte);
 
 /*
  * Give `byte` a slot (under the node's lock) without committing a child: writes the
  * byte, raises the count (release); NULL when the node has no slot left.
  * Crash: a slot given and never filled stays absent and belongs to its byte.
  */
-rx_ref *rx_node_give(struct rx_node *n, unsigned kind, uint8_t byte, bool fences);
+rx_ref *rx_node_give(struct rx_node *n, unsigned shape, uint8_t byte, bool fences);
 
 /*
- * Build a node in private memory (a reserved cell): `kind`, level, prefix, term and
+ * Build a node in private memory (a reserved cell): shape, level, prefix, term and
  * `count` children in byte order.  The header is stored last.
  */
-void rx_node_build(struct rx_node *n, unsigned kind, uint32_t level, const uint8_t *prefix, unsigned prefix_len,
+void rx_node_build(struct rx_node *n, unsigned shape, uint32_t level, const uint8_t *prefix, unsigned prefix_len,
                    rx_ref term, const uint8_t *bytes, const rx_ref *refs, unsigned count, bool fences);
 
 /* Build a leaf in a reserved cell; returns its reference. */
@@ -150,7 +159,7 @@ struct rx_batch *rx_batch_at(struct rx_map *map, rx_off off, uint64_t *size);
 /* The key of item i; NULL when it lies outside the cell. */
 const uint8_t *rx_batch_key(const struct rx_batch *b, uint64_t size, uint64_t i, uint64_t *key_len);
 uint32_t rx_leaf_crc(const struct rx_leaf_view *view); /* what crc should be */
-/* Bounds-checked node: header's kind, level and prefix agree with ref and level. */
+/* Bounds-checked node: header's shape, level and prefix agree with ref and level. */
 int rx_node_check(struct rx_map *map, rx_ref ref, uint32_t level, struct rx_node **out);
 
 #endif

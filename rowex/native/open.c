@@ -303,7 +303,7 @@ static int rx_be_first(struct rx_db *db, const struct rx_super *super, const str
         rx_log_tidy(db);
     }
     const struct rx_node *root = (const struct rx_node *)(const void *)(db->map->base + RX_ROOT_OFF);
-    if (root->kind != RX_K_N256 || root->prefix_len != 0 || root->level != 0)
+    if (root->shape != RX_K_N256 || root->prefix_len != 0 || root->level != 0)
         return rx_corrupt(RX_ROOT_OFF, "the root is not a root");
     if ((rc = rx_process_take(db)) != RX_OK)
         return rc;

@@ -96,7 +96,7 @@ static int rx_copy_bytes(struct rx_db *db, int from, int to)
 static int rx_recovery_create(struct rx_db *db, const struct rx_base *b)
 {
     char name[300];
-    struct rx_node root = {.kind = RX_K_N256};
+    struct rx_node root = {.shape = RX_K_N256};
     rx_recovery_name(db, name);
     rx_recovery_forget(db);
     int fd = rx_sys_openat(db->dir_fd, name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);

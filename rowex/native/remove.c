@@ -14,7 +14,7 @@ int rx_clear_slot(struct rx_thread *t, struct rx_place *p)
     if (rx_load(p->slot) != p->ref)
         return rx_moved(t, 1);
     rx_unlink_cells(t, !t->quiet, p->ref, 0, 0);
-    if (p->kind == RX_K_N256 && p->slot != &p->node->term)
+    if (rx_shape_kind(p->shape) == RX_K_N256 && p->slot != &p->node->term)
         rx_node_hint(p->node, -1);
     return rx_commit_or_unlock(t, 1, p->slot, p->ref, 0, -1);
 }
@@ -22,7 +22,7 @@ int rx_clear_slot(struct rx_thread *t, struct rx_place *p)
 /* The entries of p->node but the one being removed; returns their number, *term apart. */
 static unsigned rx_others(const struct rx_place *p, uint8_t *bytes, rx_ref *refs, rx_ref *term)
 {
-    unsigned count = (unsigned)rx_node_children(p->node, p->kind, bytes, refs);
+    unsigned count = (unsigned)rx_node_children(p->node, p->shape, bytes, refs);
     *term = rx_load(&p->node->term);
     if (p->slot == &p->node->term) {
         *term = 0;
@@ -39,7 +39,8 @@ static unsigned rx_others(const struct rx_place *p, uint8_t *bytes, rx_ref *refs
 
 /*
  * The node goes, its last other entry (a leaf, or nothing) takes its place; or the node
- * is copied without the entry to a smaller kind.  One commit to the parent's slot.
+ * is copied without the entry to a smaller kind (a wide Node48 perhaps to a whole one, which
+ * has fewer slots).  One commit to the parent's slot.
  */
 static int rx_remove_shrinking(struct rx_thread *t, struct rx_place *p, unsigned kind)
 {
@@ -55,7 +56,7 @@ static int rx_remove_shrinking(struct rx_thread *t, struct rx_place *p, unsigned
     if (kind) {
         if (rx_kind_for(count) > kind || count + (term != 0) < 2)
             return rx_moved(t, 2);
-        last = rx_new_node(t, 0, kind, p->level, rx_node_prefix(p->node, p->kind), p->node_prefix, term, bytes, refs,
+        last = rx_new_node(t, 0, kind, p->level, rx_node_prefix(p->node, p->shape), p->node_prefix, term, bytes, refs,
                            count);
     } else {
         last = term ? term : count ? refs[0] : 0;
@@ -72,9 +73,9 @@ static int rx_remove_merging(struct rx_thread *t, struct rx_place *p, rx_ref chi
 {
     uint8_t bytes[256], prefix[RX_PREFIX_MAX + 1];
     rx_ref refs[256], term;
-    unsigned child_kind = rx_ref_kind(child_ref);
+    unsigned child_shape = rx_ref_shape(child_ref);
     unsigned joined = (unsigned)p->node_prefix + 1 + child->prefix_len;
-    unsigned kind = rx_kind_for((unsigned)rx_node_live(child, child_kind));
+    unsigned kind = rx_kind_for((unsigned)rx_node_live(child, child_shape));
     uint64_t size = rx_node_size(kind, joined);
     int rc = rx_reserve(t, &size, 1, 3);
     if (rc || (rc = rx_lock_pair(t, p)) != RX_OK)
@@ -86,29 +87,40 @@ static int rx_remove_merging(struct rx_thread *t, struct rx_place *p, rx_ref chi
         rx_unlock_all(t, 2);
         return rc;
     }
-    count = (unsigned)rx_node_children(child, child_kind, bytes, refs);
+    count = (unsigned)rx_node_children(child, child_shape, bytes, refs);
     if (rx_kind_for(count) != kind)
         return rx_moved(t, 3);
-    memcpy(prefix, rx_node_prefix(p->node, p->kind), p->node_prefix);
+    memcpy(prefix, rx_node_prefix(p->node, p->shape), p->node_prefix);
     prefix[p->node_prefix] = child_byte;
-    memcpy(prefix + p->node_prefix + 1, rx_node_prefix(child, child_kind), child->prefix_len);
+    memcpy(prefix + p->node_prefix + 1, rx_node_prefix(child, child_shape), child->prefix_len);
     term = rx_load(&child->term);
 #ifdef ROWEX_CANARY_MERGED_TERM /* a broken build on purpose: fuzz/fuzz_guided_ops.c must notice */
-    term = child_kind == RX_K_N48 && p->slot == &p->node->term ? 0 : term;
+    term = rx_shape_kind(child_shape) == RX_K_N48 && p->slot == &p->node->term ? 0 : term;
 #endif
     rx_ref copy = rx_new_node(t, 0, kind, p->level, prefix, joined, term, bytes, refs, count);
     rx_unlink_cells(t, 3 - t->quiet, p->node_ref, child_ref, p->ref);
     return rx_commit_or_unlock(t, 3, p->parent_slot, p->node_ref, copy, -1);
 }
 
-/* The kind to which the node should shrink with `count` children left; 0: none. */
-static unsigned rx_shrunk(unsigned kind, unsigned count)
+/* With this many children, or fewer, a node should shrink to the kind that they need. */
+static unsigned rx_shrinks_at(unsigned shape)
 {
-    if (kind == RX_K_N256 && count <= 40)
-        return rx_kind_for(count);
-    if (kind == RX_K_N48 && count <= 12)
-        return rx_kind_for(count);
-    return kind == RX_K_N16 && count <= 3 ? RX_K_N4 : 0;
+    static const uint8_t at[] = {[RX_K_N16] = 3, [RX_K_N48] = 12, [RX_K_N256] = 40};
+    return rx_shape_is_wide(shape) ? at[RX_K_N256] : at[rx_shape_kind(shape)];
+}
+
+/*
+ * Neither merging nor shrinking can be due; of a wide Node48, whose slots fill many lines, it is
+ * not worth a look: those beside the one that goes are in use, and the last few never are.
+ */
+static bool rx_stays_as_it_is(const struct rx_place *p, unsigned shrinks_at)
+{
+    unsigned kind = rx_shape_kind(p->shape);
+    if (kind == RX_K_N256)
+        return rx_load8(&p->node->count) > shrinks_at + 4;
+    if (rx_shape_is_wide(p->shape) && rx_node_crowded(p->node, p->shape, p->slot))
+        return true;
+    return rx_node_lives_above(p->node, p->shape, kind == RX_K_N4 ? 2 : shrinks_at + 1);
 }
 
 /* Tries the structural removal; RX_I_RESTART with *plain set: do the plain one instead. */
@@ -116,21 +128,19 @@ static int rx_remove_structural(struct rx_thread *t, struct rx_place *p, bool *p
 {
     uint8_t bytes[256];
     rx_ref refs[256], term;
-    static const uint8_t plain_above[] = {[RX_K_N4] = 2, [RX_K_N16] = 4, [RX_K_N48] = 13};
+    unsigned shrinks_at = rx_shrinks_at(p->shape);
     *plain = true;
-    if (p->kind == RX_K_N256 ? rx_load8(&p->node->count) > 44
-                             : rx_node_live(p->node, p->kind) > plain_above[p->kind])
-        return RX_I_RESTART; /* neither merging nor shrinking can be due */
+    if (rx_stays_as_it_is(p, shrinks_at))
+        return RX_I_RESTART;
     *plain = false;
     unsigned count = rx_others(p, bytes, refs, &term), entries = count + (term != 0);
     if (entries <= 1 && (entries == 0 || term || rx_ref_is_leaf(refs[0])))
         return rx_remove_shrinking(t, p, 0);
-    unsigned smaller = rx_shrunk(p->kind, count);
-    if (entries >= 2 && smaller)
-        return rx_remove_shrinking(t, p, smaller);
+    if (entries >= 2 && count <= shrinks_at)
+        return rx_remove_shrinking(t, p, rx_kind_for(count));
     *plain = true;
     if (entries != 1) {
-        if (p->kind == RX_K_N256) /* the hint was wrong: a later removal looks again */
+        if (rx_shape_kind(p->shape) == RX_K_N256) /* the hint was wrong: a later removal looks again */
             rx_store8(&p->node->count, (uint8_t)(count > 255 ? 255 : count));
         return RX_I_RESTART;
     }

@@ -356,7 +356,7 @@ static int rx_salvage_know(struct rx_salvage *s)
     struct rx_node root = {0};
     int fd = s->fd[RX_LAYER_NAME];
     if (!known && fd >= 0 && !rx_salvage_logged(s) && !s->all &&
-        (rx_sys_pread(fd, &root, sizeof root, RX_ROOT_OFF) != (ssize_t)sizeof root || root.kind != RX_K_N256))
+        (rx_sys_pread(fd, &root, sizeof root, RX_ROOT_OFF) != (ssize_t)sizeof root || root.shape != RX_K_N256))
         return rx_fail(RX_E_FORMAT, 0, "nothing of %s looks like a Rowex file", s->db->path);
     if (fd < 0 && !rx_salvage_logged(s) && !s->told->options_known)
         return rx_fail(RX_E_NOT_FOUND, ENOENT, "neither %s nor a checkpoint or log of it is there", s->db->path);

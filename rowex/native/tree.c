@@ -29,7 +29,7 @@ static inline int rx_prefix_is(struct rx_map *map, rx_ref ref, const uint8_t *ke
     uint64_t prefix_len = ref >> 56;
     if (RX_UNLIKELY(prefix_len == 255))
         prefix_len = n->prefix_len;
-    uint32_t fixed = rx_node_fixed(rx_ref_kind(ref));
+    uint32_t fixed = rx_node_fixed(rx_ref_shape(ref));
     if (RX_UNLIKELY(!rx_in_file(map, off, fixed + prefix_len)))
         return rx_corrupt(off, "a node's prefix leads outside the file");
     if (rest < prefix_len || !rx_bytes_equal((const uint8_t *)n + fixed, key + *depth, prefix_len))
@@ -43,10 +43,10 @@ static inline int rx_prefix_is(struct rx_map *map, rx_ref ref, const uint8_t *ke
  * byte.  RX_ABSENT: none.  The header of a Node256 or 48 without a prefix is not touched:
  * it would cost a cache line.
  */
-static inline int rx_hop_slot(struct rx_map *map, rx_ref ref, const uint8_t *key, uint64_t key_len, uint64_t *depth,
-                              rx_ref **slot)
+__attribute__((always_inline)) static inline int rx_hop_slot(struct rx_map *map, rx_ref ref, const uint8_t *key,
+                                                             uint64_t key_len, uint64_t *depth, rx_ref **slot)
 {
-    unsigned kind = rx_ref_kind(ref);
+    unsigned shape = rx_ref_shape(ref);
     struct rx_node *n = rx_node_at(map->base, rx_ref_off(ref));
     if (RX_UNLIKELY(ref >> 56)) {
         int rc = rx_prefix_is(map, ref, key, key_len - *depth, depth);
@@ -57,9 +57,9 @@ static inline int rx_hop_slot(struct rx_map *map, rx_ref ref, const uint8_t *key
         *slot = &n->term;
         return RX_OK;
     }
-    if (kind <= RX_K_N16 && RX_UNLIKELY(n->kind != kind))
-        return rx_corrupt(rx_ref_off(ref), "expected a node of kind %u, found %u", kind, n->kind);
-    *slot = rx_node_find(n, kind, key[*depth]);
+    if (rx_shape_kind(shape) <= RX_K_N16 && RX_UNLIKELY(n->shape != shape))
+        return rx_corrupt(rx_ref_off(ref), "expected a node of shape %02x, found %02x", shape, n->shape);
+    *slot = rx_node_find(n, shape, key[*depth]);
     if (!*slot)
         return RX_ABSENT;
     *depth += 1;
@@ -79,7 +79,7 @@ __attribute__((always_inline)) static inline int rx_hop_child(struct rx_map *map
         return RX_ABSENT;
     if (rx_ref_is_leaf(*ref))
         return RX_END;
-    uint32_t fixed = rx_node_fixed(rx_ref_kind(*ref));
+    uint32_t fixed = rx_node_fixed(rx_ref_shape(*ref));
     if (RX_UNLIKELY(ends || fixed == 0 || !rx_in_file(map, rx_ref_off(*ref), fixed)))
         return rx_corrupt(node, "a slot holds the impossible reference %016llx", (unsigned long long)*ref);
     return RX_OK;

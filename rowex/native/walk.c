@@ -83,13 +83,14 @@ static void rx_tally_add(struct rx_stats *to, const struct rx_tally *from)
 }
 
 /* A checked node.  The header is read once more: a reused cell only makes the tally wrong, and that is thrown away. */
-static void rx_tally_node(struct rx_tally *a, struct rx_node *n, unsigned kind)
+static void rx_tally_node(struct rx_tally *a, struct rx_node *n, unsigned shape)
 {
+    unsigned kind = rx_shape_kind(shape);
     uint64_t header = rx_load((const uint64_t *)(const void *)n), lock = rx_load(&n->lock);
     a->nodes[kind - RX_K_N4]++;
-    a->bytes += rx_node_size(kind, (unsigned)(header >> 16) & 0xffff);
+    a->bytes += rx_node_size(shape, (unsigned)(header >> 16) & 0xffff);
     a->locked += lock != 0 && lock != RX_OBSOLETE;
-    int given = (int)(header >> 8) & 0xff, live = rx_node_live(n, kind);
+    int given = (int)(header >> 8) & 0xff, live = rx_node_live(n, shape);
     if (kind != RX_K_N256 && given > live)
         a->dead_slots += (uint64_t)(given - live);
 }
@@ -114,13 +115,13 @@ static int rx_tally_below(struct rx_thread *t, struct rx_cursor *c, rx_ref child
     uint32_t level = 1;
     int rc = rx_cursor_below(c, t->map, child, level);
     if (rc == RX_OK)
-        rx_tally_node(a, c->stack[0].node, c->stack[0].kind);
+        rx_tally_node(a, c->stack[0].node, c->stack[0].shape);
     while (rc == RX_OK && (rc = rx_cursor_next(c, &child, &level)) == RX_OK) {
         if (rx_ref_is_leaf(child)) {
             rc = rx_tally_leaf(a, t->map, child, c->depth + 1); /* the root is not on the stack */
             c->barren = 0;
         } else if ((rc = rx_cursor_enter(c, child, level)) == RX_OK) {
-            rx_tally_node(a, c->stack[c->depth - 1].node, c->stack[c->depth - 1].kind);
+            rx_tally_node(a, c->stack[c->depth - 1].node, c->stack[c->depth - 1].shape);
         }
         if ((++a->steps & 1023) == 0) /* a piece may be large: an observer sees that we move (R9) */
             rx_store(&t->slot->progress, rx_load_rlx(&t->slot->progress) + 1);
@@ -274,11 +275,11 @@ static int rx_inspect_at(struct rx_map *map, uint64_t offset, struct rx_node_inf
     if (offset % 8 || !rx_in_file(map, offset, 8))
         return RX_ABSENT;
     uint64_t header = rx_load((const uint64_t *)(const void *)(map->base + offset));
-    unsigned kind = rx_head_kind(header), prefix_len = (unsigned)(header >> 16) & 0xffff;
+    unsigned kind = rx_head_kind(header), shape = rx_head_shape(header), prefix_len = (unsigned)(header >> 16) & 0xffff;
     if (kind == RX_K_LEAF || kind == RX_K_BIG)
         return rx_inspect_leaf(map, offset, kind, out);
     if (!rx_kind_is_node(kind) ||
-        rx_node_check(map, rx_ref_make(offset, kind, prefix_len), (uint32_t)(header >> 32), &n) != RX_OK)
+        rx_node_check(map, rx_ref_make(offset, shape, prefix_len), (uint32_t)(header >> 32), &n) != RX_OK)
         return RX_ABSENT;
     memset(out, 0, sizeof *out);
     out->offset = offset;
@@ -288,11 +289,12 @@ static int rx_inspect_at(struct rx_map *map, uint64_t offset, struct rx_node_inf
     out->level = (uint32_t)(header >> 32);
     out->prefix_len = prefix_len;
     out->given = kind == RX_K_N256 ? 256 : (int)(header >> 8) & 0xff;
-    out->live = rx_node_live(n, kind);
+    out->slots = (int)rx_shape_slots(shape);
+    out->live = rx_node_live(n, shape);
     size_t shown = prefix_len < sizeof out->prefix ? prefix_len : sizeof out->prefix;
-    if (rx_in_file(map, offset, rx_node_fixed(kind) + (uint64_t)shown))
-        rx_copy_racy(out->prefix, rx_node_prefix(n, kind), shown);
-    out->children = rx_node_children(n, kind, out->child_byte, out->child_ref);
+    if (rx_in_file(map, offset, rx_node_fixed(shape) + (uint64_t)shown))
+        rx_copy_racy(out->prefix, rx_node_prefix(n, shape), shown);
+    out->children = rx_node_children(n, shape, out->child_byte, out->child_ref);
     return RX_OK;
 }
 
@@ -331,13 +333,13 @@ static int rx_path_of(struct rx_map *map, const uint8_t *key, size_t key_len, ui
         int rc = rx_node_check(map, ref, level, &node);
         if (rc)
             return rc;
-        unsigned kind = rx_ref_kind(ref), prefix_len = (unsigned)(rx_load((uint64_t *)(void *)node) >> 16) & 0xffff;
-        if (!rx_in_file(map, rx_ref_off(ref), rx_node_fixed(kind) + (uint64_t)prefix_len))
+        unsigned shape = rx_ref_shape(ref), prefix_len = (unsigned)(rx_load((uint64_t *)(void *)node) >> 16) & 0xffff;
+        if (!rx_in_file(map, rx_ref_off(ref), rx_node_fixed(shape) + (uint64_t)prefix_len))
             return rx_corrupt(rx_ref_off(ref), "a node's prefix leads outside the file");
-        if (prefix_len > key_len - level || memcmp(rx_node_prefix(node, kind), key + level, prefix_len) != 0)
+        if (prefix_len > key_len - level || memcmp(rx_node_prefix(node, shape), key + level, prefix_len) != 0)
             return RX_OK;
         level += prefix_len;
-        rx_ref *slot = level == key_len ? &node->term : rx_node_find(node, kind, key[level]);
+        rx_ref *slot = level == key_len ? &node->term : rx_node_find(node, shape, key[level]);
         if (slot == NULL || (ref = rx_load(slot)) == 0)
             return RX_OK;
         if (level == key_len && !rx_ref_is_leaf(ref))

@@ -4,20 +4,29 @@
  */
 #include "window.h"
 
-static inline rx_ref rx_slot48(struct rx_node *n, const uint8_t *index, int byte)
+/* A Node48, as the shape of the reference to it says. */
+struct rx_indexed { const uint8_t *index; const rx_ref *slot; unsigned slots; };
+
+static inline struct rx_indexed rx_indexed_of(struct rx_node *n, unsigned shape)
 {
-    unsigned at = (unsigned)rx_load8(index + byte) - 1; /* none: beyond 48 */
-    rx_ref ref = rx_load(&n->slot[at < 48 ? at : 0]);
-    return at < 48 ? ref : 0;
+    return (struct rx_indexed){(const uint8_t *)n + RX_N48_INDEX, rx_node_slots(n, RX_K_N48), rx_shape_slots(shape)};
+}
+
+static inline rx_ref rx_slot48(const struct rx_indexed *n, int byte)
+{
+    unsigned at = (unsigned)rx_load8(n->index + byte) - 1; /* none: beyond all */
+    rx_ref ref = rx_load(n->slot + (at < n->slots ? at : 0));
+    return at < n->slots ? ref : 0;
 }
 
 /* Node4/16: which bytes are given, and where. */
 struct rx_given { uint64_t bits[4]; uint8_t slot[256]; };
 
-static inline void rx_given_collect(struct rx_node *n, unsigned kind, struct rx_given *g)
+static inline void rx_given_collect(struct rx_node *n, unsigned shape, struct rx_given *g)
 {
-    unsigned capacity = kind == RX_K_N4 ? 4 : 16, count = rx_load8(&n->count);
-    const uint8_t *keys = (const uint8_t *)n + (kind == RX_K_N4 ? RX_N4_KEYS : RX_N16_KEYS);
+    unsigned capacity = rx_shape_slots(shape), count = rx_load8(&n->count);
+    const uint8_t *keys = (const uint8_t *)n + RX_NODE_HEAD;
+    _Static_assert(RX_N4_KEYS == RX_NODE_HEAD && RX_N16_KEYS == RX_NODE_HEAD, "keys of both");
     memset(g->bits, 0, sizeof g->bits);
     for (unsigned i = 0; i < count && i < capacity; i++) {
         uint8_t byte = rx_load8_rlx(keys + i); /* final below the acquired count */
@@ -30,14 +39,15 @@ static inline void rx_given_collect(struct rx_node *n, unsigned kind, struct rx_
  * A Node4, upwards: its few children are sorted as they are read.  Of a byte that a damaged one has twice
  * the last counts, as below: whoever counts what can be reached notices.
  */
-static unsigned rx_up4(struct rx_node *n, int *from, rx_ref *refs)
+static unsigned rx_up4(struct rx_node *n, unsigned shape, int *from, rx_ref *refs)
 {
-    unsigned given = rx_load8(&n->count), count = 0, live = 0;
+    unsigned given = rx_load8(&n->count), capacity = rx_shape_slots(shape), count = 0, live = 0;
     const uint8_t *keys = (const uint8_t *)n + RX_N4_KEYS;
+    const rx_ref *slot = rx_node_slots(n, RX_K_N4);
     int bytes[4];
-    for (unsigned i = 0; i < given && i < 4; i++) {
+    for (unsigned i = 0; i < given && i < capacity; i++) {
         int byte = rx_load8_rlx(keys + i); /* final below the acquired count */
-        rx_ref ref = rx_load(&n->slot[i]);
+        rx_ref ref = rx_load(slot + i);
         unsigned at = 0;
         while (at < count && bytes[at] < byte)
             at++;
@@ -60,11 +70,12 @@ static unsigned rx_up4(struct rx_node *n, int *from, rx_ref *refs)
     return live;
 }
 
-static unsigned rx_small_up(struct rx_node *n, unsigned kind, int *from, rx_ref *refs, unsigned max)
+static unsigned rx_small_up(struct rx_node *n, unsigned shape, int *from, rx_ref *refs, unsigned max)
 {
     struct rx_given g;
+    const rx_ref *slot = rx_node_slots(n, shape);
     unsigned count = 0;
-    rx_given_collect(n, kind, &g);
+    rx_given_collect(n, shape, &g);
     g.bits[*from >> 6] &= ~0ull << (*from & 63);
     for (int word = *from >> 6; word < 4; word++)
         for (uint64_t bits = g.bits[word]; bits; bits &= bits - 1) {
@@ -73,7 +84,7 @@ static unsigned rx_small_up(struct rx_node *n, unsigned kind, int *from, rx_ref 
                 *from = byte;
                 return count;
             }
-            rx_ref ref = rx_load(&n->slot[g.slot[byte]]);
+            rx_ref ref = rx_load(slot + g.slot[byte]);
             refs[count] = ref;
             count += ref != 0;
         }
@@ -81,11 +92,12 @@ static unsigned rx_small_up(struct rx_node *n, unsigned kind, int *from, rx_ref 
     return count;
 }
 
-static unsigned rx_small_down(struct rx_node *n, unsigned kind, int *from, rx_ref *refs, unsigned max)
+static unsigned rx_small_down(struct rx_node *n, unsigned shape, int *from, rx_ref *refs, unsigned max)
 {
     struct rx_given g;
+    const rx_ref *slot = rx_node_slots(n, shape);
     unsigned count = 0;
-    rx_given_collect(n, kind, &g);
+    rx_given_collect(n, shape, &g);
     g.bits[*from >> 6] &= ~0ull >> (63 - (*from & 63));
     for (int word = *from >> 6; word >= 0; word--)
         for (uint64_t bits = g.bits[word]; bits;) {
@@ -95,7 +107,7 @@ static unsigned rx_small_down(struct rx_node *n, unsigned kind, int *from, rx_re
                 return count;
             }
             bits &= ~(1ull << top);
-            rx_ref ref = rx_load(&n->slot[g.slot[byte]]);
+            rx_ref ref = rx_load(slot + g.slot[byte]);
             refs[count] = ref;
             count += ref != 0;
         }
@@ -107,7 +119,7 @@ static unsigned rx_small_down(struct rx_node *n, unsigned kind, int *from, rx_re
  * Node48: which of the bytes word * 64 .. + 63 have an index, eight looked at together.
  * The product gathers the eight flags into its top byte.
  */
-static inline uint64_t rx_indexed(const uint8_t *index, int word)
+static inline uint64_t rx_index_bits(const uint8_t *index, int word)
 {
     const uint64_t low = 0x7f7f7f7f7f7f7f7full;
     uint64_t bits = 0;
@@ -119,18 +131,18 @@ static inline uint64_t rx_indexed(const uint8_t *index, int word)
     return bits;
 }
 
-static unsigned rx_up48(struct rx_node *n, int *from, rx_ref *refs, unsigned max)
+static unsigned rx_up48(struct rx_node *node, unsigned shape, int *from, rx_ref *refs, unsigned max)
 {
-    const uint8_t *index = (const uint8_t *)n + RX_N48_INDEX;
+    struct rx_indexed n = rx_indexed_of(node, shape);
     unsigned count = 0;
     for (int byte = *from; byte < 256; byte = (byte | 63) + 1) {
         int base = byte & ~63;
-        for (uint64_t bits = rx_indexed(index, byte >> 6) & ~0ull << (byte & 63); bits; bits &= bits - 1) {
+        for (uint64_t bits = rx_index_bits(n.index, byte >> 6) & ~0ull << (byte & 63); bits; bits &= bits - 1) {
             if (count == max) {
                 *from = base + __builtin_ctzll(bits);
                 return count;
             }
-            refs[count] = rx_slot48(n, index, base + __builtin_ctzll(bits));
+            refs[count] = rx_slot48(&n, base + __builtin_ctzll(bits));
             count += refs[count] != 0;
         }
     }
@@ -138,19 +150,19 @@ static unsigned rx_up48(struct rx_node *n, int *from, rx_ref *refs, unsigned max
     return count;
 }
 
-static unsigned rx_down48(struct rx_node *n, int *from, rx_ref *refs, unsigned max)
+static unsigned rx_down48(struct rx_node *node, unsigned shape, int *from, rx_ref *refs, unsigned max)
 {
-    const uint8_t *index = (const uint8_t *)n + RX_N48_INDEX;
+    struct rx_indexed n = rx_indexed_of(node, shape);
     unsigned count = 0;
     for (int byte = *from; byte >= 0; byte = (byte & ~63) - 1) {
         int base = byte & ~63, top;
-        for (uint64_t bits = rx_indexed(index, byte >> 6) & ~0ull >> (63 - (byte & 63)); bits; bits &= ~(1ull << top)) {
+        for (uint64_t bits = rx_index_bits(n.index, byte >> 6) & ~0ull >> (63 - (byte & 63)); bits; bits &= ~(1ull << top)) {
             top = 63 - __builtin_clzll(bits);
             if (count == max) {
                 *from = base + top;
                 return count;
             }
-            refs[count] = rx_slot48(n, index, base + top);
+            refs[count] = rx_slot48(&n, base + top);
             count += refs[count] != 0;
         }
     }
@@ -158,34 +170,38 @@ static unsigned rx_down48(struct rx_node *n, int *from, rx_ref *refs, unsigned m
     return count;
 }
 
-unsigned rx_window_up(struct rx_node *n, unsigned kind, int *from, rx_ref *refs, unsigned max)
+unsigned rx_window_up(struct rx_node *n, unsigned shape, int *from, rx_ref *refs, unsigned max)
 {
+    unsigned kind = rx_shape_kind(shape);
     if (kind == RX_K_N4 && max >= 4)
-        return *from > 255 ? 0 : rx_up4(n, from, refs);
+        return *from > 255 ? 0 : rx_up4(n, shape, from, refs);
     if (kind == RX_K_N4 || kind == RX_K_N16)
-        return *from > 255 ? 0 : rx_small_up(n, kind, from, refs, max);
+        return *from > 255 ? 0 : rx_small_up(n, shape, from, refs, max);
     if (kind == RX_K_N48)
-        return rx_up48(n, from, refs, max);
+        return rx_up48(n, shape, from, refs, max);
+    const rx_ref *slot = rx_node_slots(n, RX_K_N256);
     unsigned count = 0;
     int byte = *from;
     for (; byte < 256 && count < max; byte++) {
-        refs[count] = rx_load(&n->slot[byte]);
+        refs[count] = rx_load(slot + byte);
         count += refs[count] != 0;
     }
     *from = byte;
     return count;
 }
 
-unsigned rx_window_down(struct rx_node *n, unsigned kind, int *from, rx_ref *refs, unsigned max)
+unsigned rx_window_down(struct rx_node *n, unsigned shape, int *from, rx_ref *refs, unsigned max)
 {
+    unsigned kind = rx_shape_kind(shape);
     if (kind == RX_K_N4 || kind == RX_K_N16)
-        return *from < 0 ? 0 : rx_small_down(n, kind, from, refs, max);
+        return *from < 0 ? 0 : rx_small_down(n, shape, from, refs, max);
     if (kind == RX_K_N48)
-        return rx_down48(n, from, refs, max);
+        return rx_down48(n, shape, from, refs, max);
+    const rx_ref *slot = rx_node_slots(n, RX_K_N256);
     unsigned count = 0;
     int byte = *from;
     for (; byte >= 0 && count < max; byte--) {
-        refs[count] = rx_load(&n->slot[byte]);
+        refs[count] = rx_load(slot + byte);
         count += refs[count] != 0;
     }
     *from = byte;

@@ -16,8 +16,8 @@
  * *from becomes where to go on, 256 when nothing is left.  Returns how many.
  * Ordering  slots are loaded with acquire; pairs with the release of their commit.
  */
-unsigned rx_window_up(struct rx_node *n, unsigned kind, int *from, rx_ref *refs, unsigned max);
+unsigned rx_window_up(struct rx_node *n, unsigned shape, int *from, rx_ref *refs, unsigned max);
 /* At or before *from, downwards; -1 when nothing is left. */
-unsigned rx_window_down(struct rx_node *n, unsigned kind, int *from, rx_ref *refs, unsigned max);
+unsigned rx_window_down(struct rx_node *n, unsigned shape, int *from, rx_ref *refs, unsigned max);
 
 #endif
