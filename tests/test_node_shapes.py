@@ -399,6 +399,9 @@ def test_damaged_tight_node_is_told_and_nothing_crashes(what: str, top: int, pat
     assert any(re.search(text, fault) for _, fault in caught.value.faults), caught.value.faults
     for mode in ("r", "w"):
         with rowex.open(path, mode) as index:
+            if damage is code_in_header and COUNTS[top] <= 16:  # of larger ones a lookup does not read the header
+                with pytest.raises(rowex.CorruptionError, match="expected a node of shape"):
+                    index.get(bytes((top, 0)))
             use(index, mode == "w")
     path.unlink()
     make_by_building(path, KEYS)
@@ -407,7 +410,8 @@ def test_damaged_tight_node_is_told_and_nothing_crashes(what: str, top: int, pat
     damage(image, top)
     with path.open("r+b") as file:  # the same inode
         file.write(image)
-    with contextlib.suppress(rowex.CorruptionError), rowex.open(path) as index:
+    suppressed = () if damage is count_is_too_large else (rowex.CorruptionError,)
+    with contextlib.suppress(*suppressed), rowex.open(path) as index:
         use(index, True)
 
 

@@ -99,7 +99,6 @@ PLACES = (
     "the leaves lie where they were put, most of them in a page of its own, and lmdb's in order in a few. After"
     " `compact()` ours lie side by side"
 )
-NODES = "a node with two or three children is as large as one with four, and one with 49 as one with 256"
 MEMORY = (
     'a key takes several loads that no cache holds; what this machine takes for one is told below ("for'
     " comparison\"). The goals were set on one where lmdb's random get of 1,000,000 keys took 440 to 840 ns"
@@ -121,7 +120,7 @@ TARGETS = (
     Target("full scan, an item", 1, "x", against("scan", *LMDB)),
     Target("range of 100", 1.3, "x", against("range", *LMDB), why=PLACES),
     Target("file, bytes a key", 56, "bytes", alone("disk"), least=10_000_000),
-    Target("file after compact, bytes a key", 44, "bytes", alone("compacted"), least=10_000_000, why=NODES),
+    Target("file after compact, bytes a key", 44, "bytes", alone("compacted"), least=10_000_000),
     Target("two processes on get", 1.9, "x", scaling("process get", "processes get")),
     Target("two processes on get, against two of lmdb's", 1, "x", against("processes get", "lmdb")),
     Target(
