@@ -83,54 +83,42 @@ rx_ref *rx_node_find(struct rx_node *n, unsigned shape, uint8_t byte)
 
 /* ---- iteration ------------------------------------------------------------- */
 
-/* Node4/16: the smallest (or largest) live key at or after (before) `byte`. */
-static int rx_small_next(struct rx_node *n, unsigned shape, const uint8_t *keys, int byte, rx_ref *child)
+/* Node4/16.  Of a byte that a damaged node has twice, the first child counts. */
+static int rx_small_children(struct rx_node *n, unsigned shape, uint8_t *bytes, rx_ref *refs)
 {
-    unsigned count = rx_given(n, shape);
+    const uint8_t *keys = (const uint8_t *)n + RX_NODE_HEAD;
     const rx_ref *slot = rx_node_slots(n, shape);
-    int best = 256;
-    for (unsigned i = 0; i < count; i++) {
-        int key = rx_load8_rlx(keys + i);
-        if (key >= byte && key < best) {
-            rx_ref ref = rx_load(slot + i);
-            if (ref) {
-                best = key;
-                *child = ref;
-            }
+    int count = 0;
+    for (unsigned i = 0, given = rx_given(n, shape); i < given; i++) {
+        uint8_t byte = rx_load8_rlx(keys + i);
+        rx_ref ref = rx_load(slot + i);
+        int at = count;
+        while (at > 0 && bytes[at - 1] > byte)
+            at--;
+        if (ref == 0 || (at > 0 && bytes[at - 1] == byte))
+            continue;
+        for (int j = count++; j > at; j--) {
+            bytes[j] = bytes[j - 1];
+            refs[j] = refs[j - 1];
         }
+        bytes[at] = byte;
+        refs[at] = ref;
     }
-    return best < 256 ? best : -1;
-}
-
-int rx_node_next(struct rx_node *n, unsigned shape, int byte, rx_ref *child)
-{
-    const rx_ref *slot = rx_node_slots(n, shape);
-    switch (rx_shape_kind(shape)) {
-    case RX_K_N4: return rx_small_next(n, shape, rx_n4_keys(n), byte, child);
-    case RX_K_N16: return rx_small_next(n, shape, rx_n16_keys(n), byte, child);
-    case RX_K_N48:
-        for (unsigned slots = rx_shape_slots(shape); byte < 256; byte++) {
-            unsigned at = (unsigned)rx_load8(rx_n48_index(n) + byte) - 1;
-            if (at < slots && (*child = rx_load(slot + at)) != 0)
-                return byte;
-        }
-        return -1;
-    default:
-        for (; byte < 256; byte++)
-            if ((*child = rx_load(slot + byte)) != 0)
-                return byte;
-        return -1;
-    }
+    return count;
 }
 
 int rx_node_children(struct rx_node *n, unsigned shape, uint8_t *bytes, rx_ref *refs)
 {
+    unsigned kind = rx_shape_kind(shape), slots = rx_shape_slots(shape);
+    const rx_ref *slot = rx_node_slots(n, shape);
     int count = 0;
-    for (int byte = 0; byte < 256; byte++) {
-        rx_ref child;
-        byte = rx_node_next(n, shape, byte, &child);
-        if (byte < 0)
-            break;
+    if (kind == RX_K_N4 || kind == RX_K_N16)
+        return rx_small_children(n, shape, bytes, refs);
+    for (unsigned byte = 0; byte < 256; byte++) {
+        unsigned at = kind == RX_K_N48 ? (unsigned)rx_load8(rx_n48_index(n) + byte) - 1 : byte;
+        rx_ref child = at < slots ? rx_load(slot + at) : 0;
+        if (child == 0)
+            continue;
         bytes[count] = (uint8_t)byte;
         refs[count++] = child;
     }

@@ -70,10 +70,7 @@ __attribute__((always_inline)) static inline void rx_prefetch_hop(const uint8_t 
     }
 }
 
-/* Iteration in byte order over a snapshot of given slots with a live child.
- * The first at or after `byte` (0..255); returns the byte or -1; *child loaded (acquire). */
-int rx_node_next(struct rx_node *n, unsigned shape, int byte, rx_ref *child);
-/* All live children in byte order: bytes[256], refs[256]; returns how many. */
+/* All live children in byte order: bytes[256], refs[256]; returns how many.  Slots are loaded with acquire. */
 int rx_node_children(struct rx_node *n, unsigned shape, uint8_t *bytes, rx_ref *refs);
 /* Live children (null slots not counted), term not counted. */
 int rx_node_live(struct rx_node *n, unsigned shape);
