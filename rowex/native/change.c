@@ -54,6 +54,7 @@ __attribute__((always_inline)) static inline void rx_expect(const struct rx_thre
     __builtin_prefetch(t->base + rx_ref_off(child), 1);
     if (at < op->key_len)
         rx_prefetch_hop(t->base, child, op->key[at]);
+    rx_prefetch_guess(t->base, child, op->key, op->key_len, level);
 }
 
 /* At the node where the last key was found, where the next one's way leads there too; else at the root. */

@@ -63,6 +63,7 @@ enum rx_kind {
 };
 #define RX_KIND_MASK 7u /* of a reference */
 #define RX_REF_SHAPE_SHIFT 44 /* its bits 48..51 are the shape's 4..7 */
+#define RX_REF_MANY (3ull << 50) /* of a Node48: more slots than a whole one */
 #define RX_REF_OFF_MASK 0x0000FFFFFFFFFFF8ull
 #define RX_CELL_MIN 16u
 

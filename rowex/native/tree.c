@@ -110,8 +110,10 @@ __attribute__((always_inline)) static inline int rx_find_with(struct rx_map *map
             if (fences)
                 rx_settle_link(node, slot);
         }
-        if (RX_LIKELY(rc == RX_OK))
+        if (RX_LIKELY(rc == RX_OK)) {
+            rx_prefetch_guess(map->base, ref, key, key_len, depth);
             continue;
+        }
         if (rc != RX_END)
             return rc;
         return rx_leaf_is(map, ref, key, key_len, depth, leaf);
