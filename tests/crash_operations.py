@@ -16,7 +16,7 @@ VARYING = re.compile(r"(?<=: another )(?:stands still|comes)$|(?<=call )\d+|(?<=
 # Patterns of names; a scenario may be about several.
 OPERATIONS: dict[str, tuple[str, ...]] = {
     "insert into each kind of node": ("insert*", "key that *", "the last slot: *", "many at once"),
-    "growth and shrink of a node": ("grow [0-9]*", "grow, *", "shrink*", "use up dead slots"),
+    "growth and shrink of a node": ("grow [0-9]*", "grow a tight *", "grow, *", "shrink*", "use up dead slots"),
     "split and merge of a path": (
         "split a *",
         "merge a *",

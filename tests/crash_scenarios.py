@@ -15,6 +15,7 @@ CHAIN = b"c" * 66000
 LONG = b"long/way/to/go/"
 N4, N16, N48, N256 = (keys(b"n", count) for count in (4, 16, 48, 200))
 PATH = [b"pathological-aaaa1", b"pathological-aaaa2"]
+TIGHT = [("compact",), *MARK]  # what is there then has nodes with no more slots than they need
 FILL = filled([b"fill%06d" % i for i in range(2500)], 200)
 
 SCENARIOS: dict[str, Scenario] = {
@@ -32,6 +33,9 @@ SCENARIOS: dict[str, Scenario] = {
     "grow 4 to 16": Scenario(filled(N4), [put(b"n\x04")], MARK),
     "grow 16 to 48": Scenario(filled(N16), [put(b"n\x10")], MARK),
     "grow 48 to 256": Scenario(filled(N48), [put(b"n\x30")], MARK),
+    "grow a tight Node4": Scenario(filled(N4[:2]), [put(N4[2])], TIGHT),
+    "grow a tight Node16": Scenario(filled(N16[:9]), [put(N16[9])], TIGHT),
+    "grow a tight Node48 of many to 256": Scenario(filled(keys(b"n", 64)), [put(b"n\x40")], TIGHT),
     "key that ends at a node": Scenario(filled(PATH), [put(b"pathological-aaaa")], MARK),
     "key that extends a leaf": Scenario(filled([b"leaf"]), [put(b"leaf-more")], MARK),
     "key that a leaf extends": Scenario(filled([b"leaf-more"]), [put(b"leaf")], MARK),
@@ -61,6 +65,8 @@ SCENARIOS: dict[str, Scenario] = {
     "merge a path onto a Node16": Scenario(filled([*keys(LONG, 12), b"long/x"]), [("remove", b"long/x")], MARK),
     "merge a path onto a Node48": Scenario(filled([*keys(LONG, 40), b"long/x"]), [("remove", b"long/x")], MARK),
     "merge a path onto a Node256": Scenario(filled([*keys(LONG, 200), b"long/x"]), [("remove", b"long/x")], MARK),
+    "split a path above a tight Node16": Scenario(filled(keys(LONG, 9)), [put(b"long/x")], TIGHT),
+    "merge a path onto a tight Node16": Scenario(filled([*keys(LONG, 9), b"long/x"]), [("remove", b"long/x")], TIGHT),
     "make a chain of paths": Scenario(filled([CHAIN + b"1"]), [put(CHAIN + b"2")], MARK),
     "replace": Scenario(filled(N4), [put(N4[1])], MARK),
     "replace by another size": Scenario(filled(N4), [put(N4[1], 1, 700), put(N4[1], 2, 3000)], MARK),
@@ -77,6 +83,7 @@ SCENARIOS: dict[str, Scenario] = {
     "shrink 16 to 4 to nothing": Scenario(filled(keys(b"n", 6)), [("remove", k) for k in keys(b"n", 6)], MARK),
     "shrink 48 to 16": Scenario(filled(keys(b"n", 18)), [("remove", k) for k in keys(b"n", 12)], MARK),
     "shrink 256 to 48": Scenario(filled(keys(b"n", 50)), [("remove", k) for k in keys(b"n", 22)], MARK),
+    "shrink a tight Node48 of many": Scenario(filled(keys(b"n", 50)), [("remove", k) for k in keys(b"n", 50)], TIGHT),
     "use up dead slots": Scenario(
         filled(N4), [step for i in range(3) for step in (("remove", N4[i]), put(b"n" + bytes([90 + i])))], MARK
     ),
