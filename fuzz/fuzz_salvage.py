@@ -71,7 +71,7 @@ def seal_frame(segment: bytearray, at: int, size: int) -> None:
     """Make a frame's checksum right: of uuid, incarnation, place, and what follows it."""
     incarnation, begin = struct.unpack_from("<QQ", segment, 40)
     seed = fuzz_open.crc32c(bytes(segment[16:32]))
-    seed = fuzz_open.crc32c(struct.pack("<QQ", incarnation, begin + at - SEGMENT_HEAD), seed)
+    seed = fuzz_open.crc32c(struct.pack("<QQ", incarnation, (begin + at - SEGMENT_HEAD) % (1 << 64)), seed)
     struct.pack_into("<I", segment, at, fuzz_open.crc32c(bytes(segment[at + 4 : at + size]), seed))
 
 

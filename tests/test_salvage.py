@@ -263,6 +263,25 @@ def test_salvage_leaves_alone_what_it_should(path: Path, folder: Path, left: Cal
     assert sorted(entry.name for entry in target.parent.iterdir()) == ["new.rowex"]
 
 
+def test_salvage_passes_over_a_checkpoint_of_another_version_and_index(path: Path, folder: Path) -> None:
+    """A file that took the name since is not refused for what the one before it left."""
+    checkpoint = path.with_name(path.name + "-checkpoint")
+    with rowex.open(path) as index:
+        index[b"old"] = b"1"
+        index.checkpoint()
+    image = bytearray(checkpoint.read_bytes())
+    path.unlink()
+    with rowex.open(path, durability="process") as index:
+        index[b"new"] = b"2"
+    struct.pack_into("<I", image, 8, 9)
+    reseal(image)
+    checkpoint.write_bytes(image)
+    (folder / "out").mkdir(exist_ok=True)
+    rowex.salvage(path, folder / "out" / "other")
+    with rowex.open(folder / "out" / "other", "r") as index:
+        assert dict(index.items()) == {b"new": b"2"}
+
+
 def test_command_tells_what_was_kept_and_lost(path: Path, folder: Path, left: Callable[..., None]) -> None:
     """In words and as JSON; the exit status is 1 where something was lost."""
     left()

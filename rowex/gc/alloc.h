@@ -47,6 +47,11 @@ void rx_arena_release(struct rx_thread *t);
  * rx_grow(), start again.
  */
 int rx_reserve(struct rx_thread *t, const uint64_t *sizes, int n, int unlink);
+/* Is a free cell of just that (rounded) size there? A hint: another cell of the operation may get it. */
+static inline bool rx_cell_at_hand(const struct rx_arena *a, uint64_t size)
+{
+    return rx_load_rlx(&a->head[rx_class_of(size)]) != 0;
+}
 /* Gives back what rx_reserve() took and no commit used. Idempotent. */
 void rx_unreserve(struct rx_thread *t);
 

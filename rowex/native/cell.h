@@ -46,6 +46,7 @@ static inline unsigned rx_shape_slots(unsigned shape)
     default: return 256;
     }
 }
+static inline bool rx_shape_holds(unsigned shape, unsigned children) { return children <= rx_shape_slots(shape); }
 /* More slots than a whole Node48: a Node256, or what stands for one. */
 static inline bool rx_shape_is_wide(unsigned shape) { return rx_shape_slots(shape) > 48; }
 /* The smallest kind with room for `children`: a shape, the one with all its slots. */

@@ -265,13 +265,40 @@ static int rx_give_slot(struct rx_thread *t, struct rx_op *op, struct rx_place *
     return rx_commit_or_unlock(t, 1, slot, 0, leaf, 1);
 }
 
-/* All slots are given: the node is copied, with the new child, to the kind it needs, with all its slots. */
+#define RX_MUCH_FREE (256u << 10) /* bytes of a writer's; less is not worth the copies that a node without spare slots will cost */
+
+/*
+ * The shape of a node to be made for so many children: the kind that they need, with all its slots; where much is free,
+ * and just such a cell, with fewer.  What the growth of nodes made in bulk leaves behind has sizes that nothing else
+ * wants, and would stay free for ever.
+ */
+unsigned rx_shape_to_make(const struct rx_thread *t, unsigned children, uint64_t prefix_len)
+{
+    static const struct { uint8_t kind, unit, spare, most; } tight[] = {
+        [RX_K_N4] = {RX_K_N4, 1, 0, 3},
+        [RX_K_N16] = {RX_K_N16, 1, 1, 15},
+        [RX_K_N48] = {RX_K_N48, 16, 4, 2},
+        [RX_K_N256] = {RX_K_N48, 16, 4, 8},
+    };
+    unsigned whole = rx_kind_for(children), unit = tight[whole].unit, wanted = children + tight[whole].spare;
+    unsigned code = (wanted + unit - 1) / unit, most = tight[whole].most, prefix = (unsigned)prefix_len;
+    if (RX_LIKELY(rx_load_rlx(&t->arena->free_bytes) < RX_MUCH_FREE))
+        return whole;
+    for (code += code == 0; code <= most; code++) {
+        unsigned shape = tight[whole].kind | code << 4;
+        if (rx_cell_at_hand(t->arena, rx_node_size(shape, prefix)))
+            return shape;
+    }
+    return whole;
+}
+
+/* All slots are given: the node is copied, with the new child, to a larger one. */
 static int rx_copy_larger(struct rx_thread *t, struct rx_op *op, struct rx_place *p, uint8_t byte)
 {
     uint8_t bytes[257];
     rx_ref refs[257];
-    unsigned kind = rx_kind_for((unsigned)rx_node_live(p->node, p->shape) + 1);
-    uint64_t sizes[2] = {rx_new_size(op), rx_node_size(kind, (unsigned)p->node_prefix)};
+    unsigned shape = rx_shape_to_make(t, (unsigned)rx_node_live(p->node, p->shape) + 1, p->node_prefix);
+    uint64_t sizes[2] = {rx_new_size(op), rx_node_size(shape, (unsigned)p->node_prefix)};
     int rc = rx_reserve(t, sizes, 2, 1);
     if (rc)
         return rc;
@@ -279,7 +306,7 @@ static int rx_copy_larger(struct rx_thread *t, struct rx_op *op, struct rx_place
     if ((rc = rx_lock_pair(t, p)) != RX_OK)
         return rc;
     unsigned count = (unsigned)rx_node_children(p->node, p->shape, bytes, refs), at = 0;
-    if (rx_node_find(p->node, p->shape, byte) || rx_kind_for(count + 1) != kind)
+    if (rx_node_find(p->node, p->shape, byte) || !rx_shape_holds(shape, count + 1))
         return rx_moved(t, 2);
     while (at < count && bytes[at] < byte)
         at++;
@@ -287,15 +314,15 @@ static int rx_copy_larger(struct rx_thread *t, struct rx_op *op, struct rx_place
     memmove(refs + at + 1, refs + at, (count - at) * sizeof(rx_ref));
     bytes[at] = byte;
     refs[at] = leaf;
-    rx_ref copy = rx_new_node(t, 1, kind, p->level, rx_node_prefix(p->node, p->shape), p->node_prefix,
+    rx_ref copy = rx_new_node(t, 1, shape, p->level, rx_node_prefix(p->node, p->shape), p->node_prefix,
                               rx_load(&p->node->term), bytes, refs, count + 1);
     rx_unlink_cells(t, 1, p->node_ref, 0, 0);
     return rx_commit_or_unlock(t, 2, p->parent_slot, p->node_ref, copy, 1);
 }
 
-/* A Node4 over what was in a slot and the new leaf; `common` is where the two keys part. */
-static rx_ref rx_fork(struct rx_thread *t, unsigned cell, const struct rx_op *op, uint64_t level, uint64_t common,
-                      int old_byte, rx_ref old, rx_ref leaf)
+/* A node, of shape, over what was in a slot and the new leaf; `common` is where the two keys part. */
+static rx_ref rx_fork(struct rx_thread *t, unsigned cell, unsigned shape, const struct rx_op *op, uint64_t level,
+                      uint64_t common, int old_byte, rx_ref old, rx_ref leaf)
 {
     uint8_t bytes[2];
     rx_ref refs[2], term = 0;
@@ -316,7 +343,7 @@ static rx_ref rx_fork(struct rx_thread *t, unsigned cell, const struct rx_op *op
         refs[!first] = old;
         count = 2;
     }
-    return rx_new_node(t, cell, RX_K_N4, level, op->key + level, common - level, term, bytes, refs, count);
+    return rx_new_node(t, cell, shape, level, op->key + level, common - level, term, bytes, refs, count);
 }
 
 /*
@@ -329,7 +356,8 @@ static int rx_split_leaf(struct rx_thread *t, struct rx_op *op, struct rx_place 
     uint64_t chain = (p->common - level) / step;
     uint64_t sizes[RX_RSV_OP_MAX];
     sizes[0] = rx_new_size(op);
-    sizes[1] = rx_node_size(RX_K_N4, (unsigned)(p->common - level - chain * step));
+    unsigned fork = rx_shape_to_make(t, 2, p->common - level - chain * step);
+    sizes[1] = rx_node_size(fork, (unsigned)(p->common - level - chain * step));
     for (uint64_t i = 0; i < chain; i++)
         sizes[2 + i] = rx_node_size(RX_K_N4, RX_PREFIX_MAX);
     int rc = rx_reserve(t, sizes, 2 + (int)chain, 0);
@@ -337,7 +365,7 @@ static int rx_split_leaf(struct rx_thread *t, struct rx_op *op, struct rx_place 
         return rc;
     rx_ref leaf = rx_new_leaf(t, op, 0);
     int old_byte = p->leaf.key_len == p->common ? -1 : p->leaf.key[p->common];
-    rx_ref top = rx_fork(t, 1, op, level + chain * step, p->common, old_byte, p->ref, leaf);
+    rx_ref top = rx_fork(t, 1, fork, op, level + chain * step, p->common, old_byte, p->ref, leaf);
     for (uint64_t i = chain; i-- > 0;) {
         uint64_t from = level + i * step;
         top = rx_new_node(t, 2 + (unsigned)i, RX_K_N4, from, op->key + from, RX_PREFIX_MAX, 0,
@@ -357,10 +385,11 @@ static int rx_split_prefix(struct rx_thread *t, struct rx_op *op, struct rx_plac
     uint8_t bytes[256];
     rx_ref refs[256];
     const uint8_t *prefix = rx_node_prefix(p->node, p->shape);
-    unsigned kind = rx_kind_for((unsigned)rx_node_live(p->node, p->shape));
     uint64_t rest = p->node_prefix - p->common - 1;
-    uint64_t sizes[3] = {rx_new_size(op), rx_node_size(kind, (unsigned)rest),
-                         rx_node_size(RX_K_N4, (unsigned)p->common)};
+    unsigned shape = rx_shape_to_make(t, (unsigned)rx_node_live(p->node, p->shape), rest);
+    unsigned fork = rx_shape_to_make(t, 2, p->common);
+    uint64_t sizes[3] = {rx_new_size(op), rx_node_size(shape, (unsigned)rest),
+                         rx_node_size(fork, (unsigned)p->common)};
     int rc = rx_reserve(t, sizes, 3, 1);
     if (rc)
         return rc;
@@ -368,12 +397,12 @@ static int rx_split_prefix(struct rx_thread *t, struct rx_op *op, struct rx_plac
     if ((rc = rx_lock_pair(t, p)) != RX_OK)
         return rc;
     unsigned count = (unsigned)rx_node_children(p->node, p->shape, bytes, refs);
-    if (rx_kind_for(count) != kind)
+    if (!rx_shape_holds(shape, count))
         return rx_moved(t, 2);
     uint64_t parts = p->level + p->common;
-    rx_ref copy = rx_new_node(t, 1, kind, parts + 1, prefix + p->common + 1, rest, rx_load(&p->node->term), bytes,
+    rx_ref copy = rx_new_node(t, 1, shape, parts + 1, prefix + p->common + 1, rest, rx_load(&p->node->term), bytes,
                               refs, count);
-    rx_ref top = rx_fork(t, 2, op, p->level, parts, prefix[p->common], copy, leaf);
+    rx_ref top = rx_fork(t, 2, fork, op, p->level, parts, prefix[p->common], copy, leaf);
     rx_unlink_cells(t, 1, p->node_ref, 0, 0);
     return rx_commit_or_unlock(t, 2, p->parent_slot, p->node_ref, top, 1);
 }

@@ -42,6 +42,7 @@ int rx_locate(struct rx_thread *t, const struct rx_op *op, uint64_t shared, stru
 /* One attempt, inside the epoch: puts op's value where p says. RX_I_RESTART and other RX_I_*: nothing was changed. */
 int rx_put_at(struct rx_thread *t, struct rx_op *op, struct rx_place *p);
 /* The steps of an attempt. */
+unsigned rx_shape_to_make(const struct rx_thread *t, unsigned children, uint64_t prefix_len);
 rx_ref rx_new_node(struct rx_thread *t, unsigned i, unsigned shape, uint64_t level, const uint8_t *prefix,
                    uint64_t prefix_len, rx_ref term, const uint8_t *bytes, const rx_ref *refs, unsigned count);
 void rx_unlink_cells(struct rx_thread *t, unsigned n, rx_ref a, rx_ref b, rx_ref c);

@@ -42,21 +42,21 @@ static unsigned rx_others(const struct rx_place *p, uint8_t *bytes, rx_ref *refs
  * is copied without the entry to a smaller kind (a wide Node48 perhaps to a whole one, which
  * has fewer slots).  One commit to the parent's slot.
  */
-static int rx_remove_shrinking(struct rx_thread *t, struct rx_place *p, unsigned kind)
+static int rx_remove_shrinking(struct rx_thread *t, struct rx_place *p, unsigned shape)
 {
     uint8_t bytes[256];
     rx_ref refs[256], term, last;
-    uint64_t size = kind ? rx_node_size(kind, (unsigned)p->node_prefix) : 0;
-    int rc = rx_reserve(t, &size, kind != 0, 2);
+    uint64_t size = shape ? rx_node_size(shape, (unsigned)p->node_prefix) : 0;
+    int rc = rx_reserve(t, &size, shape != 0, 2);
     if (rc || (rc = rx_lock_pair(t, p)) != RX_OK)
         return rc;
     if (rx_load(p->slot) != p->ref)
         return rx_moved(t, 2);
     unsigned count = rx_others(p, bytes, refs, &term);
-    if (kind) {
-        if (rx_kind_for(count) > kind || count + (term != 0) < 2)
+    if (shape) {
+        if (!rx_shape_holds(shape, count) || count + (term != 0) < 2)
             return rx_moved(t, 2);
-        last = rx_new_node(t, 0, kind, p->level, rx_node_prefix(p->node, p->shape), p->node_prefix, term, bytes, refs,
+        last = rx_new_node(t, 0, shape, p->level, rx_node_prefix(p->node, p->shape), p->node_prefix, term, bytes, refs,
                            count);
     } else {
         last = term ? term : count ? refs[0] : 0;
@@ -75,8 +75,8 @@ static int rx_remove_merging(struct rx_thread *t, struct rx_place *p, rx_ref chi
     rx_ref refs[256], term;
     unsigned child_shape = rx_ref_shape(child_ref);
     unsigned joined = (unsigned)p->node_prefix + 1 + child->prefix_len;
-    unsigned kind = rx_kind_for((unsigned)rx_node_live(child, child_shape));
-    uint64_t size = rx_node_size(kind, joined);
+    unsigned shape = rx_shape_to_make(t, (unsigned)rx_node_live(child, child_shape), joined);
+    uint64_t size = rx_node_size(shape, joined);
     int rc = rx_reserve(t, &size, 1, 3);
     if (rc || (rc = rx_lock_pair(t, p)) != RX_OK)
         return rc;
@@ -88,7 +88,7 @@ static int rx_remove_merging(struct rx_thread *t, struct rx_place *p, rx_ref chi
         return rc;
     }
     count = (unsigned)rx_node_children(child, child_shape, bytes, refs);
-    if (rx_kind_for(count) != kind)
+    if (!rx_shape_holds(shape, count))
         return rx_moved(t, 3);
     memcpy(prefix, rx_node_prefix(p->node, p->shape), p->node_prefix);
     prefix[p->node_prefix] = child_byte;
@@ -97,7 +97,7 @@ static int rx_remove_merging(struct rx_thread *t, struct rx_place *p, rx_ref chi
 #ifdef ROWEX_CANARY_MERGED_TERM /* a broken build on purpose: fuzz/fuzz_guided_ops.c must notice */
     term = rx_shape_kind(child_shape) == RX_K_N48 && p->slot == &p->node->term ? 0 : term;
 #endif
-    rx_ref copy = rx_new_node(t, 0, kind, p->level, prefix, joined, term, bytes, refs, count);
+    rx_ref copy = rx_new_node(t, 0, shape, p->level, prefix, joined, term, bytes, refs, count);
     rx_unlink_cells(t, 3 - t->quiet, p->node_ref, child_ref, p->ref);
     return rx_commit_or_unlock(t, 3, p->parent_slot, p->node_ref, copy, -1);
 }
@@ -137,7 +137,7 @@ static int rx_remove_structural(struct rx_thread *t, struct rx_place *p, bool *p
     if (entries <= 1 && (entries == 0 || term || rx_ref_is_leaf(refs[0])))
         return rx_remove_shrinking(t, p, 0);
     if (entries >= 2 && count <= shrinks_at)
-        return rx_remove_shrinking(t, p, rx_kind_for(count));
+        return rx_remove_shrinking(t, p, rx_shape_to_make(t, count, p->node_prefix));
     *plain = true;
     if (entries != 1) {
         if (rx_shape_kind(p->shape) == RX_K_N256) /* the hint was wrong: a later removal looks again */

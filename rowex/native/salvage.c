@@ -299,6 +299,13 @@ static bool rx_fixed_whole(const struct rx_super *s)
            s->durability >= RX_D_PROCESS && s->durability <= RX_D_COMMIT;
 }
 
+static void rx_salvage_without(struct rx_salvage *s, enum rx_layer layer)
+{
+    rx_held_close(s->fd[layer]);
+    s->fd[layer] = -1;
+    s->sealed[layer] = false;
+}
+
 static int rx_salvage_open(struct rx_salvage *s, enum rx_layer layer, const char *name)
 {
     struct stat st;
@@ -316,7 +323,10 @@ static int rx_salvage_open(struct rx_salvage *s, enum rx_layer layer, const char
     s->sealed[layer] = rc == RX_OK;
     s->told->total += (uint64_t)st.st_size;
     bool whole = s->super[layer].fixed_crc == rx_crc32c(0, &s->super[layer], offsetof(struct rx_super, fixed_crc));
-    if (rc == RX_E_FORMAT && whole && memcmp(s->super[layer].magic, RX_MAGIC, 8) == 0 && st.st_size >= RX_HEAP)
+    bool other = rc == RX_E_FORMAT && whole && memcmp(s->super[layer].magic, RX_MAGIC, 8) == 0 && st.st_size >= RX_HEAP;
+    if (other && rx_fixed_whole(&s->super[RX_LAYER_NAME]) && memcmp(s->super[layer].uuid, s->super[RX_LAYER_NAME].uuid, 16) != 0)
+        rx_salvage_without(s, layer); /* left by an index that NAME has replaced (R6) */
+    else if (other)
         return rc; /* of another version or machine, and not ours to read */
     if (rc)
         rx_error_keep(s->unsealed[layer], sizeof s->unsealed[layer]);
@@ -348,11 +358,8 @@ static int rx_salvage_know(struct rx_salvage *s)
     s->told->options_known &= rx_codec_known(&s->known.key_codec, RX_C_TUPLE) &
                               rx_codec_known(&s->known.value_codec, RX_C_MSGPACK);
     memcpy(s->db->uuid, s->known.uuid, 16);
-    if (has_checkpoint && memcmp(checkpoint->uuid, s->known.uuid, 16) != 0) {
-        rx_held_close(s->fd[RX_LAYER_CHECKPOINT]);
-        s->fd[RX_LAYER_CHECKPOINT] = -1;
-        s->sealed[RX_LAYER_CHECKPOINT] = false;
-    }
+    if (has_checkpoint && memcmp(checkpoint->uuid, s->known.uuid, 16) != 0)
+        rx_salvage_without(s, RX_LAYER_CHECKPOINT);
     struct rx_node root = {0};
     int fd = s->fd[RX_LAYER_NAME];
     if (!known && fd >= 0 && !rx_salvage_logged(s) && !s->all &&
