@@ -265,7 +265,12 @@ static int rx_give_slot(struct rx_thread *t, struct rx_op *op, struct rx_place *
     return rx_commit_or_unlock(t, 1, slot, 0, leaf, 1);
 }
 
-#define RX_MUCH_FREE (256u << 10) /* bytes of a writer's; less is not worth the copies that a node without spare slots will cost */
+/* Bytes of a writer's: with less, the copies that a node without spare slots costs later are not worth it. */
+#if defined(ROWEX_POISON) || defined(ROWEX_CRASHPOINTS) /* fuzzers and scenarios have small files */
+#define RX_MUCH_FREE 1u
+#else
+#define RX_MUCH_FREE (256u << 10)
+#endif
 
 /*
  * The shape of a node to be made for so many children: the kind that they need, with all its slots; where much is free,
