@@ -124,9 +124,12 @@ class Child:
         """Wait until it stops by itself; False: it has done what it had to, and says so."""
         while True:
             pid, status = os.waitpid(self.pid, os.WUNTRACED | os.WNOHANG)
-            if pid:
-                assert os.WIFSTOPPED(status), f"it ended with status {status}"
+            if pid and os.WIFSTOPPED(status):
                 return True
+            if pid:  # over: what it said may not have been read yet
+                self.status = os.waitstatus_to_exitcode(status)
+                assert self.pipe.poll(), f"it ended with status {self.status} and said nothing"
+                return False
             if self.pipe.poll(0.001):
                 return False
 
