@@ -88,7 +88,7 @@ OBJECTS = (
     " are not (the row below)"
 )
 FIRST_TOUCH = (
-    "each page of a new file is touched, zeroed and written once, and ours has more of them; key objects that lie"
+    "each page of a new file is touched, zeroed and written once, and ours has some more; key objects that lie"
     " anywhere in memory cost both the same"
 )
 PUT_BY_PUT = (
