@@ -71,8 +71,8 @@ __attribute__((always_inline)) static inline void rx_prefetch_hop(const uint8_t 
 }
 
 /*
- * In a Node48 of many slots, which only the builder makes, they lie in the order of their bytes: where the one of key's
- * next byte (`depth` of them are matched) may be is on its way while the index tells where it is.  One lookup after the
+ * The slots of a Node48 of many were filled in the order of their bytes, but for what was put since: where the one of
+ * key's next byte (`depth` of them are matched) may be is on its way while the index tells where it is.  One lookup after the
  * other would wait for both in turn; a group's is on its way anyhow.
  */
 __attribute__((always_inline)) static inline void rx_prefetch_guess(const uint8_t *base, rx_ref ref, const uint8_t *key,
