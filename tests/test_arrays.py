@@ -180,6 +180,24 @@ def test_absent_keys_are_zeros_or_the_default_and_masked(index: Any) -> None:
     assert len(index) == 2
 
 
+@pytest.mark.parametrize("dtype", ["S8", "V8", "S16", "S"])
+def test_values_of_eight_bytes_stand_beside_others(index: Any, rng: Any, dtype: str) -> None:
+    """Shorter ones, and absent ones, anywhere in a group of keys; a longer one is refused."""
+    keys = [b"%06d" % number for number in range(500)]
+    stored = {key: rng.randbytes(7) + b"." for key in keys if rng.random() < 0.9}
+    if dtype != "V8":
+        stored |= {key: b"short"[: rng.randrange(6)] for key in keys if rng.random() < 0.1}
+    index.put_many(stored)
+    values, found = index.get_many(np.array(keys), dtype=dtype)
+    width = values.dtype.itemsize
+    expected = [stored.get(key, b"").ljust(width, b"\0") for key in keys]
+    assert [bytes(value).ljust(width, b"\0") for value in values.tolist()] == expected
+    assert found.tolist() == [key in stored for key in keys]
+    index.put_many(dict.fromkeys(keys[:77], b"8 bytes.") | {keys[77]: b"nine long"})
+    with pytest.raises(ValueError, match="item 77 has 9 bytes, the array holds 8"):
+        index.get_many(np.array(keys), dtype="V8")
+
+
 def test_buffers_that_are_not_numpys_are_columns_too(path: Path, opened: Callable[..., Any]) -> None:
     """array.array and memoryviews; lists of objects beside them."""
     index = opened(path, keys="int", values="int")

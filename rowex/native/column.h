@@ -38,9 +38,14 @@ int rx_item_view(const struct rx_column *c, size_t i, uint8_t room[16], const ui
  * `from` may be memory that changes (an evicted reader's): the caller judges afterwards.
  */
 int rx_item_give_any(const struct rx_column *c, size_t i, const uint8_t *from, uint64_t len);
+/* Most columns of values: eight bytes each. */
+static inline bool rx_column_of_words(const struct rx_column *c)
+{
+    return (c->form == RX_F_FIXED || c->form == RX_F_PADDED) && c->width == 8;
+}
 static inline int rx_item_give(const struct rx_column *c, size_t i, const uint8_t *from, uint64_t len)
 {
-    if (RX_UNLIKELY((c->form != RX_F_FIXED && c->form != RX_F_PADDED) || c->width != 8 || len != 8))
+    if (RX_UNLIKELY(!rx_column_of_words(c) || len != 8))
         return rx_item_give_any(c, i, from, len);
     rx_copy_racy((uint8_t *)c->data + i * 8, from, 8); /* most of them: a single load and store */
     return RX_OK;

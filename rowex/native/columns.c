@@ -32,7 +32,13 @@ static int rx_columns_group(struct rx_thread *t, const struct rx_items *keys, co
     struct rx_leaf_view leaf[RX_GROUP];
     int result[RX_GROUP];
     rx_find_group(t->map, n, keys->at, keys->len, leaf, result);
-    for (*done = 0; *done < n; ++*done) {
+    *done = 0;
+    if (rx_column_of_words(values)) /* what is found: a load and a store each, up to the first that is not so */
+        for (; *done < n && result[*done] == RX_OK && leaf[*done].value_len == 8; ++*done) {
+            rx_copy_racy((uint8_t *)values->data + (at + *done) * 8, leaf[*done].value, 8);
+            found[at + *done] = 1;
+        }
+    for (; *done < n; ++*done) {
         int rc = result[*done];
         if (rc == RX_ABSENT)
             rx_item_clear(values, at + *done);

@@ -173,6 +173,17 @@ static inline bool rx_in_file(struct rx_map *map, uint64_t off, uint64_t size)
         return true;
     return rx_in_file_slow(map, off, size);
 }
+/*
+ * The same for many cells by one comparison: an offset less than this far behind RX_HEAP is that of a cell of up
+ * to RX_ROOMY bytes that lies in the file.  Of others rx_in_file() is to be asked.
+ */
+#define RX_ROOMY RX_N256_PREFIX
+_Static_assert(RX_ROOMY >= RX_SMALL_MAX, "a small leaf fits, too");
+static inline uint64_t rx_room(const struct rx_map *map)
+{
+    uint64_t have = __atomic_load_n(&map->size, __ATOMIC_RELAXED);
+    return RX_LIKELY(have >= RX_HEAP + RX_ROOMY) ? have - (RX_HEAP + RX_ROOMY) + 1 : 0;
+}
 
 /* CRC-32C (Castagnoli), hardware where there is any; crc.c */
 uint32_t rx_crc32c(uint32_t seed, const void *data, size_t size);

@@ -59,13 +59,11 @@ static inline uint32_t rx_match16(const uint8_t *keys, uint8_t byte)
 rx_ref *rx_node_find(struct rx_node *n, unsigned shape, uint8_t byte)
 {
     switch (rx_shape_kind(shape)) {
-    case RX_K_N4: {
+    case RX_K_N4: { /* all four at once: which one it is could not be foreseen */
         unsigned count = rx_given(n, shape);
-        uint8_t *keys = rx_n4_keys(n);
-        for (unsigned i = 0; i < count; i++)
-            if (rx_load8_rlx(keys + i) == byte)
-                return rx_node_slots(n, RX_K_N4) + i;
-        return NULL;
+        uint32_t differ = (uint32_t)rx_load_rlx((const uint64_t *)(void *)rx_n4_keys(n)) ^ byte * 0x01010101u;
+        uint32_t equal = (differ - 0x01010101u) & ~differ & 0x80808080u; /* its lowest bit is right */
+        return equal & ((1ull << 8 * count) - 1) ? rx_node_slots(n, RX_K_N4) + __builtin_ctz(equal) / 8 : NULL;
     }
     case RX_K_N16: {
         unsigned count = rx_given(n, shape);

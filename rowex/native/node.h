@@ -139,16 +139,16 @@ struct rx_leaf_view { const uint8_t *key, *value; uint64_t key_len, value_len, c
  * RX_ABSENT: for none.  RX_E_CORRUPT (with text) when it is neither.
  */
 int rx_leaf_view_any(struct rx_map *map, rx_ref ref, struct rx_leaf_view *view);
-/* The same, the common case inline. */
-static inline int rx_leaf_view(struct rx_map *map, rx_ref ref, struct rx_leaf_view *view)
+/* The same, the common case inline: a small leaf, which lies within the room (rx_room()). */
+static inline int rx_leaf_view_in(struct rx_map *map, uint64_t room, rx_ref ref, struct rx_leaf_view *view)
 {
     rx_off off = rx_ref_off(ref);
-    if (RX_LIKELY(rx_ref_kind(ref) == RX_K_LEAF && rx_in_file(map, off, RX_CELL_MIN))) {
+    if (RX_LIKELY(rx_ref_kind(ref) == RX_K_LEAF && off - RX_HEAP < room)) {
         const uint8_t *at = map->base + off;
         uint64_t header = rx_load((const uint64_t *)(const void *)at);
         uint64_t size = rx_leaf_bytes(header), key_len = rx_leaf_key_len(header);
         uint64_t used = RX_LEAF_HEAD + key_len + (header >> 4 & 7u);
-        if (RX_LIKELY(rx_head_kind(header) == RX_K_LEAF && used <= size && rx_in_file(map, off, size))) {
+        if (RX_LIKELY(rx_head_kind(header) == RX_K_LEAF && used <= size && size <= RX_SMALL_MAX)) {
             view->key = at + RX_LEAF_HEAD;
             view->key_len = key_len;
             view->value = view->key + key_len;
@@ -159,6 +159,10 @@ static inline int rx_leaf_view(struct rx_map *map, rx_ref ref, struct rx_leaf_vi
         }
     }
     return rx_leaf_view_any(map, ref, view);
+}
+static inline int rx_leaf_view(struct rx_map *map, rx_ref ref, struct rx_leaf_view *view)
+{
+    return rx_leaf_view_in(map, rx_room(map), ref, view);
 }
 /* A wrapper and its batch, bounds-checked; the key's bytes live as long as the wrapper is in the tree. */
 struct rx_wrapped { struct rx_batch *batch; rx_ref leaf, old; uint64_t state; const uint8_t *key; uint64_t key_len; };

@@ -8,10 +8,10 @@
  * The leaf at ref against key; its first `depth` bytes were matched on the way, so a
  * leaf that differs there does not belong here.
  */
-static inline int rx_leaf_is(struct rx_map *map, rx_ref ref, const uint8_t *key, uint64_t key_len, uint64_t depth,
-                             struct rx_leaf_view *view)
+static inline int rx_leaf_is(struct rx_map *map, uint64_t room, rx_ref ref, const uint8_t *key, uint64_t key_len,
+                             uint64_t depth, struct rx_leaf_view *view)
 {
-    int rc = rx_leaf_view(map, ref, view);
+    int rc = rx_leaf_view_in(map, room, ref, view);
     if (RX_UNLIKELY(rc))
         return rc;
     if (RX_LIKELY(view->key_len == key_len && rx_bytes_equal(view->key, key, key_len)))
@@ -38,6 +38,14 @@ static inline int rx_prefix_is(struct rx_map *map, rx_ref ref, const uint8_t *ke
     return RX_OK;
 }
 
+/* A Node256 without a prefix: where its slots lie follows from the reference alone. */
+static inline bool rx_is_plain(rx_ref ref) { return (ref & (0xffffull << 48 | RX_KIND_MASK)) == RX_K_N256; }
+
+static inline rx_ref *rx_plain_slot(struct rx_map *map, rx_ref ref, uint8_t byte)
+{
+    return rx_node_slots(rx_node_at(map->base, rx_ref_off(ref)), RX_K_N256) + byte;
+}
+
 /*
  * The slot in the node at ref that continues (or ends) the key; *depth moves behind the
  * byte.  RX_ABSENT: none.  The header of a Node256 or 48 without a prefix is not touched:
@@ -46,6 +54,10 @@ static inline int rx_prefix_is(struct rx_map *map, rx_ref ref, const uint8_t *ke
 __attribute__((always_inline)) static inline int rx_hop_slot(struct rx_map *map, rx_ref ref, const uint8_t *key,
                                                              uint64_t key_len, uint64_t *depth, rx_ref **slot)
 {
+    if (rx_is_plain(ref) && RX_LIKELY(*depth < key_len)) {
+        *slot = rx_plain_slot(map, ref, key[(*depth)++]);
+        return RX_OK;
+    }
     unsigned shape = rx_ref_shape(ref);
     struct rx_node *n = rx_node_at(map->base, rx_ref_off(ref));
     if (RX_UNLIKELY(ref >> 56)) {
@@ -71,14 +83,17 @@ __attribute__((always_inline)) static inline int rx_hop_slot(struct rx_map *map,
  * Ordering  acquire; pairs with the release of the commit that stored it, so all that
  *           it reaches is complete.
  */
-__attribute__((always_inline)) static inline int rx_hop_child(struct rx_map *map, const rx_ref *slot, bool ends, rx_ref *ref)
+__attribute__((always_inline)) static inline int rx_hop_child(struct rx_map *map, uint64_t room, const rx_ref *slot,
+                                                              bool ends, rx_ref *ref)
 {
     rx_off node = rx_ref_off(*ref);
     *ref = rx_load(slot);
-    if (*ref == 0)
-        return RX_ABSENT;
     if (rx_ref_is_leaf(*ref))
         return RX_END;
+    if (rx_is_plain(*ref) && RX_LIKELY(!ends && rx_ref_off(*ref) - RX_HEAP < room))
+        return RX_OK;
+    if (*ref == 0)
+        return RX_ABSENT;
     uint32_t fixed = rx_node_fixed(rx_ref_shape(*ref));
     if (RX_UNLIKELY(ends || fixed == 0 || !rx_in_file(map, rx_ref_off(*ref), fixed)))
         return rx_corrupt(node, "a slot holds the impossible reference %016llx", (unsigned long long)*ref);
@@ -100,13 +115,13 @@ __attribute__((always_inline)) static inline int rx_find_with(struct rx_map *map
                                                               struct rx_leaf_view *leaf, const bool fences)
 {
     rx_ref ref = RX_ROOT_OFF | RX_K_N256;
-    uint64_t depth = 0;
+    uint64_t depth = 0, room = rx_room(map);
     for (;;) {
         rx_ref *slot = NULL;
         const struct rx_node *node = rx_node_at(map->base, rx_ref_off(ref));
         int rc = rx_hop_slot(map, ref, key, key_len, &depth, &slot);
         if (rc == RX_OK) {
-            rc = rx_hop_child(map, slot, rx_is_term(map, ref, slot), &ref);
+            rc = rx_hop_child(map, room, slot, rx_is_term(map, ref, slot), &ref);
             if (fences)
                 rx_settle_link(node, slot);
         }
@@ -116,7 +131,7 @@ __attribute__((always_inline)) static inline int rx_find_with(struct rx_map *map
         }
         if (rc != RX_END)
             return rc;
-        return rx_leaf_is(map, ref, key, key_len, depth, leaf);
+        return rx_leaf_is(map, room, ref, key, key_len, depth, leaf);
     }
 }
 
@@ -136,9 +151,10 @@ int rx_find(struct rx_map *map, const uint8_t *key, uint64_t key_len, struct rx_
 struct rx_walker { const uint8_t *key; uint64_t key_len, depth; rx_ref ref, *slot; };
 
 /* The second half of a hop: RX_OK a node, RX_END a leaf; what the next will read first is on its way. */
-__attribute__((always_inline)) static inline int rx_walk_child(struct rx_map *map, struct rx_walker *w, bool ends, bool writes)
+__attribute__((always_inline)) static inline int rx_walk_child(struct rx_map *map, uint64_t room, struct rx_walker *w,
+                                                               bool ends, bool writes)
 {
-    int rc = rx_hop_child(map, w->slot, ends, &w->ref);
+    int rc = rx_hop_child(map, room, w->slot, ends, &w->ref);
     if (RX_UNLIKELY(rc != RX_OK && rc != RX_END))
         return rc;
     rx_prefetch_hop(map->base, w->ref, w->depth < w->key_len ? w->key[w->depth] : 0);
@@ -149,27 +165,31 @@ __attribute__((always_inline)) static inline int rx_walk_child(struct rx_map *ma
 
 /*
  * Group walk: all keys take one hop, then all the next, so that their cache misses
- * overlap; between the two halves of a hop the slots are on their way.  A Node256 without
- * a prefix needs no first half: its slot was what the hop before has fetched.  result[i]
+ * overlap; between the two halves of a hop the slots are on their way.  A plain node
+ * needs no first half: its slot was what the hop before has fetched.  result[i]
  * is RX_END where w[i].ref is a leaf, which is on its way too.
  */
-__attribute__((always_inline)) static inline void rx_walk_group(struct rx_map *map, unsigned n,
+__attribute__((always_inline)) static inline void rx_walk_group(struct rx_map *map, uint64_t room, unsigned n,
                                                                 const void *const *keys, const size_t *key_len,
                                                                 struct rx_walker *w, int *result, bool writes)
 {
     uint8_t active[RX_GROUP], halfway[RX_GROUP];
-    unsigned count = n;
+    const rx_ref root = RX_ROOT_OFF | RX_K_N256;
+    unsigned count = 0;
     for (unsigned i = 0; i < n; i++) {
-        w[i] = (struct rx_walker){keys[i], key_len[i], 0, RX_ROOT_OFF | RX_K_N256, NULL};
-        active[i] = (uint8_t)i;
+        w[i] = (struct rx_walker){keys[i], key_len[i], key_len[i] != 0, root, NULL};
+        w[i].slot = w[i].depth ? rx_plain_slot(map, root, w[i].key[0]) : &rx_node_at(map->base, RX_ROOT_OFF)->term;
+        result[i] = rx_walk_child(map, room, &w[i], !w[i].depth, writes);
+        active[count] = (uint8_t)i;
+        count += result[i] == RX_OK;
     }
     while (count) {
         unsigned left = 0, half = 0;
         for (unsigned k = 0; k < count; k++) {
             unsigned i = active[k];
-            if (RX_LIKELY((w[i].ref & (0xffull << 56 | RX_KIND_MASK)) == RX_K_N256 && w[i].depth < w[i].key_len)) {
-                w[i].slot = (rx_ref *)(void *)(map->base + rx_ref_off(w[i].ref) + RX_NODE_HEAD) + w[i].key[w[i].depth++];
-                result[i] = rx_walk_child(map, &w[i], false, writes);
+            if (rx_is_plain(w[i].ref) && RX_LIKELY(w[i].depth < w[i].key_len)) {
+                w[i].slot = rx_plain_slot(map, w[i].ref, w[i].key[w[i].depth++]);
+                result[i] = rx_walk_child(map, room, &w[i], false, writes);
                 active[left] = (uint8_t)i;
                 left += result[i] == RX_OK;
                 continue;
@@ -181,7 +201,7 @@ __attribute__((always_inline)) static inline void rx_walk_group(struct rx_map *m
         }
         for (unsigned k = 0; k < half; k++) {
             unsigned i = halfway[k];
-            result[i] = rx_walk_child(map, &w[i], rx_is_term(map, w[i].ref, w[i].slot), writes);
+            result[i] = rx_walk_child(map, room, &w[i], rx_is_term(map, w[i].ref, w[i].slot), writes);
             active[left] = (uint8_t)i;
             left += result[i] == RX_OK;
         }
@@ -206,8 +226,9 @@ void rx_find_group(struct rx_map *map, unsigned n, const void *const *keys, cons
                    struct rx_leaf_view *leaf, int *result)
 {
     struct rx_walker w[RX_GROUP];
+    uint64_t room = rx_room(map);
     unsigned first = 0;
-    rx_walk_group(map, n, keys, key_len, w, result, false);
+    rx_walk_group(map, room, n, keys, key_len, w, result, false);
     while (first < n && result[first] != RX_END)
         first++;
     if (first < n && rx_prefetch_rest(map, w[first].ref)) /* leaves are mostly alike: where one has more lines, ask of all */
@@ -218,12 +239,12 @@ void rx_find_group(struct rx_map *map, unsigned n, const void *const *keys, cons
         if (RX_UNLIKELY(map->fences))
             result[i] = rx_find_settled(map, keys[i], key_len[i], &leaf[i]);
         else if (result[i] == RX_END)
-            result[i] = rx_leaf_is(map, w[i].ref, w[i].key, w[i].key_len, w[i].depth, &leaf[i]);
+            result[i] = rx_leaf_is(map, room, w[i].ref, w[i].key, w[i].key_len, w[i].depth, &leaf[i]);
 }
 
 void rx_warm_group(struct rx_map *map, unsigned n, const void *const *keys, const size_t *key_len)
 {
     struct rx_walker w[RX_GROUP];
     int result[RX_GROUP];
-    rx_walk_group(map, n, keys, key_len, w, result, true);
+    rx_walk_group(map, rx_room(map), n, keys, key_len, w, result, true);
 }
