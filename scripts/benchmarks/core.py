@@ -10,12 +10,16 @@ import statistics
 import subprocess
 from pathlib import Path
 
+from .quiet import quiet
+
 ROOT = Path(__file__).resolve().parents[2]
 KILLED_KEYS = 1_000_000
 OPENS = 5
+ROOM = 256  # bytes of memory and disk for a key, at most
 
 LABELS = {
     "insert_ns": ("insert, growth included", "ns"),
+    "put_many_32_ns": ("put_many of 32 in random order, growth included, a key", "ns"),
     "lookup_hit_ns": ("lookup, random, present", "ns"),
     "lookup_miss_ns": ("lookup, random, absent", "ns"),
     "lookup_hot_key_ns": ("lookup, one hot key", "ns"),
@@ -30,11 +34,11 @@ LABELS = {
     "compact_ms": ("compact", "ms"),
     "compacted_lookup_hit_ns": ("after compact: lookup, random, present", "ns"),
     "compacted_scan_ns": ("after compact: full scan, an item", "ns"),
+    "compacted_put_many_32_ns": ("after compact: put_many of 32 new keys, a key", "ns"),
     "compacted_disk_bytes_per_key": ("after compact: disk blocks, a key", "bytes"),
     "build_sorted_ns": ("build of sorted integers, synced, a key", "ns"),
     "built_disk_bytes_per_key": ("after build: disk blocks, a key", "bytes"),
     "put_sorted_ns": ("put of sorted integers into an empty index, a key", "ns"),
-    "put_many_32_ns": ("put_many of 32 new keys, a key", "ns"),
     "replace_many_32_ns": ("put_many of 32 present keys, a key", "ns"),
     "remove_ns": ("remove", "ns"),
     "memory_load_ns": ("for comparison: a load that no cache holds, one after the other", "ns"),
@@ -97,10 +101,15 @@ def measure(count: int, folder: Path) -> dict[str, float]:
         CalledProcessError: The program found a wrong answer, or did not compile.
     """
     program, path = compile_native(folder), folder / "core.rowex"
+    quiet(count * ROOM)
     figures = run(program, "measure", path, str(count))
     figures["open_clean_ms"] = statistics.median(run(program, "open", path)["open_ms"] for _ in range(OPENS))
     remove(path)
+    quiet(count * ROOM)
+    figures |= run(program, "changes", path, str(count))
+    remove(path)
     figures |= run(program, "memory")
+    quiet(count * ROOM)
     figures |= run(program, "sorted", path, str(count))
     remove(path)
     killed = min(count, KILLED_KEYS)

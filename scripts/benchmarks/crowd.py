@@ -4,6 +4,7 @@ Several at once: two threads, two processes, a writer beside a reader, readers o
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import threading
 import time
@@ -62,10 +63,11 @@ def threads(get_many: Callable[[list[Any]], object], keys: list[Any], budget_s: 
 
     def run(which: int) -> None:
         own = keys[which::2]
+        batches = [own[at : at + 1000] for at in range(0, len(own) - 999, 1000)]
         barrier.wait()
         end = time.perf_counter() + budget_s
-        for at in range(0, len(own) - 999, 1000):
-            get_many(own[at : at + 1000])
+        for batch in itertools.cycle(batches):
+            get_many(batch)
             counts[which] += 1000
             if time.perf_counter() > end:
                 break

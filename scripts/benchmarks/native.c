@@ -263,11 +263,20 @@ static void measure_compacted(rx_index *h, const char *path, const uint64_t *hit
     figure("compacted_disk_bytes_per_key", disk_bytes(path) / (double)n);
 }
 
-static void measure_changes(rx_index *h, const uint64_t *keys, size_t n)
+/* A new index, filled by batches in random order; then some of its keys anew, and removed. */
+static void measure_changes(const char *path, size_t n)
 {
+    uint64_t state = SEED, *keys = make_keys(&state, n);
+    size_t some = n / 10 + 1;
+    rx_index *h = open_index(path, 'n');
+    printf("{\"changed_keys\": %zu", n);
     figure("put_many_32_ns", put_batches(h, keys, n) / (double)n);
-    figure("replace_many_32_ns", put_batches(h, keys, n) / (double)n);
-    figure("remove_ns", remove_each(h, keys, n) / (double)n);
+    shuffle(keys, n, &state);
+    figure("replace_many_32_ns", put_batches(h, keys, some) / (double)some);
+    figure("remove_ns", remove_each(h, keys, some) / (double)some);
+    close_index(h);
+    printf("}\n");
+    free(keys);
 }
 
 static void measure(const char *path, size_t n)
@@ -279,7 +288,7 @@ static void measure(const char *path, size_t n)
     shuffle(keys, n, &state);
     measure_reads(h, keys, misses, n);
     measure_compacted(h, path, keys, n);
-    measure_changes(h, misses, n / 10 + 1);
+    figure("compacted_put_many_32_ns", put_batches(h, misses, n / 10 + 1) / (double)(n / 10 + 1));
     close_index(h);
     printf("}\n");
     free(keys);
@@ -409,6 +418,8 @@ int main(int argc, char **argv)
         measure(argv[2], strtoull(argv[3], NULL, 10));
     else if (argc == 4 && strcmp(argv[1], "sorted") == 0)
         measure_sorted(argv[2], strtoull(argv[3], NULL, 10));
+    else if (argc == 4 && strcmp(argv[1], "changes") == 0 && atoll(argv[3]) > 0)
+        measure_changes(argv[2], strtoull(argv[3], NULL, 10));
     else if (argc == 4 && strcmp(argv[1], "die") == 0)
         die(argv[2], strtoull(argv[3], NULL, 10));
     else if (argc == 3 && strcmp(argv[1], "open") == 0)
@@ -416,7 +427,7 @@ int main(int argc, char **argv)
     else if (argc == 2 && strcmp(argv[1], "memory") == 0)
         measure_memory();
     else {
-        fprintf(stderr, "usage: native measure FILE COUNT | sorted FILE COUNT | die FILE COUNT | open FILE | memory\n");
+        fprintf(stderr, "usage: native measure|sorted|changes FILE COUNT | die FILE COUNT | open FILE | memory\n");
         return 2;
     }
     return 0;

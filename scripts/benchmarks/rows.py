@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 from . import crowd
 from .peers import BUILDERS, PEERS, Store
+from .quiet import quiet
 from .workloads import YCSB, Data, requests
 
 T = TypeVar("T")
@@ -152,6 +153,10 @@ class Unit:
         room.mkdir()
         return room
 
+    def _quiet(self) -> None:
+        item = len(self.data.keys[0]) + self.data.value
+        quiet(len(self.data.keys) * (256 + 4 * item))
+
     def _keys(self, keys: Sequence[bytes]) -> list[Any]:
         return [self.key(key) for key in keys]
 
@@ -178,7 +183,9 @@ class Unit:
             self._reopened(main)
         if store.shared:
             self.row |= crowd.processes(self.open, main, self._keys(self.data.probes), self.budget)
-            self.row |= crowd.growth(self.open, self._room("growth"), self._pairs(self.data.keys), self.budget)
+            pairs = self._pairs(self.data.keys)
+            self._quiet()
+            self.row |= crowd.growth(self.open, self._room("growth"), pairs, self.budget)
         if store.compact:
             self._compacted(main)
         return self.row
@@ -189,10 +196,12 @@ class Unit:
             (len(part), partial(store.put_many, self._pairs(part)))
             for part in (keys[at : at + 1000] for at in range(0, len(keys), 1000))
         )
+        self._quiet()
         self.row["put_many"] = timed(pieces, float("inf"))[0]
         if size := disk_bytes(main):
             self.row["disk"] = size / len(self.data.keys)
         store.loaded()
+        self._quiet()
         # That the adapter finds what it stored, or the times mean nothing.
         for key in self.data.probes[:100]:
             if store.get(self.key(key)) != self.data.value_of(key):
@@ -204,6 +213,7 @@ class Unit:
         """In key order: in batches, in two halves; at once; the second half behind the first."""
         pairs = self._pairs(sorted(self.data.keys))
         half = len(pairs) // 2
+        self._quiet()
         store = self.open(self._room("sorted"))
         first, second = (timed(batches(store.put_many, part, 1000), float("inf"))[0] * len(part)
                          for part in (pairs[:half], pairs[half:]))  # fmt: skip
@@ -212,10 +222,12 @@ class Unit:
         store.close()
         if self.build:
             build, room = self.build, self._room("bulk")
+            self._quiet()
             self.row["bulk sorted"] = timed([(len(pairs), lambda: build(room, pairs))], float("inf"))[0]
         if store.append:
             store = self.open(self._room("append"))
             store.put_many(pairs[:half])
+            self._quiet()
             self.row["append"] = timed([(len(pairs) - half, partial(store.append or tuple, pairs[half:]))], 1)[0]
             store.close()
 
@@ -228,6 +240,7 @@ class Unit:
             os.sched_setaffinity(0, {min(cores)})  # or it would use all
             numbers = numpy.array(self._keys(sorted(self.data.keys)))
             values = numpy.frombuffer(b"".join(map(self.data.value_of, sorted(self.data.keys))), f"V{self.data.value}")
+            self._quiet()
             self.row["put_columns"] = timed([(len(numbers), partial(store.put_columns, numbers, values))], 1)[0]
             wanted = numpy.array(self._keys(self.data.probes))
             calls = 3 * [(len(wanted), partial(store.get_columns, wanted, self.data.value))]
@@ -294,6 +307,7 @@ class Unit:
         if not store.put or not store.delete:
             return
         put, fresh = store.put, self._pairs(self.data.fresh)
+        self._quiet()
         self.row["put"], done = timed(each(lambda pair: put(*pair), fresh), self.budget)
         self.row["delete"] = timed(each(store.delete, [key for key, _ in fresh[:done]]), self.budget)[0]
 
