@@ -109,6 +109,22 @@ def test_damaged_node_is_told_by_check_and_no_wrong_value_is_read(text: str, pat
                 continue
 
 
+@pytest.mark.parametrize("back", [2504, 2072, 2064, 16])
+@pytest.mark.parametrize("size", [0, 8])
+def test_a_leaf_smaller_than_any_cell_is_refused_wherever_it_lies(size: int, back: int, path: Path) -> None:
+    """Also where a look at its bounds alone would let it pass for an empty key."""
+    fill(path).close()
+    image = bytearray(path.read_bytes())
+    struct.pack_into("<Q", image, ROOT + 16, len(image) - back + 1)
+    struct.pack_into("<Q", image, len(image) - back, 1 | (size // 8) << 18)
+    path.write_bytes(image)
+    with rowex.open(path) as index:
+        for read in (lambda: index.get(b""), lambda: index.get_many([b"", b"other"]), lambda: list(index.scan())):
+            with pytest.raises(rowex.CorruptionError, match="expected a leaf"):
+                read()
+        assert index.get(b"other") == b"far"
+
+
 def test_scan_refuses_where_a_key_ends_without_a_leaf(path: Path, folder: Path) -> None:
     """Forward, backward, and what is made of a scan: no key after the damage is passed off as all there is."""
     fill(path).close()

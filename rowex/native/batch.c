@@ -290,7 +290,7 @@ static int rx_scan_batch(struct rx_thread *t, struct rx_scan *s, struct rx_pack 
         }
         if (rc)
             return rc;
-        s->cursor.leaf_bytes = view.cell_size < RX_AHEAD_BYTES ? (uint32_t)view.cell_size : RX_AHEAD_BYTES;
+        s->cursor.leaf_last = view.cell_size < RX_AHEAD_BYTES ? (uint32_t)view.cell_size - 1 : RX_AHEAD_BYTES - 1;
         if (rx_scan_past(s, &view))
             return RX_END;
         const uint8_t *before = p->items ? p->last : s->begun ? s->last : NULL;

@@ -70,6 +70,7 @@ static int rx_cursor_push(struct rx_cursor *c, rx_ref ref, uint32_t level, uint3
     f->below = level + len + 1;
     f->shape = (uint8_t)shape;
     f->at = f->count = 0;
+    f->nodes = 0;
     f->sent = 0;
     f->ready = false;
     f->most = c->eager || rx_shape_kind(shape) <= RX_K_N16 ? RX_WINDOW : RX_FIRST_WINDOW; /* small nodes: all in one go */
@@ -85,36 +86,32 @@ int rx_cursor_enter(struct rx_cursor *c, rx_ref node, uint32_t level)
     return RX_UNLIKELY(rc) ? rc : rx_cursor_push(c, node, level, &prefix_len);
 }
 
-/* The lines of a leaf of so many bytes; never faults, wherever it points.  Always inline: see rx_prefetch_hop(). */
-__attribute__((always_inline)) static inline void rx_prefetch_leaf(const uint8_t *base, rx_ref ref, uint32_t bytes)
+/* The lines of a cell up to its byte `last`; never faults, wherever it points.  Always inline: see rx_prefetch_hop(). */
+__attribute__((always_inline)) static inline void rx_prefetch_cell(const uint8_t *base, rx_ref ref, uint32_t last)
 {
     const uint8_t *at = base + rx_ref_off(ref);
     __builtin_prefetch(at);
-    for (uint32_t line = 64 - ((uint32_t)ref & 56); RX_UNLIKELY(line < bytes); line += 64)
+    __builtin_prefetch(at + last); /* mostly the same line, but to ask costs more */
+    for (uint32_t line = 64; RX_UNLIKELY(line < last); line += 64)
         __builtin_prefetch(at + line);
 }
 
-/* The lines that reading a leaf of so many bytes, or entering a node, begins with. */
-__attribute__((always_inline)) static inline void rx_prefetch_child(const uint8_t *base, rx_ref ref, uint32_t leaf_bytes)
+/*
+ * What reading a leaf, or entering a node, begins with.  Leaves and Node4s come in no order that could be foreseen, so no
+ * branch tells them apart: that one would be mistaken so often that it cost more than all else here.
+ */
+__attribute__((always_inline)) static inline void rx_prefetch_child(const uint8_t *base, rx_ref ref, uint32_t leaf_last)
 {
-    const uint8_t *at = base + rx_ref_off(ref);
-    if (rx_ref_kind(ref) == RX_K_LEAF) {
-        rx_prefetch_leaf(base, ref, leaf_bytes);
-        return;
-    }
-    __builtin_prefetch(at);
-    if (rx_ref_kind(ref) == RX_K_N4) {
-        __builtin_prefetch(at + RX_N4_SLOTS - 8 + 8 * rx_shape_slots(rx_ref_shape(ref)));
-    } else if (rx_ref_kind(ref) == RX_K_N16) {
-        uint32_t last = RX_N16_SLOTS - 8 + 8 * rx_shape_slots(rx_ref_shape(ref));
-        __builtin_prefetch(at + 64);
-        __builtin_prefetch(at + (last < 128 ? last : 128));
-        __builtin_prefetch(at + last);
-    }
+    unsigned kind = rx_ref_kind(ref), code = rx_ref_shape(ref) >> 4;
+    uint32_t small = -(uint32_t)(kind == RX_K_N4), small_last = RX_N4_SLOTS + 8 * (code + 4 * (code == 0)) - 8;
+    uint32_t last = (small & small_last) | (~small & leaf_last);
+    if (RX_UNLIKELY(kind >= RX_K_N16 && kind <= RX_K_N256))
+        last = kind == RX_K_N16 ? RX_N16_SLOTS - 8 + 8 * rx_shape_slots(rx_ref_shape(ref)) : 0;
+    rx_prefetch_cell(base, ref, last);
 }
 
 /* What hangs in the slots of a node whose own lines have come: a hint, nothing of it is believed. */
-__attribute__((always_inline)) static inline void rx_prefetch_below(const struct rx_map *map, rx_ref ref, uint32_t leaf_bytes)
+__attribute__((always_inline)) static inline void rx_prefetch_below(const struct rx_map *map, rx_ref ref, uint32_t leaf_last)
 {
     uint64_t have = __atomic_load_n(&map->size, __ATOMIC_RELAXED), off = rx_ref_off(ref);
     unsigned shape = rx_ref_shape(ref), slots = rx_shape_slots(shape);
@@ -125,7 +122,7 @@ __attribute__((always_inline)) static inline void rx_prefetch_below(const struct
     if (rx_ref_kind(ref) == RX_K_N48 && __atomic_load_n(&n->count, __ATOMIC_RELAXED) < slots)
         slots = __atomic_load_n(&n->count, __ATOMIC_RELAXED);
     for (unsigned i = 0; i < slots; i++)
-        rx_prefetch_leaf(map->base, __atomic_load_n(slot + i, __ATOMIC_RELAXED), leaf_bytes);
+        rx_prefetch_cell(map->base, __atomic_load_n(slot + i, __ATOMIC_RELAXED), leaf_last);
 }
 
 /*
@@ -136,18 +133,21 @@ __attribute__((always_inline)) static inline void rx_prefetch_below(const struct
 static void rx_frame_send(const struct rx_cursor *c, struct rx_frame *f, unsigned count, int upto)
 {
     f->ready = f->sent && upto <= f->sent;
+    f->nodes = 0;
     for (unsigned i = 0; i < count; i++) {
+        unsigned kind = rx_ref_kind(f->window[i]);
+        f->nodes |= (uint32_t)(!rx_ref_is_leaf(f->window[i]) & !((kind == RX_K_N4) & f->ready)) << i;
         if (!f->ready)
-            rx_prefetch_child(c->map->base, f->window[i], c->leaf_bytes);
-        else if (c->eager && rx_ref_kind(f->window[i]) == RX_K_N4) /* more of them than of larger ones would be too much */
-            rx_prefetch_below(c->map, f->window[i], c->leaf_bytes);
+            rx_prefetch_child(c->map->base, f->window[i], c->leaf_last);
+        else if (c->eager && kind == RX_K_N4) /* more of them than of larger ones would be too much */
+            rx_prefetch_below(c->map, f->window[i], c->leaf_last);
     }
     if (rx_shape_kind(f->shape) != RX_K_N256 || c->reverse || f->most < RX_WINDOW - 1)
         return; /* the walk may be a short one */
     const rx_ref *slot = rx_node_slots(f->node, RX_K_N256);
     int byte = f->sent > upto ? f->sent : upto;
     for (; byte < 256 && byte < upto + 2 * (int)RX_WINDOW; byte++)
-        rx_prefetch_child(c->map->base, __atomic_load_n(slot + byte, __ATOMIC_RELAXED), c->leaf_bytes);
+        rx_prefetch_child(c->map->base, __atomic_load_n(slot + byte, __ATOMIC_RELAXED), c->leaf_last);
     f->sent = (int16_t)byte;
 }
 
@@ -206,17 +206,14 @@ static void rx_cursor_look_ahead(struct rx_cursor *c)
     if (fresh && rx_frame_fill(c, above) != RX_OK) /* whoever comes to it fails by it */
         return;
     unsigned met = fresh && !above->ready; /* what was just sent for has not come: nothing is read of it */
-    for (unsigned i = above->at; i < above->count && met < 2; i++) {
-        unsigned kind = rx_ref_kind(above->window[i]);
-        if (rx_ref_is_leaf(above->window[i]) || (kind == RX_K_N4 && above->ready))
-            continue;
-        if (!rx_kind_is_node(kind) || rx_shape_is_wide(rx_ref_shape(above->window[i])))
+    for (uint32_t left = above->nodes & ~0u << above->at; left && met < 2; left &= left - 1, met++) {
+        rx_ref child = above->window[__builtin_ctz(left)];
+        if (!rx_kind_is_node(rx_ref_kind(child)) || rx_shape_is_wide(rx_ref_shape(child)))
             return;
         if (met == 0)
-            rx_prefetch_below(c->map, above->window[i], c->leaf_bytes);
-        else if (kind == RX_K_N48)
-            rx_prefetch_node48(c->map->base, above->window[i]);
-        met++;
+            rx_prefetch_below(c->map, child, c->leaf_last);
+        else if (rx_ref_kind(child) == RX_K_N48)
+            rx_prefetch_node48(c->map->base, child);
     }
 }
 
@@ -362,6 +359,7 @@ static int rx_cursor_placed(struct rx_cursor *c)
     if (judged) { /* comes before them all */
         memmove(f->window + 1, f->window, f->count * sizeof f->window[0]);
         f->window[0] = judged;
+        f->nodes <<= 1;
         f->count++;
     }
     rx_cursor_look_ahead(c);

@@ -20,6 +20,7 @@ struct rx_frame {
     int16_t from;     /* where the window goes on: -1 the term, 0..255; 256 or -2: nothing is left */
     int16_t sent;     /* of a Node256, upwards: the children of lesser bytes were sent for */
     bool ready;       /* they were, of this window, and what hangs below its Node4s */
+    uint32_t nodes;   /* of the window, a bit each: nodes below which nothing was sent for */
     rx_ref window[RX_WINDOW]; /* the next children, loaded and being prefetched */
 };
 struct rx_cursor {
@@ -29,7 +30,7 @@ struct rx_cursor {
     uint64_t barren; /* nodes entered since the last leaf: bounded, see rx_cursor_enter() */
     bool reverse;
     bool eager; /* many leaves are wanted: those of the next node are sent for early */
-    uint32_t leaf_bytes; /* of the last leaf, as the next are likely to be: so much of each is sent for */
+    uint32_t leaf_last; /* the last byte of the leaf before, as the next are likely to be: so much of each is sent for */
 };
 void rx_cursor_init(struct rx_cursor *c);
 void rx_cursor_free(struct rx_cursor *c);

@@ -148,7 +148,8 @@ static inline int rx_leaf_view_in(struct rx_map *map, uint64_t room, rx_ref ref,
         uint64_t header = rx_load((const uint64_t *)(const void *)at);
         uint64_t size = rx_leaf_bytes(header), key_len = rx_leaf_key_len(header);
         uint64_t used = RX_LEAF_HEAD + key_len + (header >> 4 & 7u);
-        if (RX_LIKELY(rx_head_kind(header) == RX_K_LEAF && used <= size && size <= RX_SMALL_MAX)) {
+        bool small = size - RX_CELL_MIN <= RX_SMALL_MAX - RX_CELL_MIN; /* and no less than a cell has */
+        if (RX_LIKELY(rx_head_kind(header) == RX_K_LEAF && used <= size && small)) {
             view->key = at + RX_LEAF_HEAD;
             view->key_len = key_len;
             view->value = view->key + key_len;

@@ -35,6 +35,20 @@ static inline void rx_given_collect(struct rx_node *n, unsigned shape, struct rx
     }
 }
 
+/* Two children, as most Node4s have: which comes first could not be foreseen, so no branch asks. */
+static inline unsigned rx_up_pair(const uint8_t *keys, const rx_ref *slot, int from, rx_ref *refs)
+{
+    int byte[2] = {rx_load8_rlx(keys), rx_load8_rlx(keys + 1)}; /* final below the acquired count */
+    rx_ref ref[2] = {rx_load(slot), rx_load(slot + 1)};
+    unsigned first = byte[1] < byte[0];
+    ref[0] = byte[0] < from || byte[0] == byte[1] ? 0 : ref[0];
+    ref[1] = byte[1] < from ? 0 : ref[1];
+    refs[0] = ref[first];
+    unsigned live = ref[first] != 0;
+    refs[live] = ref[1 - first];
+    return live + (ref[1 - first] != 0);
+}
+
 /*
  * A Node4, upwards: its few children are sorted as they are read.  Of a byte that a damaged one has twice
  * the last counts, as below: whoever counts what can be reached notices.
@@ -44,14 +58,17 @@ static unsigned rx_up4(struct rx_node *n, unsigned shape, int *from, rx_ref *ref
     unsigned given = rx_load8(&n->count), capacity = rx_shape_slots(shape), count = 0, live = 0;
     const uint8_t *keys = (const uint8_t *)n + RX_N4_KEYS;
     const rx_ref *slot = rx_node_slots(n, RX_K_N4);
-    int bytes[4];
+    int bytes[4], least = *from;
+    *from = 256;
+    if (RX_LIKELY(given == 2 && capacity >= 2))
+        return rx_up_pair(keys, slot, least, refs);
     for (unsigned i = 0; i < given && i < capacity; i++) {
         int byte = rx_load8_rlx(keys + i); /* final below the acquired count */
         rx_ref ref = rx_load(slot + i);
         unsigned at = 0;
         while (at < count && bytes[at] < byte)
             at++;
-        if (byte < *from)
+        if (byte < least)
             continue;
         if (at == count || bytes[at] != byte) {
             for (unsigned j = count++; j > at; j--) {
@@ -66,7 +83,6 @@ static unsigned rx_up4(struct rx_node *n, unsigned shape, int *from, rx_ref *ref
         refs[live] = refs[i];
         live += refs[i] != 0;
     }
-    *from = 256;
     return live;
 }
 
