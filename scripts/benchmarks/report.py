@@ -182,7 +182,7 @@ def document(
         " its figure in Rowex's of the same run, above 1 where Rowex is ahead. Longest waits are single worst cases,"
         " with the scheduler's whims. `lmdb held` reads in one transaction that is never given back: it sees no news."
         " A load at once is the peer's own best way: `rowex.build` and lmdb's append, which both sync what they made;"
-        " where there is none, put_many. Before what is loaded or put, what was written is synced, and memory touched:"
+        " where there is none, put_many. Before each load what was written is synced, and memory touched:"
         " where a host takes back what its virtual machine has free, a page's first touch takes ten times as long.",
         "![ratios to the best peer](benchmarks.svg)",
         "## What it set out to reach",

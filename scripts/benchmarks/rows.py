@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from . import crowd
 from .peers import BUILDERS, PEERS, Store
-from .quiet import quiet
+from .quiet import quiet, touch
 from .workloads import YCSB, Data, requests
 
 T = TypeVar("T")
@@ -153,9 +153,12 @@ class Unit:
         room.mkdir()
         return room
 
+    def _room_of_one(self) -> int:
+        """Bytes of memory that an item may want, files included."""
+        return 128 + 2 * (len(self.data.keys[0]) + self.data.value)
+
     def _quiet(self) -> None:
-        item = len(self.data.keys[0]) + self.data.value
-        quiet(len(self.data.keys) * (256 + 4 * item))
+        quiet(len(self.data.keys) * self._room_of_one())
 
     def _keys(self, keys: Sequence[bytes]) -> list[Any]:
         return [self.key(key) for key in keys]
@@ -201,7 +204,6 @@ class Unit:
         if size := disk_bytes(main):
             self.row["disk"] = size / len(self.data.keys)
         store.loaded()
-        self._quiet()
         # That the adapter finds what it stored, or the times mean nothing.
         for key in self.data.probes[:100]:
             if store.get(self.key(key)) != self.data.value_of(key):
@@ -307,7 +309,7 @@ class Unit:
         if not store.put or not store.delete:
             return
         put, fresh = store.put, self._pairs(self.data.fresh)
-        self._quiet()
+        touch(len(fresh) * self._room_of_one())
         self.row["put"], done = timed(each(lambda pair: put(*pair), fresh), self.budget)
         self.row["delete"] = timed(each(store.delete, [key for key, _ in fresh[:done]]), self.budget)[0]
 
