@@ -3,6 +3,7 @@
  * 8-byte values, in a file that begins at the default size, growth included.
  *
  *     native measure FILE COUNT    fills a new file, measures, closes; one JSON object
+ *     native changes FILE COUNT    fills a new file by batches, then replaces and removes some of its keys
  *     native die FILE COUNT        fills a new file and kills itself with SIGKILL
  *     native open FILE             opens and gets the first key; one JSON object
  *     native sorted FILE COUNT     builds an index of sorted integers; puts them into an empty one
