@@ -24,19 +24,19 @@ LONGER = {
 
 # The order in which the core is read: a header includes only what stands before it.
 FLOOR = """allocate.h bytes.h errors.h format.h trace.h persist.h crash.h disk.h core.h index.h log.h cell.h node.h
-    tree.h lock.h window.h cursor.h file.h manage.h fileio.h segment.h flush.h frames.h checkpoint.h
+    tree.h lock.h window.h cursor.h gather.h file.h manage.h fileio.h segment.h flush.h frames.h checkpoint.h
     recovery.h durable.h""".split()
 MIDDLE = "bits.h epoch.h uid.h alloc.h cells.h intent.h settle.h scan.h build.h gate.h".split()
 ROOF = "image.h guard.h change.h transaction.h batch.h column.h attach.h hot_api.h hot.h".split()
 ORDER = FLOOR + MIDDLE + ROOF
 # Sources of the floor know its headers alone; those of gc/ nothing of the roof.
-FLOOR_SOURCES = """crc.c cursor.c disk.c error.c file.c fork.c log.c manage.c map.c node.c persist.c replay.c segment.c
-    sigbus.c super.c trace.c tree.c window.c""".split()
+FLOOR_SOURCES = """crc.c cursor.c disk.c error.c file.c fork.c gather.c log.c manage.c map.c node.c persist.c replay.c
+    segment.c sigbus.c super.c trace.c tree.c window.c""".split()
 UPWARD = {("uid.c", "guard.h")}  # the thread's own uid is cached where a call begins
 
 # Atomics live in persist.h.  These touch flags and pointers of the process itself, in no file.
-PROCESS_LOCAL = """checkpoint.c close.c copy.c core.h cursor.c disk.c duplicate.c durable.c epoch.c epoch.h
-    error.c file.c flush.c gate.c guard.h index.c intent.c persist.c scan.c sigbus.c
+PROCESS_LOCAL = """checkpoint.c close.c copy.c core.h disk.c duplicate.c durable.c epoch.c epoch.h
+    error.c file.c flush.c gate.c gather.c guard.h index.c intent.c persist.c scan.c sigbus.c
     trace.c uid.c verify.c walk.c""".split()
 
 # System calls that change files: only under the names that disk.h gives them, and only in these.

@@ -48,6 +48,7 @@ int rx_build_copy(struct rx_thread *t, struct rx_map *from, struct rx_map *to, u
     struct rx_cursor c;
     rx_ref leaf;
     rx_cursor_init(&c);
+    c.eager = true;
     int rc = rx_builder_init(&b, to, from->checksum, rx_copy_tick, t);
     if (rc == RX_OK)
         rc = rx_cursor_seek(&c, from, NULL, 0, false);

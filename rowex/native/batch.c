@@ -226,7 +226,8 @@ static bool rx_scan_past(const struct rx_scan *s, const struct rx_leaf_view *v)
     return s->start && rx_compare(v->key, v->key_len, s->start, s->start_len) < 0;
 }
 
-#define RX_EAGER_ITEMS 32u
+#define RX_EAGER_ITEMS 8u
+#define RX_EAGER_IN_RANGE 32u /* where a bound may end the scan before so many, nobody reads nodes behind it */
 #define RX_AHEAD_BYTES 512u /* what the processor does not follow by itself */
 
 struct rx_pack { uint8_t *at; size_t room, items; const uint8_t *last; size_t last_len, need; };
@@ -278,11 +279,13 @@ __attribute__((always_inline)) static inline bool rx_pack_record(struct rx_threa
 /* Inside the epoch: leaves until the batch is full or the scan is over (RX_END). */
 static int rx_scan_batch(struct rx_thread *t, struct rx_scan *s, struct rx_pack *p, size_t max_items, int values)
 {
-    s->cursor.eager = max_items >= RX_EAGER_ITEMS;
+    s->cursor.eager = max_items >= ((s->reverse ? s->start : s->stop) ? RX_EAGER_IN_RANGE : RX_EAGER_ITEMS);
+    s->cursor.wanted = max_items < UINT32_MAX ? (uint32_t)max_items : UINT32_MAX;
     int rc = rx_scan_seek(s, t->map);
     while (rc == RX_OK && p->items < max_items) {
         rx_ref leaf;
         struct rx_leaf_view view;
+        s->cursor.wanted = max_items - p->items < UINT32_MAX ? (uint32_t)(max_items - p->items) : UINT32_MAX;
         rc = rx_cursor_step(&s->cursor, &leaf);
         if (rc == RX_OK && (rc = rx_leaf_view(t->map, leaf, &view)) == RX_ABSENT) { /* its batch has removed it */
             rc = RX_OK;

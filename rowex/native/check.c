@@ -214,6 +214,7 @@ static int rx_check_weak(struct rx_thread *t, struct rx_faults *faults)
 {
     struct rx_weak w = {.last = rx_sys_malloc(RX_KEY_MAX), .key = rx_sys_malloc(RX_KEY_MAX)};
     rx_cursor_init(&w.cursor);
+    w.cursor.eager = true;
     bool still = !rx_load(&t->db->hdr->marked); /* nobody has written in this session */
     int rc = w.last && w.key ? rx_weak_walk(t, &w, faults) : rx_fail(RX_E_MEMORY, 0, "for a check");
     if (rc == RX_OK && still && !rx_load(&t->db->hdr->marked) && faults->count == 0)

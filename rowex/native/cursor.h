@@ -11,25 +11,32 @@
 
 #include "window.h"
 
+#define RX_RUN 64u     /* what a frame has gathered, at most */
+#define RX_RUN_LOW 15u /* with so many left more are gathered: what a whole Node48 holds fits in behind them */
+
+/*
+ * run[at..count) comes next, all of it sent for.  An eager walk gathers it: the leaves of its small children
+ * stand there instead of those, which are loaded and sent for one step earlier, in child[].
+ */
 struct rx_frame {
     struct rx_node *node;
-    uint32_t below;   /* level of this node's children */
+    uint32_t below;  /* level of this node's children */
     uint8_t shape;
-    uint8_t at, count; /* of the window: at is next */
-    uint8_t most;     /* how many to load next time: few at first, as many a walk ends soon, unless it is eager */
-    int16_t from;     /* where the window goes on: -1 the term, 0..255; 256 or -2: nothing is left */
-    int16_t sent;     /* of a Node256, upwards: the children of lesser bytes were sent for */
-    bool ready;       /* they were, of this window, and what hangs below its Node4s */
-    uint32_t nodes;   /* of the window, a bit each: nodes below which nothing was sent for */
-    rx_ref window[RX_WINDOW]; /* the next children, loaded and being prefetched */
+    uint8_t most;    /* how many children to load next time: few at first, as many a walk ends soon, unless it is eager */
+    int16_t from;    /* the next byte to load: -1 the term, 0..255; 256 or -2: nothing is left */
+    uint8_t at, soft, count;           /* of run: from `soft` on it is filled before it is taken from */
+    uint8_t taken, asked, loaded;      /* of child: up to `asked` sent for */
+    uint64_t nodes;                    /* of run, a bit each: no leaves */
+    rx_ref child[RX_WINDOW], run[RX_RUN];
 };
 struct rx_cursor {
     struct rx_map *map;
     struct rx_frame *stack;
     uint32_t depth, capacity;
     uint64_t barren; /* nodes entered since the last leaf: bounded, see rx_cursor_enter() */
+    uint32_t wanted; /* leaves, about: no more are gathered.  Not 0 */
     bool reverse;
-    bool eager; /* many leaves are wanted: those of the next node are sent for early */
+    bool eager; /* set before it is placed: many leaves are wanted, and sent for early */
     uint32_t leaf_last; /* the last byte of the leaf before, as the next are likely to be: so much of each is sent for */
 };
 void rx_cursor_init(struct rx_cursor *c);
@@ -45,7 +52,7 @@ static inline int rx_cursor_step(struct rx_cursor *c, rx_ref *leaf)
 {
     if (RX_LIKELY(c->depth != 0)) {
         struct rx_frame *f = &c->stack[c->depth - 1];
-        if (RX_LIKELY(f->at < f->count) && RX_LIKELY(rx_ref_is_leaf(*leaf = f->window[f->at]))) {
+        if (RX_LIKELY(f->at < f->soft) && RX_LIKELY(rx_ref_is_leaf(*leaf = f->run[f->at]))) {
             f->at++;
             return RX_OK;
         }

@@ -170,6 +170,7 @@ int rx_duplicate_tree(struct rx_thread *t, struct rx_map *to, bool checksum, uin
     d->last = rx_sys_malloc(RX_KEY_MAX);
     d->large_key = rx_sys_malloc(RX_KEY_MAX);
     rx_cursor_init(&d->cursor);
+    d->cursor.eager = true;
     int rc = rx_builder_init(&d->builder, to, checksum, rx_duplicate_tick, t);
     if (rc == RX_OK && (d->batch == NULL || d->last == NULL || d->large_key == NULL))
         rc = rx_fail(RX_E_MEMORY, 0, "for copying");

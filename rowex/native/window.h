@@ -12,7 +12,7 @@
 #define RX_WINDOW 16u
 
 /*
- * Up to `max` (1..RX_WINDOW) live children at or after byte *from, upwards, to refs;
+ * Up to `max` (1 or more) live children at or after byte *from, upwards, to refs;
  * *from becomes where to go on, 256 when nothing is left.  Returns how many.
  * Ordering  slots are loaded with acquire; pairs with the release of their commit.
  */
