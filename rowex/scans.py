@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["scan_columns"]
 
-ROOM_BYTES = 1 << 20
+ROOM_BYTES, LEAST_BYTES, ITEM_BYTES = 1 << 20, 4096, 64  # of records, at most and at least; a guess
 OK, TOO_SMALL, END = int(lib.RX_OK), int(lib.RX_TOO_SMALL), int(lib.RX_END)
 _new_room = ffi.new_allocator(should_clear_after_alloc=False)
 
@@ -58,12 +58,10 @@ def scan_columns(
 
 
 def _batches(calls: Calls, scan: Any, size: int, sides: list[_Side]) -> Iterator[Items]:
-    room = _new_room("char[]", ROOM_BYTES)
+    room = _new_room("char[]", min(ROOM_BYTES, LEAST_BYTES + ITEM_BYTES * size))
     items, need, at, done = (ffi.new("size_t *") for _ in range(4))
     code, count = OK, 0
     while code != END:
-        for side in sides:
-            side.begin(size)
         count = 0
         while count < size:
             code = lib.rx_scan_next(
@@ -75,6 +73,8 @@ def _batches(calls: Calls, scan: Any, size: int, sides: list[_Side]) -> Iterator
             if code == END:
                 break
             if code == OK:
+                for side in sides if count == 0 else ():
+                    side.begin(size, len(room))
                 pointers = [side.reserve(count, len(room)) for side in sides]
                 at[0] = 0
                 code = lib.rx_columns_unpack(room, items[0], *pointers, count, at, done)
@@ -99,10 +99,10 @@ class _Side:
         if self._dtype is not Packed:
             output_column(0, dtype, what, codec.code)  # say now what is wrong with it
 
-    def begin(self, size: int) -> None:
-        """A new batch."""
+    def begin(self, size: int, need: int) -> None:
+        """A new batch, with room for *need* bytes at first."""
         if self._dtype is Packed:
-            self._array = Growing(size, ROOM_BYTES)
+            self._array = Growing(size, need)
         else:
             self._array, self._column = output_column(size, self._dtype, self._what, self._code)
 
