@@ -52,7 +52,7 @@ def test_scan_gives_what_a_sorted_dict_gives(door: Any, rng: random.Random) -> N
 
 
 def test_scans_begin_and_end_anywhere_in_nodes_of_all_sizes(door: Any, rng: random.Random) -> None:
-    """Batches that look ahead begin at 32 items, or at a limit up to 128: from a leaf, between two, behind all."""
+    """Batches that gather begin at 8 items, or 32 where there is a bound: from a leaf, between two, behind all."""
     model: dict[bytes, bytes] = {}
     for first, fan in enumerate((1, 2, 4, 5, 15, 16, 17, 40, 48, 49, 200, 256)):
         for byte in rng.sample(range(256), fan):

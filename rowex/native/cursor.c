@@ -58,7 +58,7 @@ static int rx_cursor_push(struct rx_cursor *c, rx_ref ref, uint32_t level, uint3
     f->at = f->soft = f->count = 0;
     f->taken = f->asked = f->loaded = 0;
     f->nodes = 0;
-    f->most = c->eager || rx_shape_kind(shape) <= RX_K_N16 ? RX_WINDOW : RX_FIRST_WINDOW; /* small nodes: all in one go */
+    f->most = rx_shape_kind(shape) <= RX_K_N16 ? RX_WINDOW : RX_FIRST_WINDOW; /* small nodes: all in one go */
     f->from = c->reverse ? 255 : RX_TERM;
     *prefix_len = len;
     return RX_OK;

@@ -22,7 +22,7 @@ struct rx_frame {
     struct rx_node *node;
     uint32_t below;  /* level of this node's children */
     uint8_t shape;
-    uint8_t most;    /* how many children to load next time: few at first, as many a walk ends soon, unless it is eager */
+    uint8_t most;    /* of a walk that gathers nothing: how many children to load next time, few at first */
     int16_t from;    /* the next byte to load: -1 the term, 0..255; 256 or -2: nothing is left */
     uint8_t at, soft, count;           /* of run: from `soft` on it is filled before it is taken from */
     uint8_t taken, asked, loaded;      /* of child: up to `asked` sent for */

@@ -8,7 +8,8 @@
  * P2        A child is loaded early, which is as good as late (cursor.c), and what is gathered below it is what
  *           entering it at that time would have come to.
  * Damage    A node that is not as it should be is not gathered but stays where it is: whoever comes to it fails by it,
- *           and who does not come to it does not.  No node is read that the walk is not likely to come to (`wanted`).
+ *           and who does not come to it does not.  No node is read beyond what is `wanted`, which knows of limits; a
+ *           bound is unknown here, so nodes of RX_RUN_LEAVES leaves behind it may be (few: RX_EAGER_IN_RANGE).
  */
 #include "gather.h"
 
@@ -144,7 +145,7 @@ static int rx_frame_step(struct rx_cursor *c, struct rx_frame *f)
 
 /* ---- gathering ------------------------------------------------------------------------- */
 
-/* Is it small, and fits where there is room for so many, with its term, and what a Node4 is sorted in? */
+/* Is what is no leaf a small node, that fits where there is room for so many, with its term, and what a Node4 is sorted in? */
 static inline bool rx_run_takes(unsigned room, rx_ref ref)
 {
     unsigned shape = rx_ref_shape(ref), slots = rx_shape_slots(shape);

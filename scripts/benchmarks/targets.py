@@ -108,7 +108,7 @@ ONE_BY_ONE = (
     " of many keys at once"
 )
 COPIES = (
-    "as with ranges; and each key and value is checked against damage, and copied out, since nothing of the file is"
+    f"{PLACES}; and each key and value is checked against damage, and copied out, since nothing of the file is"
     " looked at after the call"
 )
 TARGETS = (
