@@ -88,7 +88,7 @@ static void scan_all(rx_index *index)
     int rc;
     while ((rc = rx_scan_next(index, NULL, scan, buffer, sizeof buffer, 1000, 1, &items, &need)) == RX_OK) {
         for (size_t at = 0; items > 0; items--, seen++) {
-            at = fuzz_item_read(buffer, at, &item);
+            at = fuzz_item_read(buffer, at, 1, &item);
             size_t least = last.key_len < item.key_len ? last.key_len : item.key_len;
             int order = last.key ? memcmp(before, item.key, least) : -1;
             if (order > 0 || (order == 0 && last.key_len >= item.key_len))

@@ -144,8 +144,8 @@ static inline void fuzz_check(rx_index *index)
 /* One item of a scan's buffer or of an edge. */
 struct fuzz_item { const uint8_t *key, *value; uint64_t key_len, value_len; };
 
-/* Reads the record at `at`; returns where the next one begins. */
-static inline size_t fuzz_item_read(const uint8_t *buffer, size_t at, struct fuzz_item *item)
+/* Reads the record at `at`, which may be without its value's bytes; returns where the next one begins. */
+static inline size_t fuzz_item_read(const uint8_t *buffer, size_t at, int values, struct fuzz_item *item)
 {
     uint32_t key_len;
     memcpy(&key_len, buffer + at, 4);
@@ -153,7 +153,7 @@ static inline size_t fuzz_item_read(const uint8_t *buffer, size_t at, struct fuz
     item->key_len = key_len;
     item->key = buffer + at + 16;
     item->value = item->key + key_len;
-    return (at + 16 + (size_t)key_len + (size_t)item->value_len + 7) & ~(size_t)7;
+    return (at + 16 + (size_t)key_len + (values ? (size_t)item->value_len : 0) + 7) & ~(size_t)7;
 }
 
 /* All that is in the folder. */

@@ -250,7 +250,7 @@ static void scan_batch(struct worker *w, size_t items, int reverse, struct key *
     size_t at = 0;
     for (; items; items--) {
         struct fuzz_item item;
-        at = fuzz_item_read(w->buffer, at, &item);
+        at = fuzz_item_read(w->buffer, at, 1, &item);
         int order = last->size == UINT32_MAX ? 1 : key_order(item.key, item.key_len, last->at, last->size);
         if (last->size != UINT32_MAX && (reverse ? order >= 0 : order <= 0))
             fuzz_fail("a %s scan out of order", reverse ? "reverse" : "forward");

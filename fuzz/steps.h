@@ -19,17 +19,21 @@ static void expect_item(struct run *r, const struct pair *expected, const struct
     expect_value(r, expected->value, item->value, item->value_len, what);
 }
 
-/* What a scan still owes, in the model: its pairs [low, high), `most` of them a call into `room` bytes. */
-struct due { size_t low, high, room, most; int reverse; };
+/* What a scan still owes, in the model: its pairs [low, high), `most` of them a call into `room` bytes, some without values. */
+struct due { size_t low, high, room, most; int reverse, values; };
 
-/* One call.  False: the scan is over. */
+/* One call; behind the room everything stays as it is.  False: the scan is over. */
 static bool scan_some(struct run *r, rx_scan *scan, struct due *due)
 {
+    static const uint8_t guard[] = "nobody writes here";
     size_t items = 0, need = 0, at = 0;
     int rc;
     for (;;) {
-        answer_room(r, due->room);
-        rc = rx_scan_next(r->index, r->writer, scan, r->buffer, due->room, due->most, 1, &items, &need);
+        answer_room(r, due->room + sizeof guard);
+        memcpy(r->buffer + due->room, guard, sizeof guard);
+        rc = rx_scan_next(r->index, r->writer, scan, r->buffer, due->room, due->most, due->values, &items, &need);
+        if (memcmp(r->buffer + due->room, guard, sizeof guard) != 0)
+            fuzz_fail("step %llu: a scan wrote behind its buffer of %zu bytes", (unsigned long long)r->step, due->room);
         if (rc != RX_TOO_SMALL || need <= due->room)
             break;
         due->room = need;
@@ -40,10 +44,11 @@ static bool scan_some(struct run *r, rx_scan *scan, struct due *due)
     if (items == 0 || items > due->most || items > due->high - due->low)
         fuzz_fail("scan: %zu items where at most %zu of %zu were due", items, due->most, due->high - due->low);
     for (; items; items--) {
+        const struct pair *next = &r->model.pairs[due->reverse ? --due->high : due->low++];
         struct fuzz_item item;
-        at = fuzz_item_read(r->buffer, at, &item);
-        expect_item(r, &r->model.pairs[due->reverse ? --due->high : due->low++], &item,
-                    due->reverse ? "reverse scan" : "scan");
+        at = fuzz_item_read(r->buffer, at, due->values, &item);
+        item.value = due->values ? item.value : next->value.at; /* of it there is the length alone */
+        expect_item(r, next, &item, due->reverse ? "reverse scan" : "scan");
     }
     return true;
 }
@@ -53,6 +58,23 @@ static void scan_ended(const struct run *r, const struct due *due)
     if (due->low != due->high)
         fuzz_fail("step %llu: the %s scan ended %zu keys early", (unsigned long long)r->step,
                   due->reverse ? "reverse" : "forward", due->high - due->low);
+}
+
+/* How many a call is to give: a room of so many bytes, or just what some of them take. */
+static void due_room(struct run *r, struct due *due, uint64_t bytes, uint64_t most)
+{
+    due->most = 1 + fuzz_below(&r->rng, most);
+    due->values = fuzz_below(&r->rng, 4) != 0;
+    due->room = 64 + fuzz_below(&r->rng, bytes);
+    if (due->low == due->high || fuzz_below(&r->rng, 2))
+        return;
+    size_t some = due->high - due->low < most ? due->high - due->low : most;
+    some -= fuzz_below(&r->rng, 2) ? fuzz_below(&r->rng, some) : 0;
+    due->room = 0;
+    for (size_t i = 0; i < some; i++) {
+        const struct pair *next = &r->model.pairs[due->reverse ? due->high - 1 - i : due->low + i];
+        due->room += (16 + next->key.size + (due->values ? next->value.size : 0) + 7) & ~(size_t)7;
+    }
 }
 
 /* A bound without `at` is open. */
@@ -87,8 +109,7 @@ static void scan_range(struct run *r, struct bytes start, struct bytes stop, int
 {
     struct due due = due_between(r, start, stop, reverse, limit);
     rx_scan *scan = scan_begin(r, start, stop, reverse, limit);
-    due.room = 64 + fuzz_below(&r->rng, 100000);
-    due.most = 1 + fuzz_below(&r->rng, 300);
+    due_room(r, &due, 100000, 300);
     while (scan_some(r, scan, &due))
         ;
     scan_ended(r, &due);
@@ -159,8 +180,7 @@ static struct due kept_due(struct run *r, const struct kept *k)
         after.at[k->last.size] = 0;
     }
     struct due due = due_between(r, start, stop, k->reverse, k->limit);
-    due.room = 64 + fuzz_below(&r->rng, 4000);
-    due.most = 1 + fuzz_below(&r->rng, 30);
+    due_room(r, &due, 4000, 30);
     free(after.at);
     return due;
 }
@@ -209,7 +229,7 @@ static void op_edge(struct run *r, struct bytes key)
     if (due >= r->model.count)
         return;
     struct fuzz_item item;
-    fuzz_item_read(r->buffer, 0, &item);
+    fuzz_item_read(r->buffer, 0, 1, &item);
     expect_item(r, &r->model.pairs[due], &item, names[which]);
 }
 

@@ -78,9 +78,9 @@ def reference(image: bytes, byte: int) -> int:
     return int(struct.unpack_from("<Q", image, ROOT + 24 + 8 * byte)[0])
 
 
-def fill(path: Path) -> list[bytes]:
-    """Three Node4s below the root, of three leaves each, and leaves between them."""
-    keys = sorted([b"%c%d" % (top, n) for top in b"cgk" for n in range(3)] + [b"%c" % top for top in b"abdefhijlm"])
+def fill(path: Path, each: int = 3) -> list[bytes]:
+    """Three Node4s below the root, of so many leaves each, and leaves between them."""
+    keys = sorted([b"%c%d" % (top, n) for top in b"cgk" for n in range(each)] + [b"%c" % top for top in b"abdefhijlm"])
     with rowex.open(path, durability="process", initial_size=1 << 17) as index:
         index.put_many((key, b"") for key in keys)
     return keys
@@ -95,11 +95,12 @@ DAMAGE = {
 }
 
 
+@pytest.mark.parametrize("each", [2, 3])
 @pytest.mark.parametrize("what", DAMAGE)
 @pytest.mark.parametrize("reverse", [False, True])
-def test_a_damaged_node_fails_who_comes_to_it_and_nobody_else(what: str, reverse: bool, path: Path) -> None:
+def test_a_damaged_node_fails_who_comes_to_it_and_nobody_else(what: str, reverse: bool, each: int, path: Path) -> None:
     """The middle one of three: before it and behind it everything is given, whatever is gathered there."""
-    keys = fill(path)
+    keys = fill(path, each)
     image = bytearray(path.read_bytes())
     at, bad = DAMAGE[what]
     node = reference(image, ord("g")) & OFFSET
@@ -110,11 +111,74 @@ def test_a_damaged_node_fails_who_comes_to_it_and_nobody_else(what: str, reverse
     with rowex.open(path, "r") as index:
         for limit in range(1, len(good) + 1):
             assert [key for key, _ in index.scan(reverse=reverse, limit=limit)] == good[:limit]
-        for limit in (*range(len(good) + 4, 30), None):
+        for limit in (*range(len(good) + each + 1, 30), None):
             with pytest.raises(rowex.CorruptionError):
                 list(index.scan(reverse=reverse, limit=limit))
         others = [key for key, _ in index.scan(b"h", limit=100)]
         assert others == [key for key in keys if key >= b"h"]
+
+
+WRONG = {  # of a Node4 of two leaves: changes of its bytes, and of the slot that leads to it
+    "a byte twice": ({24: b"00"}, 0),
+    "one slot, and two children": ({0: b"\x12"}, 1 << 48),
+    "no such number of slots": ({0: b"\x52"}, 5 << 48),
+    "more children than it has": ({1: b"\4"}, 0),
+    "fewer children than it has": ({1: b"\1"}, 0),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_what_is_wrong_in_a_node_is_the_same_to_a_scan_that_gathers(what: str, path: Path) -> None:
+    """Whether one goes through many keys at once, or through one after the other."""
+    fill(path, 2)
+    image = bytearray(path.read_bytes())
+    changes, other = WRONG[what]
+    slot = ROOT + 24 + 8 * ord("g")
+    node = reference(image, ord("g")) & OFFSET
+    for at, bad in changes.items():
+        image[node + at : node + at + len(bad)] = bad
+    struct.pack_into("<Q", image, slot, reference(image, ord("g")) | other)
+    path.write_bytes(image)
+
+    with rowex.open(path, "r") as index:
+        for reverse in (False, True):
+            told: list[object] = []
+            for limit in (7, 40):  # how many a seeking scan wants: few, or enough to gather
+                keys: list[bytes] = []
+                try:
+                    for start in range(ord("a"), ord("n"), 3):
+                        bounds = {"start": bytes([start]), "stop": bytes([start + 3])}
+                        keys += [key for key, _ in index.scan(**bounds, reverse=reverse, limit=limit)]
+                    told.append(keys)
+                except rowex.CorruptionError as error:
+                    told.append(str(error))
+            assert told[0] == told[1]
+
+
+ORDER = {  # two neighbours, and how the second one's key begins when it is damaged
+    "shorter, and its value greater": (b"ca", b"d", b"c"),
+    "much shorter, and its value greater": (b"caaaaaaaa", b"d", b"c"),
+    "less than all": (b"c0000000", b"d0000000", b"a"),
+    "less than the one before alone": (b"c0000000", b"d0000000", b"b9"),
+}
+
+
+@pytest.mark.parametrize("what", ORDER)
+@pytest.mark.parametrize("reverse", [False, True])
+def test_keys_out_of_order_are_told(what: str, reverse: bool, path: Path) -> None:
+    """However they are compared: by their first bytes at once, where they have so many."""
+    first, second, bad = ORDER[what]
+    with rowex.open(path, durability="process", initial_size=1 << 17) as index:
+        index.put_many((b"%c0000000" % top, b"") for top in b"abefghijklm")
+        index.put_many({first: b"", second: b"zzzzzzz"})
+    image = bytearray(path.read_bytes())
+    leaf = reference(image, ord("d")) & OFFSET
+    image[leaf + 8 : leaf + 8 + len(bad)] = bad
+    path.write_bytes(image)
+    with rowex.open(path, "r") as index:
+        for limit in (11 if reverse else 5, 12, None):
+            with pytest.raises(rowex.CorruptionError, match="out of order"):
+                list(index.scan(reverse=reverse, limit=limit))
 
 
 @pytest.mark.parametrize("reverse", [False, True])

@@ -219,11 +219,11 @@ static int rx_scan_seek(struct rx_scan *s, struct rx_map *map)
 }
 
 /* Past the far bound? */
-static bool rx_scan_past(const struct rx_scan *s, const struct rx_leaf_view *v)
+static bool rx_scan_past(const struct rx_scan *s, const uint8_t *key, uint64_t key_len)
 {
     if (!s->reverse)
-        return s->stop && rx_compare(v->key, v->key_len, s->stop, s->stop_len) >= 0;
-    return s->start && rx_compare(v->key, v->key_len, s->start, s->start_len) < 0;
+        return s->stop && rx_compare(key, key_len, s->stop, s->stop_len) >= 0;
+    return s->start && rx_compare(key, key_len, s->start, s->start_len) < 0;
 }
 
 #define RX_EAGER_ITEMS 8u
@@ -232,20 +232,14 @@ static bool rx_scan_past(const struct rx_scan *s, const struct rx_leaf_view *v)
 
 struct rx_pack { uint8_t *at; size_t room, items; const uint8_t *last; size_t last_len, need; };
 
-static uint64_t rx_record_size(const struct rx_leaf_view *v, int values)
-{
-    return (16 + v->key_len + (values ? v->value_len : 0) + 7) & ~7ull;
-}
-
 /*
  * Key and value lie one behind the other, in a cell whose size is a multiple of 8, as the
  * record's is: a few bytes go in whole words, which costs less than a call.
  */
-static inline void rx_pack_bytes(struct rx_thread *t, uint8_t *to, const struct rx_leaf_view *v, int values)
+static inline void rx_pack_bytes(struct rx_thread *t, uint8_t *to, const struct rx_leaf_view *v, uint64_t bytes, int values)
 {
-    uint64_t size = v->key_len + (values ? v->value_len : 0);
-    if (RX_LIKELY(size <= 64)) {
-        for (uint64_t i = 0; i < size; i += 8) {
+    if (RX_LIKELY(bytes <= 64)) {
+        for (uint64_t i = 0; i < bytes; i += 8) {
             uint64_t word = rx_load_rlx((const uint64_t *)(const void *)(v->key + i));
             memcpy(to + i, &word, 8);
         }
@@ -256,18 +250,22 @@ static inline void rx_pack_bytes(struct rx_thread *t, uint8_t *to, const struct 
         rx_copy_out(t, to + v->key_len, v->value, v->value_len);
 }
 
-/* One record into the caller's buffer; false when it does not fit. */
-__attribute__((always_inline)) static inline bool rx_pack_record(struct rx_thread *t, struct rx_pack *p, const struct rx_leaf_view *v, int values)
+static inline void rx_pack_lengths(uint8_t *to, uint64_t key_len, uint64_t value_len)
 {
-    uint64_t size = rx_record_size(v, values);
+    memcpy(to, &key_len, 8); /* the upper half is the zero */
+    memcpy(to + 8, &value_len, 8);
+}
+
+/* One record into the caller's buffer; false when it does not fit. */
+static bool rx_pack_record(struct rx_thread *t, struct rx_pack *p, const struct rx_leaf_view *v, int values)
+{
+    uint64_t bytes = v->key_len + (values ? v->value_len : 0), size = (16 + bytes + 7) & ~7ull;
     if (size > p->room) {
         p->need = size;
         return false;
     }
-    uint32_t head[2] = {(uint32_t)v->key_len, 0};
-    memcpy(p->at, head, 8);
-    memcpy(p->at + 8, &v->value_len, 8);
-    rx_pack_bytes(t, p->at + 16, v, values);
+    rx_pack_lengths(p->at, v->key_len, v->value_len);
+    rx_pack_bytes(t, p->at + 16, v, bytes, values);
     p->last = p->at + 16; /* our copy: the leaf may go once the epoch is left */
     p->last_len = v->key_len;
     p->at += size;
@@ -276,35 +274,107 @@ __attribute__((always_inline)) static inline bool rx_pack_record(struct rx_threa
     return true;
 }
 
+/* Of the next leaves as many bytes are likely to be read. */
+static inline void rx_scan_saw(struct rx_cursor *c, uint64_t leaf)
+{
+    c->leaf_last = leaf < RX_AHEAD_BYTES ? (uint32_t)leaf - 8 : RX_AHEAD_BYTES - 8;
+}
+
+/* Does the key come after the last one, in the scan's direction? */
+static bool rx_scan_follows(const struct rx_leaf_view *v, const uint8_t *last, size_t last_len, bool reverse)
+{
+    int order = rx_compare(v->key, v->key_len, last, last_len);
+    return reverse ? order < 0 : order > 0;
+}
+
+/*
+ * The leaves that lie ready in the innermost frame, up to one that is not as most are: what is not small, nor as it
+ * should be, nor before the bound, nor in order, nor fits, is left to the general way.  Not inline: it needs all registers.
+ */
+__attribute__((noinline)) static void rx_scan_run(struct rx_thread *t, struct rx_scan *s, struct rx_pack *p, size_t max_items, int values)
+{
+    struct rx_cursor *c = &s->cursor;
+    if (RX_UNLIKELY(c->depth == 0 || p->last == NULL))
+        return;
+    struct rx_frame *f = &c->stack[c->depth - 1];
+    uint64_t room = rx_room(t->map), want = max_items - p->items, ready = f->soft - f->at, size = 0;
+    uint64_t values_too = values ? ~0ull : 0;
+    const rx_ref *begin = f->run + f->at, *end = begin + (want < ready ? want : ready), *ref = begin;
+    const uint8_t *last = p->last;
+    uint8_t *to = p->at, *to_end = to + p->room;
+    size_t last_len = p->last_len;
+    bool reverse = s->reverse, bounded = reverse ? s->start : s->stop;
+    uint64_t flip = reverse ? ~0ull : 0, before = last_len >= 8 ? __builtin_bswap64(rx_word8(last)) ^ flip : 0;
+    for (; ref < end; ref++) {
+        struct rx_leaf_view v;
+        if (!rx_leaf_view_small(t->map, room, *ref, &v))
+            break;
+        uint64_t bytes = v.key_len + (v.value_len & values_too);
+        size = (16 + bytes + 7) & ~7ull;
+        if (RX_UNLIKELY(size > (uint64_t)(to_end - to) || bytes == 0)) /* a word is copied at least */
+            break;
+        uint64_t word = rx_load_rlx((const uint64_t *)(const void *)v.key), first = __builtin_bswap64(word) ^ flip;
+        bool ahead = v.key_len >= 8 && last_len >= 8 && first > before; /* most keys part here */
+        if (RX_UNLIKELY(!ahead) && !rx_scan_follows(&v, last, last_len, reverse))
+            break;
+        if (RX_UNLIKELY(bounded) && rx_scan_past(s, v.key, v.key_len))
+            break;
+        rx_pack_lengths(to, v.key_len, v.value_len);
+        memcpy(to + 16, &word, 8);
+        if (bytes > 16) {
+            rx_pack_bytes(t, to + 16, &v, bytes, values);
+        } else if (bytes > 8) {
+            word = rx_load_rlx((const uint64_t *)(const void *)(v.key + 8));
+            memcpy(to + 24, &word, 8);
+        }
+        before = first;
+        last = to + 16;
+        last_len = v.key_len;
+        to += size;
+    }
+    f->at = (uint8_t)(ref - f->run);
+    if (ref != begin)
+        rx_scan_saw(c, size - 8); /* whose head is as much shorter */
+    p->items += (size_t)(ref - begin);
+    p->at = to;
+    p->room = (size_t)(to_end - to);
+    p->last = last;
+    p->last_len = last_len;
+}
+
 /* Inside the epoch: leaves until the batch is full or the scan is over (RX_END). */
 static int rx_scan_batch(struct rx_thread *t, struct rx_scan *s, struct rx_pack *p, size_t max_items, int values)
 {
-    s->cursor.eager = max_items >= ((s->reverse ? s->start : s->stop) ? RX_EAGER_IN_RANGE : RX_EAGER_ITEMS);
-    s->cursor.wanted = max_items < UINT32_MAX ? (uint32_t)max_items : UINT32_MAX;
+    struct rx_cursor *c = &s->cursor;
+    c->eager = max_items >= ((s->reverse ? s->start : s->stop) ? RX_EAGER_IN_RANGE : RX_EAGER_ITEMS);
+    c->wanted = max_items < UINT32_MAX ? (uint32_t)max_items : UINT32_MAX;
+    if (s->begun) {
+        p->last = s->last;
+        p->last_len = s->last_len;
+    }
     int rc = rx_scan_seek(s, t->map);
-    while (rc == RX_OK && p->items < max_items) {
+    while (rc == RX_OK) {
+        rx_scan_run(t, s, p, max_items, values);
+        if (p->items == max_items)
+            break;
         rx_ref leaf;
         struct rx_leaf_view view;
-        s->cursor.wanted = max_items - p->items < UINT32_MAX ? (uint32_t)(max_items - p->items) : UINT32_MAX;
-        rc = rx_cursor_step(&s->cursor, &leaf);
+        c->wanted = max_items - p->items < UINT32_MAX ? (uint32_t)(max_items - p->items) : UINT32_MAX;
+        rc = rx_cursor_step(c, &leaf);
         if (rc == RX_OK && (rc = rx_leaf_view(t->map, leaf, &view)) == RX_ABSENT) { /* its batch has removed it */
             rc = RX_OK;
             continue;
         }
         if (rc)
             return rc;
-        s->cursor.leaf_last = view.cell_size < RX_AHEAD_BYTES ? (uint32_t)view.cell_size - 1 : RX_AHEAD_BYTES - 1;
-        if (rx_scan_past(s, &view))
+        rx_scan_saw(c, view.cell_size);
+        if (rx_scan_past(s, view.key, view.key_len))
             return RX_END;
-        const uint8_t *before = p->items ? p->last : s->begun ? s->last : NULL;
-        size_t before_len = p->items ? p->last_len : s->last_len;
-        int order = before ? rx_compare(view.key, view.key_len, before, before_len) : 0;
-        if (before && (s->reverse ? order >= 0 : order <= 0))
+        if (p->last && !rx_scan_follows(&view, p->last, p->last_len, s->reverse))
             return rx_corrupt(rx_ref_off(leaf), "keys are out of order");
-        if (!rx_pack_record(t, p, &view, values))
-            return p->items ? RX_OK : RX_TOO_SMALL;
+        rc = rx_pack_record(t, p, &view, values) ? RX_OK : RX_TOO_SMALL;
     }
-    return rc;
+    return rc == RX_TOO_SMALL && p->items ? RX_OK : rc;
 }
 
 /* Where the next batch goes on. */

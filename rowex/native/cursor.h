@@ -26,8 +26,9 @@ struct rx_frame {
     int16_t from;    /* the next byte to load: -1 the term, 0..255; 256 or -2: nothing is left */
     uint8_t at, soft, count;           /* of run: from `soft` on it is filled before it is taken from */
     uint8_t taken, asked, loaded;      /* of child: up to `asked` sent for */
+    uint16_t inner;                    /* of child, a bit each up to `asked`: no leaves */
     uint64_t nodes;                    /* of run, a bit each: no leaves */
-    rx_ref child[RX_WINDOW], run[RX_RUN];
+    rx_ref child[RX_WINDOW + 8], run[RX_RUN + RX_WINDOW]; /* more than they hold: what is copied of them is so much at once */
 };
 struct rx_cursor {
     struct rx_map *map;

@@ -13,9 +13,10 @@
  */
 #include "gather.h"
 
+#define RX_RUN_AHEAD 8u   /* children of the next node are sent for before it is entered: more are hardly worth the time */
 #define RX_RUN_LEAVES 32u /* so many are gathered, or sent for, one step ahead */
 _Static_assert(RX_RUN_LOW + 1 + 48 <= RX_RUN, "a small node fits in behind what is left, with its term");
-_Static_assert(RX_RUN_LEAVES <= RX_RUN && RX_RUN <= 64 && RX_RUN_LOW < RX_RUN_LEAVES, "a bit for each; no step gathers nothing");
+_Static_assert(RX_RUN_LEAVES + RX_WINDOW <= RX_RUN && RX_RUN <= 64 && RX_RUN_LOW < RX_RUN_LEAVES, "a bit for each; no step gathers nothing");
 
 /* The lines of a cell up to its byte `last`; never faults, wherever it points.  Always inline: see rx_prefetch_hop(). */
 __attribute__((always_inline)) static inline void rx_prefetch_cell(const uint8_t *base, rx_ref ref, uint32_t last)
@@ -33,12 +34,9 @@ __attribute__((always_inline)) static inline void rx_prefetch_cell(const uint8_t
  */
 __attribute__((always_inline)) static inline void rx_prefetch_child(const uint8_t *base, rx_ref ref, uint32_t leaf_last)
 {
-    unsigned kind = rx_ref_kind(ref), code = rx_ref_shape(ref) >> 4;
-    uint32_t small = -(uint32_t)(kind == RX_K_N4), small_last = RX_N4_SLOTS + 8 * (code + 4 * (code == 0)) - 8;
-    uint32_t last = (small & small_last) | (~small & leaf_last);
-    if (RX_UNLIKELY(kind >= RX_K_N16 && kind <= RX_K_N256))
-        last = kind == RX_K_N16 ? RX_N16_SLOTS - 8 + 8 * rx_shape_slots(rx_ref_shape(ref)) : 0;
-    rx_prefetch_cell(base, ref, last);
+    uint32_t fixed = rx_node_fixed(rx_ref_shape(ref)), node = -(uint32_t)(fixed != 0);
+    uint32_t last = (node & (fixed - 8)) | (~node & leaf_last);
+    rx_prefetch_cell(base, ref, RX_LIKELY(fixed < RX_N48_SLOTS) ? last : 0);
 }
 
 /* The slots that a walk reads of a Node256 from `byte` on. */
@@ -57,22 +55,20 @@ __attribute__((always_inline)) static inline void rx_prefetch_node48(const uint8
         __builtin_prefetch(base + rx_ref_off(ref) + line);
 }
 
-/* What hangs in the first slots of a node whose own lines have come: a hint, nothing of it is believed. */
+/* The first children of a node whose own lines have come: a hint, nothing of it is believed. */
 static void rx_prefetch_below(const struct rx_cursor *c, rx_ref ref)
 {
     uint64_t have = __atomic_load_n(&c->map->size, __ATOMIC_RELAXED), off = rx_ref_off(ref);
-    unsigned shape = rx_ref_shape(ref), slots = rx_shape_slots(shape);
-    if (RX_UNLIKELY(!rx_kind_is_node(rx_ref_kind(ref)) || off > have || have - off < rx_slots_at(shape) + 8u * slots))
+    unsigned shape = rx_ref_shape(ref);
+    uint32_t fixed = rx_node_fixed(shape);
+    if (RX_UNLIKELY(fixed == 0 || off > have || have - off < fixed))
         return;
+    rx_ref child[RX_RUN_AHEAD];
+    int from = c->reverse ? 255 : 0;
     struct rx_node *n = rx_node_at(c->map->base, off);
-    const rx_ref *slot = rx_node_slots(n, shape);
-    if (rx_ref_kind(ref) == RX_K_N256) {
-        slot += c->reverse ? slots - RX_WINDOW : 0;
-        slots = RX_WINDOW;
-    } else if (rx_ref_kind(ref) == RX_K_N48 && rx_load8_rlx(&n->count) < slots)
-        slots = rx_load8_rlx(&n->count);
-    for (unsigned i = 0; i < slots; i++)
-        rx_prefetch_child(c->map->base, rx_load_rlx(slot + i), c->leaf_last);
+    unsigned count = c->reverse ? rx_window_down(n, shape, &from, child, RX_RUN_AHEAD) : rx_window_up(n, shape, &from, child, RX_RUN_AHEAD);
+    for (unsigned i = 0; i < count; i++)
+        rx_prefetch_child(c->map->base, child[i], c->leaf_last);
 }
 
 /* About how many leaves hang below a child: few wide ones are sent for, or many small ones. */
@@ -216,6 +212,29 @@ static int rx_gather_below(struct rx_cursor *c, rx_ref ref, uint32_t level, rx_r
     return (int)at;
 }
 
+/*
+ * Two leaves and nothing else, as most small nodes hold: which comes first could not be foreseen, so no branch asks.
+ * False: it is another node, or not as it should be; rx_gather_below() tells.
+ */
+__attribute__((always_inline)) static inline bool rx_gather_pair(const struct rx_cursor *c, uint64_t room, rx_ref ref, uint32_t level, rx_ref *to)
+{
+    unsigned shape = rx_ref_shape(ref), holds_two = 1u << 0 | 1u << 2 | 1u << 3; /* the codes that do */
+    uint64_t off = rx_ref_off(ref), is = shape | (ref >> 56) << 16 | (uint64_t)level << 32;
+    if (rx_shape_kind(shape) != RX_K_N4 || !(holds_two >> (shape >> 4) & 1) || off - RX_HEAP >= room)
+        return false;
+    struct rx_node *node = rx_node_at(c->map->base, off);
+    if ((rx_load((const uint64_t *)(const void *)node) & ~0xff00ull) != is || rx_load8(&node->count) != 2 || rx_load(&node->term))
+        return false;
+    const uint8_t *keys = (const uint8_t *)node + RX_N4_KEYS;
+    const rx_ref *slot = rx_node_slots(node, RX_K_N4);
+    uint8_t byte[2] = {rx_load8_rlx(keys), rx_load8_rlx(keys + 1)}; /* final below the acquired count */
+    rx_ref child[2] = {rx_load(slot), rx_load(slot + 1)};
+    unsigned first = (byte[1] < byte[0]) ^ (unsigned)c->reverse;
+    to[first] = child[0];
+    to[1 - first] = child[1];
+    return byte[0] != byte[1] && rx_ref_is_leaf(child[0]) && rx_ref_is_leaf(child[1]);
+}
+
 static inline unsigned rx_enough(const struct rx_cursor *c) { return c->wanted < RX_RUN_LEAVES ? c->wanted : RX_RUN_LEAVES; }
 
 /* How many leaves an entry of the run counts for.  A node may have any number: who wants few reads none beyond it. */
@@ -224,22 +243,38 @@ static inline unsigned rx_run_stands_for(const struct rx_cursor *c, rx_ref ref)
     return rx_ref_is_leaf(ref) || c->wanted > RX_RUN_LEAVES ? rx_leaves_about(rx_ref_kind(ref)) : RX_RUN_LEAVES;
 }
 
+/* What is read at once of a node larger than a Node4; how many leaves it counts for. */
+static unsigned rx_frame_ask_large(const struct rx_cursor *c, rx_ref ref)
+{
+    unsigned kind = rx_ref_kind(ref);
+    if (kind == RX_K_N48)
+        rx_prefetch_node48(c->map->base, ref);
+    else if (kind == RX_K_N256)
+        rx_prefetch_slots(c, ref, c->reverse ? 255 : 0);
+    return rx_leaves_about(kind);
+}
+
 /* Of the children that are loaded the next ones are sent for, as far as some leaves reach. */
 static void rx_frame_ask(const struct rx_cursor *c, struct rx_frame *f)
 {
-    unsigned leaves = 0, enough = rx_enough(c), i = f->taken, asked = f->asked, loaded = f->loaded;
-    for (; i < loaded && leaves < enough; i++) {
-        rx_ref ref = f->child[i];
-        leaves += rx_leaves_about(rx_ref_kind(ref));
-        if (i < asked)
-            continue;
-        rx_prefetch_child(c->map->base, ref, c->leaf_last);
-        if (RX_UNLIKELY(rx_ref_kind(ref) == RX_K_N48))
-            rx_prefetch_node48(c->map->base, ref);
-        else if (RX_UNLIKELY(rx_ref_kind(ref) == RX_K_N256))
-            rx_prefetch_slots(c, ref, c->reverse ? 255 : 0);
+    unsigned leaves = 0, enough = rx_enough(c), asked = f->asked, loaded = f->loaded, inner = f->inner;
+    uint32_t leaf_last = c->leaf_last;
+    const uint8_t *base = c->map->base;
+    if (asked == loaded)
+        return;
+    for (unsigned i = f->taken; i < asked; i++)
+        leaves += rx_leaves_about(rx_ref_kind(f->child[i]));
+    for (; asked < loaded && leaves < enough; asked++) {
+        rx_ref ref = f->child[asked];
+        unsigned node = !rx_ref_is_leaf(ref);
+        inner |= node << asked;
+        leaves += 1 + node;
+        rx_prefetch_child(base, ref, leaf_last);
+        if (RX_UNLIKELY(rx_ref_kind(ref) >= RX_K_N16 && node))
+            leaves += rx_frame_ask_large(c, ref) - 2;
     }
-    f->asked = (uint8_t)(i > asked ? i : asked);
+    f->inner = (uint16_t)inner;
+    f->asked = (uint8_t)asked;
 }
 
 /* The next children are loaded and sent for; f->loaded is 0 when none are left. */
@@ -251,6 +286,7 @@ static int rx_frame_children(struct rx_cursor *c, struct rx_frame *f)
         if (RX_UNLIKELY(rc))
             return rc;
         f->taken = f->asked = 0;
+        f->inner = 0;
         f->loaded = (uint8_t)n;
         if (rx_shape_kind(f->shape) == RX_K_N256)
             rx_prefetch_slots(c, (rx_off)((uint8_t *)f->node - c->map->base), f->from);
@@ -262,13 +298,26 @@ static int rx_frame_children(struct rx_cursor *c, struct rx_frame *f)
 /* Children that were sent for go to the run, until there are `enough` leaves, with `leaves` there now; how many there are then. */
 static unsigned rx_frame_take(struct rx_cursor *c, struct rx_frame *f, unsigned leaves, unsigned enough)
 {
-    unsigned taken = f->taken, asked = f->asked, count = f->count; /* not in memory: each step would wait for the one before */
-    uint64_t nodes = f->nodes;
-    for (; taken < asked && leaves < enough; taken++) {
+    unsigned taken = f->taken, asked = f->asked, count = f->count, inner = f->inner; /* not in memory: each step would wait */
+    uint64_t nodes = f->nodes, room = c->map->fences ? 0 : rx_room(c->map);
+    while (taken < asked && leaves < enough) {
+        /* Where the next node is could not be foreseen: eight are copied, and what is too much is written over. */
+        unsigned stretch = (unsigned)__builtin_ctz(inner >> taken | 1u << (asked - taken));
+        memcpy(f->run + count, f->child + taken, 8 * sizeof(rx_ref));
+        if (RX_UNLIKELY(stretch > 8))
+            memcpy(f->run + count + 8, f->child + taken + 8, 8 * sizeof(rx_ref));
+        taken += stretch;
+        count += stretch;
+        leaves += stretch;
+        if (taken == asked || leaves >= enough)
+            break;
         rx_ref ref = f->child[taken];
-        if (rx_ref_is_leaf(ref)) {
-            f->run[count++] = ref;
-            leaves++;
+        if (rx_gather_pair(c, room, ref, f->below, f->run + count)) {
+            rx_prefetch_cell(c->map->base, f->run[count], c->leaf_last);
+            rx_prefetch_cell(c->map->base, f->run[count + 1], c->leaf_last);
+            count += 2;
+            leaves += 2;
+            taken++;
             continue;
         }
         bool small = rx_kind_is_node(rx_ref_kind(ref)) && !rx_shape_is_wide(rx_ref_shape(ref));
@@ -277,6 +326,7 @@ static unsigned rx_frame_take(struct rx_cursor *c, struct rx_frame *f, unsigned 
             break;
         }
         int below = small ? rx_gather_below(c, ref, f->below, f->run + count, RX_RUN - count, false) : -1;
+        taken++;
         if (below >= 0) {
             count += (unsigned)below;
             leaves += (unsigned)below;
@@ -349,8 +399,8 @@ static int rx_frame_gather(struct rx_cursor *c, struct rx_frame *f)
 int rx_frame_fill(struct rx_cursor *c, struct rx_frame *f)
 {
     unsigned left = f->count - f->at;
-    for (unsigned i = 0; i < left; i++)
-        f->run[i] = f->run[f->at + i];
+    if (left) /* RX_RUN_LOW at most; to copy that many needs no loop, whose end could not be foreseen */
+        memmove(f->run, f->run + f->at, RX_RUN_LOW * sizeof(rx_ref));
     f->nodes = left ? f->nodes >> f->at : 0;
     f->count = (uint8_t)left;
     f->at = f->soft = 0;

@@ -139,27 +139,30 @@ struct rx_leaf_view { const uint8_t *key, *value; uint64_t key_len, value_len, c
  * RX_ABSENT: for none.  RX_E_CORRUPT (with text) when it is neither.
  */
 int rx_leaf_view_any(struct rx_map *map, rx_ref ref, struct rx_leaf_view *view);
-/* The same, the common case inline: a small leaf, which lies within the room (rx_room()). */
-static inline int rx_leaf_view_in(struct rx_map *map, uint64_t room, rx_ref ref, struct rx_leaf_view *view)
+/* The common case inline: is it a small leaf, which lies within the room (rx_room()), and as it should be?  Then this is its view. */
+static inline bool rx_leaf_view_small(const struct rx_map *map, uint64_t room, rx_ref ref, struct rx_leaf_view *view)
 {
     rx_off off = rx_ref_off(ref);
-    if (RX_LIKELY(rx_ref_kind(ref) == RX_K_LEAF && off - RX_HEAP < room)) {
-        const uint8_t *at = map->base + off;
-        uint64_t header = rx_load((const uint64_t *)(const void *)at);
-        uint64_t size = rx_leaf_bytes(header), key_len = rx_leaf_key_len(header);
-        uint64_t used = RX_LEAF_HEAD + key_len + (header >> 4 & 7u);
-        bool small = size - RX_CELL_MIN <= RX_SMALL_MAX - RX_CELL_MIN; /* and no less than a cell has */
-        if (RX_LIKELY(rx_head_kind(header) == RX_K_LEAF && used <= size && small)) {
-            view->key = at + RX_LEAF_HEAD;
-            view->key_len = key_len;
-            view->value = view->key + key_len;
-            view->value_len = size - used;
-            view->cell_size = size;
-            view->crc = (uint32_t)(header >> 32);
-            return RX_OK;
-        }
-    }
-    return rx_leaf_view_any(map, ref, view);
+    if (RX_UNLIKELY(rx_ref_kind(ref) != RX_K_LEAF || off - RX_HEAP >= room))
+        return false;
+    const uint8_t *at = map->base + off;
+    uint64_t header = rx_load((const uint64_t *)(const void *)at);
+    uint64_t size = rx_leaf_bytes(header), key_len = rx_leaf_key_len(header);
+    uint64_t used = RX_LEAF_HEAD + key_len + (header >> 4 & 7u);
+    bool small = size - RX_CELL_MIN <= RX_SMALL_MAX - RX_CELL_MIN; /* and no less than a cell has */
+    if (RX_UNLIKELY(rx_head_kind(header) != RX_K_LEAF || used > size || !small))
+        return false;
+    view->key = at + RX_LEAF_HEAD;
+    view->key_len = key_len;
+    view->value = view->key + key_len;
+    view->value_len = size - used;
+    view->cell_size = size;
+    view->crc = (uint32_t)(header >> 32);
+    return true;
+}
+static inline int rx_leaf_view_in(struct rx_map *map, uint64_t room, rx_ref ref, struct rx_leaf_view *view)
+{
+    return RX_LIKELY(rx_leaf_view_small(map, room, ref, view)) ? RX_OK : rx_leaf_view_any(map, ref, view);
 }
 static inline int rx_leaf_view(struct rx_map *map, rx_ref ref, struct rx_leaf_view *view)
 {

@@ -198,6 +198,11 @@ unsigned rx_window_up(struct rx_node *n, unsigned shape, int *from, rx_ref *refs
     const rx_ref *slot = rx_node_slots(n, RX_K_N256);
     unsigned count = 0;
     int byte = *from;
+    for (; byte + 4 <= 256 && count + 4 <= max; byte += 4)
+        for (int i = 0; i < 4; i++) {
+            refs[count] = rx_load(slot + byte + i);
+            count += refs[count] != 0;
+        }
     for (; byte < 256 && count < max; byte++) {
         refs[count] = rx_load(slot + byte);
         count += refs[count] != 0;

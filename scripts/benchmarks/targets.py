@@ -107,10 +107,7 @@ ONE_BY_ONE = (
     "the loads that no cache holds wait for each other, as one tells where the next is; put_many sends for those"
     " of many keys at once"
 )
-COPIES = (
-    f"{PLACES}; and each key and value is checked against damage, and copied out, since nothing of the file is"
-    " looked at after the call"
-)
+COPIES = "each key and value is checked against damage, and copied out: nothing of the file is looked at after the call"
 TARGETS = (
     Target("get, one hot key", 90, "ns", alone("get hot")),
     Target("get, one hot key", 2.5, "x", against("get hot", *LMDB)),
@@ -145,7 +142,8 @@ NATIVE = (
     ("core: get_many of 32, a key", 45, "get_many_32_ns", MEMORY),
     ("core: insert, one by one", 220, "insert_ns", ONE_BY_ONE),
     ("core: insert by put_many of 32, a key", 220, "put_many_32_ns", ""),
-    ("core: scan, a key", 15, "scan_ns", COPIES),
+    ("core: scan as it was put, a key", 15, "scan_ns", f"{PLACES}; and {COPIES}"),
+    ("core: scan after compact, a key", 15, "compacted_scan_ns", COPIES),
 )
 
 
