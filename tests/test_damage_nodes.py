@@ -18,7 +18,7 @@ import rowex
 from tools import Child, as_somebody_else, refusal, reseal
 
 Start = Callable[..., Child]
-ROOT, NODE4 = 8192, 2
+ROOT, NODE4, BIG = 8192, 2, 6
 CAPACITY = 48  # in the superblock
 KEYS = {b"key/": b"here", b"key/1": b"one", b"key/2": b"two", b"other": b"far"}
 
@@ -322,3 +322,20 @@ def test_who_wants_one_key_needs_no_other_nodes_page(path: Path, look: Callable[
                 look(index)
             finally:
                 path.write_bytes(image)
+
+
+def test_of_a_large_leaf_at_the_very_end_nothing_behind_the_file_is_read(path: Path) -> None:
+    """Its cell is less than its own head: no page is lost for it, so the index goes on."""
+    fill(path).close()
+    image = bytearray(path.read_bytes())
+    end = len(image)
+    struct.pack_into("<Q", image, end - 16, BIG | 2 << 8)
+    struct.pack_into("<Q", image, ROOT + 24 + 8 * ord("o"), (end - 16) | BIG)
+    path.write_bytes(image)
+    with rowex.open(path, "r") as index:
+        for _ in range(2):
+            with pytest.raises(rowex.CorruptionError, match="lengths exceed"):
+                index.get(b"other")
+            with pytest.raises(rowex.CorruptionError, match="lengths exceed"):
+                list(index.scan(b"m"))
+        assert index[b"key/1"] == b"one"

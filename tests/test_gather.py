@@ -182,6 +182,22 @@ def test_keys_out_of_order_are_told(what: str, reverse: bool, path: Path) -> Non
 
 
 @pytest.mark.parametrize("reverse", [False, True])
+def test_keys_out_of_order_are_told_from_one_batch_to_the_next(reverse: bool, path: Path) -> None:
+    """Of 40 keys each in turn has the key of another: of the one before it, of the first."""
+    with rowex.open(path, durability="process", initial_size=1 << 17) as index:
+        index.put_many((bytes([top]) * 8, b"") for top in range(100, 140))
+    whole = path.read_bytes()
+    for top in range(101, 139):
+        for other in (top + 1, 139) if reverse else (top - 1, 100):
+            image = bytearray(whole)
+            leaf = reference(image, top) & OFFSET
+            image[leaf + 8 : leaf + 16] = bytes([other]) * 8
+            path.write_bytes(image)
+            with rowex.open(path, "r") as index, pytest.raises(rowex.CorruptionError, match="out of order"):
+                list(index.scan(reverse=reverse))
+
+
+@pytest.mark.parametrize("reverse", [False, True])
 def test_nodes_without_a_leaf_are_passed_over(reverse: bool, path: Path) -> None:
     """An undone change may leave one."""
     keys = fill(path)

@@ -28,7 +28,7 @@ struct rx_frame {
     uint8_t taken, asked, loaded;      /* of child: up to `asked` sent for */
     uint16_t inner;                    /* of child, a bit each up to `asked`: no leaves */
     uint64_t nodes;                    /* of run, a bit each: no leaves */
-    rx_ref child[RX_WINDOW + 8], run[RX_RUN + RX_WINDOW]; /* more than they hold: what is copied of them is so much at once */
+    rx_ref child[RX_WINDOW + 8], run[RX_RUN]; /* children are copied eight at a time */
 };
 struct rx_cursor {
     struct rx_map *map;
@@ -38,7 +38,7 @@ struct rx_cursor {
     uint32_t wanted; /* leaves, about: no more are gathered.  Not 0 */
     bool reverse;
     bool eager; /* set before it is placed: many leaves are wanted, and sent for early */
-    uint32_t leaf_last; /* the last byte of the leaf before, as the next are likely to be: so much of each is sent for */
+    uint32_t leaf_last; /* where the last word that is read of a leaf is likely to be: up to there each is sent for */
 };
 void rx_cursor_init(struct rx_cursor *c);
 void rx_cursor_free(struct rx_cursor *c);

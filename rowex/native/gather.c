@@ -16,7 +16,8 @@
 #define RX_RUN_AHEAD 8u   /* children of the next node are sent for before it is entered: more are hardly worth the time */
 #define RX_RUN_LEAVES 32u /* so many are gathered, or sent for, one step ahead */
 _Static_assert(RX_RUN_LOW + 1 + 48 <= RX_RUN, "a small node fits in behind what is left, with its term");
-_Static_assert(RX_RUN_LEAVES + RX_WINDOW <= RX_RUN && RX_RUN <= 64 && RX_RUN_LOW < RX_RUN_LEAVES, "a bit for each; no step gathers nothing");
+_Static_assert(RX_RUN <= 64 && RX_RUN_LOW < RX_RUN_LEAVES, "a bit for each; no step gathers nothing");
+_Static_assert(RX_WINDOW <= 16 && RX_RUN_LEAVES + RX_WINDOW <= RX_RUN, "a bit of `inner` for each; two copies of eight are enough, and fit in");
 
 /* The lines of a cell up to its byte `last`; never faults, wherever it points.  Always inline: see rx_prefetch_hop(). */
 __attribute__((always_inline)) static inline void rx_prefetch_cell(const uint8_t *base, rx_ref ref, uint32_t last)
@@ -399,7 +400,7 @@ static int rx_frame_gather(struct rx_cursor *c, struct rx_frame *f)
 int rx_frame_fill(struct rx_cursor *c, struct rx_frame *f)
 {
     unsigned left = f->count - f->at;
-    if (left) /* RX_RUN_LOW at most; to copy that many needs no loop, whose end could not be foreseen */
+    if (left) /* RX_RUN_LOW, or one just placed; to copy so many needs no loop, whose end could not be foreseen */
         memmove(f->run, f->run + f->at, RX_RUN_LOW * sizeof(rx_ref));
     f->nodes = left ? f->nodes >> f->at : 0;
     f->count = (uint8_t)left;

@@ -356,13 +356,13 @@ int rx_leaf_view_any(struct rx_map *map, rx_ref ref, struct rx_leaf_view *view)
         view->crc = (uint32_t)(header >> 32);
     } else if (rx_head_kind(header) == RX_K_BIG) {
         const struct rx_big *big = (const struct rx_big *)(const void *)at;
-        view->key_len = rx_load32(&big->key_len);
-        view->value_len = rx_load(&big->value_len);
+        bool whole = size >= sizeof *big; /* else its head may lie behind the file's end */
+        uint64_t room = whole ? size - sizeof *big : 0;
+        if (RX_UNLIKELY(!whole || (view->key_len = rx_load32(&big->key_len)) > room ||
+                        (view->value_len = rx_load(&big->value_len)) > room - view->key_len))
+            return rx_corrupt(off, "a leaf's lengths exceed its cell");
         view->key = big->bytes;
         view->crc = rx_load32(&big->crc);
-        uint64_t room = size < sizeof *big ? 0 : size - sizeof *big;
-        if (RX_UNLIKELY(size < sizeof *big || view->key_len > room || view->value_len > room - view->key_len))
-            return rx_corrupt(off, "a leaf's lengths exceed its cell");
     } else {
         return rx_corrupt(off, "the reference %016llx is no leaf", (unsigned long long)ref);
     }
