@@ -228,6 +228,7 @@ static bool rx_scan_past(const struct rx_scan *s, const uint8_t *key, uint64_t k
 
 #define RX_EAGER_ITEMS 8u
 #define RX_EAGER_IN_RANGE 32u /* where a bound may end the scan before so many, nobody reads nodes behind it */
+#define RX_SHORT_BYTES 64u  /* copied word by word */
 #define RX_AHEAD_BYTES 512u /* what the processor does not follow by itself */
 
 struct rx_pack { uint8_t *at; size_t room, items; const uint8_t *last; size_t last_len, need; };
@@ -238,7 +239,7 @@ struct rx_pack { uint8_t *at; size_t room, items; const uint8_t *last; size_t la
  */
 static inline void rx_pack_bytes(struct rx_thread *t, uint8_t *to, const struct rx_leaf_view *v, uint64_t bytes, int values)
 {
-    if (RX_LIKELY(bytes <= 64)) {
+    if (RX_LIKELY(bytes <= RX_SHORT_BYTES)) {
         for (uint64_t i = 0; i < bytes; i += 8) {
             uint64_t word = rx_load_rlx((const uint64_t *)(const void *)(v->key + i));
             memcpy(to + i, &word, 8);
@@ -257,7 +258,7 @@ static inline void rx_pack_lengths(uint8_t *to, uint64_t key_len, uint64_t value
 }
 
 /* One record into the caller's buffer; false when it does not fit. */
-static bool rx_pack_record(struct rx_thread *t, struct rx_pack *p, const struct rx_leaf_view *v, int values)
+__attribute__((always_inline)) static inline bool rx_pack_record(struct rx_thread *t, struct rx_pack *p, const struct rx_leaf_view *v, int values)
 {
     uint64_t bytes = v->key_len + (values ? v->value_len : 0), size = (16 + bytes + 7) & ~7ull;
     if (size > p->room) {
@@ -281,14 +282,14 @@ static inline void rx_scan_saw(struct rx_cursor *c, uint64_t leaf)
 }
 
 /* Does the key come after the last one, in the scan's direction? */
-static bool rx_scan_follows(const struct rx_leaf_view *v, const uint8_t *last, size_t last_len, bool reverse)
+static inline bool rx_scan_follows(const struct rx_leaf_view *v, const uint8_t *last, size_t last_len, bool reverse)
 {
     int order = rx_compare(v->key, v->key_len, last, last_len);
     return reverse ? order < 0 : order > 0;
 }
 
 /*
- * The leaves that lie ready in the innermost frame, up to one that is not as most are: what is not small, nor as it
+ * The leaves that lie ready in the innermost frame, up to one that is not as most are: what is not short, nor as it
  * should be, nor before the bound, nor in order, nor fits, is left to the general way.  Not inline: it needs all registers.
  */
 __attribute__((noinline)) static void rx_scan_run(struct rx_thread *t, struct rx_scan *s, struct rx_pack *p, size_t max_items, int values)
@@ -311,7 +312,7 @@ __attribute__((noinline)) static void rx_scan_run(struct rx_thread *t, struct rx
             break;
         uint64_t bytes = v.key_len + (v.value_len & values_too);
         size = (16 + bytes + 7) & ~7ull;
-        if (RX_UNLIKELY(size > (uint64_t)(to_end - to) || bytes == 0)) /* a word is copied at least */
+        if (RX_UNLIKELY(size > (uint64_t)(to_end - to) || bytes - 1 >= RX_SHORT_BYTES)) /* 0, too: a word is copied at least */
             break;
         uint64_t word = rx_load_rlx((const uint64_t *)(const void *)v.key), first = __builtin_bswap64(word) ^ flip;
         bool ahead = v.key_len >= 8 && last_len >= 8 && first > before; /* most keys part here */
@@ -321,11 +322,9 @@ __attribute__((noinline)) static void rx_scan_run(struct rx_thread *t, struct rx
             break;
         rx_pack_lengths(to, v.key_len, v.value_len);
         memcpy(to + 16, &word, 8);
-        if (bytes > 16) {
-            rx_pack_bytes(t, to + 16, &v, bytes, values);
-        } else if (bytes > 8) {
-            word = rx_load_rlx((const uint64_t *)(const void *)(v.key + 8));
-            memcpy(to + 24, &word, 8);
+        for (uint64_t i = 8; i < bytes; i += 8) {
+            word = rx_load_rlx((const uint64_t *)(const void *)(v.key + i));
+            memcpy(to + 16 + i, &word, 8);
         }
         before = first;
         last = to + 16;
@@ -354,7 +353,8 @@ static int rx_scan_batch(struct rx_thread *t, struct rx_scan *s, struct rx_pack 
     }
     int rc = rx_scan_seek(s, t->map);
     while (rc == RX_OK) {
-        rx_scan_run(t, s, p, max_items, values);
+        if (c->leaf_last <= RX_SHORT_BYTES) /* as the last leaf was; of longer ones the copying counts, and a try for nothing */
+            rx_scan_run(t, s, p, max_items, values);
         if (p->items == max_items)
             break;
         rx_ref leaf;
@@ -367,7 +367,7 @@ static int rx_scan_batch(struct rx_thread *t, struct rx_scan *s, struct rx_pack 
         }
         if (rc)
             return rc;
-        rx_scan_saw(c, view.cell_size);
+        rx_scan_saw(c, values ? view.cell_size : (RX_LEAF_HEAD + view.key_len + 7) & ~7ull);
         if (rx_scan_past(s, view.key, view.key_len))
             return RX_END;
         if (p->last && !rx_scan_follows(&view, p->last, p->last_len, s->reverse))
