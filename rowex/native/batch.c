@@ -237,13 +237,18 @@ struct rx_pack { uint8_t *at; size_t room, items; const uint8_t *last; size_t la
  * Key and value lie one behind the other, in a cell whose size is a multiple of 8, as the
  * record's is: a few bytes go in whole words, which costs less than a call.
  */
+static inline void rx_pack_words(uint8_t *to, const uint8_t *key, uint64_t from, uint64_t bytes)
+{
+    for (uint64_t i = from; i < bytes; i += 8) {
+        uint64_t word = rx_load_rlx((const uint64_t *)(const void *)(key + i));
+        memcpy(to + i, &word, 8);
+    }
+}
+
 static inline void rx_pack_bytes(struct rx_thread *t, uint8_t *to, const struct rx_leaf_view *v, uint64_t bytes, int values)
 {
     if (RX_LIKELY(bytes <= RX_SHORT_BYTES)) {
-        for (uint64_t i = 0; i < bytes; i += 8) {
-            uint64_t word = rx_load_rlx((const uint64_t *)(const void *)(v->key + i));
-            memcpy(to + i, &word, 8);
-        }
+        rx_pack_words(to, v->key, 0, bytes);
         return;
     }
     rx_copy_racy(to, v->key, v->key_len);
@@ -322,10 +327,7 @@ __attribute__((noinline)) static void rx_scan_run(struct rx_thread *t, struct rx
             break;
         rx_pack_lengths(to, v.key_len, v.value_len);
         memcpy(to + 16, &word, 8);
-        for (uint64_t i = 8; i < bytes; i += 8) {
-            word = rx_load_rlx((const uint64_t *)(const void *)(v.key + i));
-            memcpy(to + 16 + i, &word, 8);
-        }
+        rx_pack_words(to + 16, v.key, 8, bytes);
         before = first;
         last = to + 16;
         last_len = v.key_len;
