@@ -73,6 +73,7 @@ def large_batch(pipe: Any, path: Path) -> None:
                 batch.put(b"x%d" % i, b"batch")
             pipe.send("now")
         pipe.send("over")
+        pipe.recv()  # who is stopped must be there
 
 
 def single_for_ever(pipe: Any, path: Path) -> None:

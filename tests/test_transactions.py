@@ -393,12 +393,11 @@ def test_stopped_batch_gives_way(
                 for name in names:
                     batch.put(name, b"batch")
                 pipe.send("now")
+        pipe.recv()  # who is stopped must be there
 
     writer = child(write)
-    assert writer.recv() == "ready"
-    assert writer.recv() == "now"
-    until = time.monotonic() + 0.03
-    eventually(lambda: time.monotonic() > until)
+    assert [writer.recv(), writer.recv()] == ["ready", "now"]
+    writer.pipe.poll(0.03)
     writer.stop()
     started = time.monotonic()
     try:
@@ -408,6 +407,7 @@ def test_stopped_batch_gives_way(
         went_on = False
     assert not went_on or time.monotonic() - started < 3 * TIME_SCALE
     writer.go_on()
+    writer.send("end")
     writer.finish(60)
     assert {index.get(name) for name in names[1:]} == {b"batch"}
     assert index.get(b"first") in (b"2", b"batch")
