@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SLICE_NS",
+    "UNMADE",
     "Wait",
+    "changed",
     "checked_view",
     "each_of",
     "encoded",
@@ -45,6 +47,7 @@ __all__ = [
 ]
 
 SLICE_NS = 50_000_000  # one slice of a wait; bounds the wait for Ctrl-C
+UNMADE = (1 << 64) - 1  # the ticket of no change
 
 
 def holds_objects(form: str | None) -> bool:
@@ -286,6 +289,29 @@ class Wait:
         if left <= 0:
             raise_result(lib.RX_E_TIMEOUT)
         return min(left, SLICE_NS)
+
+
+def changed(attempt: Callable[[Any], None], settle: Callable[[Any], None]) -> int:
+    """
+    One change, and the wait until it is durable; what is raised after it was made says so.
+
+    Args:
+        attempt: Makes it, and stores its ticket at the place that it is given.
+        settle: The wait for the ticket there.
+
+    Returns:
+        The ticket; UNMADE where nothing was to be changed.
+    """
+    ticket = ffi.new("uint64_t *", UNMADE)
+    try:
+        attempt(ticket)
+        settle(ticket)
+        number: int = ticket[0]
+    except BaseException as error:
+        if ticket[0] != UNMADE:  # Ctrl-C may come anywhere behind the core's call
+            made(error, int(ticket[0]))
+        raise
+    return number
 
 
 def settle(wait_durable: Callable[[int], int], ticket: int, wait: Wait) -> None:

@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, overload
 
 from rowex._arguments import (
+    UNMADE,
     Wait,
+    changed,
     each_of,
     encoded,
     exact_bytes,
@@ -29,7 +31,7 @@ from rowex._forms import decode_bytes, encode_bytes, encode_key
 from rowex._native import ffi, lib
 from rowex._ranges import ITEMS, KEYS, VALUES, open_scan, records
 from rowex.columns import is_column
-from rowex.errors import raise_reader, raise_result
+from rowex.errors import made, raise_reader, raise_result
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -126,51 +128,43 @@ class Door:
 
     # --- writing ---
 
-    def _settle(self, ticket: int, asked: bool, wait: Wait) -> int:
+    def _settle(self, ticket: Any, asked: bool, wait: Wait) -> None:
         """What was changed, if anything was, is waited for where the handle wants that or *asked*."""
-        if ticket and (self._waits or asked):
-            settle(lambda ns: lib.rx_wait_durable(self._open_handle(), self._thread, ticket, ns), ticket, wait)
-        return ticket
+        number = ticket[0]
+        if number not in (0, UNMADE) and (self._waits or asked):
+            settle(lambda ns: lib.rx_wait_durable(self._open_handle(), self._thread, number, ns), number, wait)
 
     def _store(
         self, call: Callable[..., int], key: ReadableBuffer, value: ReadableBuffer, asked: bool, wait: Wait
     ) -> int:
         exact = exact_bytes(key, "key")
-        with export(value, "value") as data:
-            self._writable()
-            if asked and (code := lib.rx_wait_durable(self._open_handle(), self._thread, 0, 0)) < 0:
-                raise_result(code)  # it needs a log: said before anything is stored
-            ticket = ffi.new("uint64_t *")
-            pointer = ffi.from_buffer(exact)
-            slice_ns = 0
-            while True:
-                code = call(
-                    self._open_handle(),
-                    self._thread,
-                    pointer,
-                    len(exact),
-                    data,
-                    len(data),
-                    slice_ns,
-                    ticket,
-                )
-                if code == lib.RX_OK:
-                    return int(ticket[0])
-                if code != lib.RX_WOULD_WAIT:
-                    raise_result(code, key)
-                slice_ns = wait.more()
+
+        def attempt(ticket: Any) -> None:
+            with export(value, "value") as data:
+                self._writable()
+                if asked and (code := lib.rx_wait_durable(self._open_handle(), self._thread, 0, 0)) < 0:
+                    raise_result(code)  # it needs a log: said before anything is stored
+                pointer, slice_ns = ffi.from_buffer(exact), 0
+                while True:
+                    handle, size = self._open_handle(), len(data)
+                    code = call(handle, self._thread, pointer, len(exact), data, size, slice_ns, ticket)
+                    if code == lib.RX_OK:
+                        return
+                    if code != lib.RX_WOULD_WAIT:
+                        raise_result(code, key)
+                    slice_ns = wait.more()
+
+        return changed(attempt, lambda ticket: self._settle(ticket, asked, wait))
 
     def put(
         self, key: ReadableBuffer, value: ReadableBuffer, *, timeout: float | None = None, durable: bool = False
     ) -> int:
-        asked, wait = bool(durable), Wait(timeout)
-        return self._settle(self._store(lib.rx_put, key, value, asked, wait), asked, wait)
+        return self._store(lib.rx_put, key, value, bool(durable), Wait(timeout))
 
     def insert(
         self, key: ReadableBuffer, value: ReadableBuffer, *, timeout: float | None = None, durable: bool = False
     ) -> int:
-        asked, wait = bool(durable), Wait(timeout)
-        return self._settle(self._store(lib.rx_insert, key, value, asked, wait), asked, wait)
+        return self._store(lib.rx_insert, key, value, bool(durable), Wait(timeout))
 
     def __setitem__(self, key: ReadableBuffer, value: ReadableBuffer, /) -> None:
         self.put(key, value)
@@ -178,16 +172,19 @@ class Door:
     def _take_out(self, key: ReadableBuffer, timeout: float | None) -> int | None:
         wait, exact = Wait(timeout), exact_bytes(key, "key")
         self._writable()
-        ticket, pointer, slice_ns = ffi.new("uint64_t *"), ffi.from_buffer(exact), 0
-        while True:
-            code = lib.rx_remove(self._open_handle(), self._thread, pointer, len(exact), slice_ns, ticket)
-            if code == lib.RX_OK:
-                return self._settle(int(ticket[0]), False, wait)
-            if code == lib.RX_ABSENT:
-                return None
-            if code != lib.RX_WOULD_WAIT:
-                raise_result(code, key)
-            slice_ns = wait.more()
+
+        def attempt(ticket: Any) -> None:
+            pointer, slice_ns = ffi.from_buffer(exact), 0
+            while True:
+                code = lib.rx_remove(self._open_handle(), self._thread, pointer, len(exact), slice_ns, ticket)
+                if code in (lib.RX_OK, lib.RX_ABSENT):
+                    return
+                if code != lib.RX_WOULD_WAIT:
+                    raise_result(code, key)
+                slice_ns = wait.more()
+
+        ticket = changed(attempt, lambda ticket: self._settle(ticket, False, wait))
+        return None if ticket == UNMADE else ticket
 
     def remove(self, key: ReadableBuffer, *, timeout: float | None = None) -> int:
         ticket = self._take_out(key, timeout)
@@ -303,7 +300,8 @@ class Door:
         self._writable()
         wait = Wait(timeout)
         pairs: list[tuple[bytes, bytes]] = []
-        copied_bytes = ticket = 0
+        copied_bytes = 0
+        ticket = ffi.new("uint64_t *")
         try:
             for pair in encoded(pairs_of(items), encode_key, encode_bytes, first):
                 pairs.append(pair)
@@ -311,7 +309,7 @@ class Door:
                 if len(pairs) >= _CHUNK_ITEMS or copied_bytes >= _COPIED_BYTES:
                     chunk, pairs, copied_bytes = pairs, [], 0
                     first += len(chunk)
-                    ticket = self._put_chunk(chunk, wait, ticket, first - len(chunk))
+                    self._put_chunk(chunk, wait, ticket, first - len(chunk))
         except BaseException as error:
             # It is the one told; before it comes only what ends programs, like Ctrl-C in this very wait.
             if not isinstance(error, Exception):  # such a thing itself waits briefly
@@ -319,38 +317,36 @@ class Door:
             with contextlib.suppress(Exception):
                 self._put_chunk(pairs, wait, ticket, first)
             raise
-        return self._settle(self._put_chunk(pairs, wait, ticket, first), False, wait)
+        self._put_chunk(pairs, wait, ticket, first, last=True)
+        number: int = ticket[0]
+        return number
 
-    def _put_chunk(self, pairs: list[tuple[bytes, bytes]], wait: Wait, before: int, first: int) -> int:
-        keys = [ffi.from_buffer(key) for key, _ in pairs]
-        values = [ffi.from_buffer(value) for _, value in pairs]
-        key_pointers = ffi.new("const void *[]", keys)
-        value_pointers = ffi.new("const void *[]", values)
-        key_sizes = ffi.new("size_t[]", [len(key) for key in keys])
-        value_sizes = ffi.new("size_t[]", [len(value) for value in values])
-        done, ticket = ffi.new("size_t *"), ffi.new("uint64_t *", before)
-        at = slice_ns = 0
-        while at < len(pairs):
-            done[0] = 0
-            code = lib.rx_put_many(
-                self._open_handle(),
-                self._thread,
-                len(pairs) - at,
-                key_pointers + at,
-                key_sizes + at,
-                value_pointers + at,
-                value_sizes + at,
-                slice_ns,
-                done,
-                ticket,
-            )
-            at += done[0]
-            if code == lib.RX_OK:
-                break
-            if code != lib.RX_WOULD_WAIT:
-                raise_item(code, pairs[at][0] if at < len(pairs) else None, first + at)
-            slice_ns = wait.more()
-        return int(ticket[0])
+    def _put_chunk(
+        self, pairs: list[tuple[bytes, bytes]], wait: Wait, ticket: Any, first: int, last: bool = False
+    ) -> None:
+        keys, values = [ffi.from_buffer(key) for key, _ in pairs], [ffi.from_buffer(value) for _, value in pairs]
+        sides = [
+            (ffi.new("void *[]", side), ffi.new("size_t[]", [len(each) for each in side])) for side in (keys, values)
+        ]
+        done, at, slice_ns = ffi.new("size_t *"), 0, 0
+        try:
+            while at < len(pairs):
+                rest = [column + at for side in sides for column in side]
+                handle, thread = self._open_handle(), self._thread
+                code = lib.rx_put_many(handle, thread, len(pairs) - at, *rest, slice_ns, done, ticket)
+                if code == lib.RX_OK:
+                    break
+                put, done[0] = done[0], 0
+                at += put
+                if code != lib.RX_WOULD_WAIT:
+                    raise_item(code, pairs[at][0] if at < len(pairs) else None, first + at)
+                slice_ns = wait.more()
+            if last:
+                self._settle(ticket, False, wait)
+        except BaseException as error:
+            if last and ticket[0] and at + done[0] == len(pairs):  # all are put
+                made(error, int(ticket[0]))
+            raise
 
     # --- scanning ---
 

@@ -12,7 +12,7 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from rowex._arguments import each_of
+from rowex._arguments import UNMADE, each_of
 from rowex._door import Door
 from rowex._native import ffi, lib
 from rowex._ranges import RECORD
@@ -38,7 +38,6 @@ T = TypeVar("T")
 OK, ABSENT, TOO_SMALL = int(lib.RX_OK), int(lib.RX_ABSENT), int(lib.RX_TOO_SMALL)
 FIRST, LAST, FLOOR, CEILING = 0, 1, 2, 3  # rx_edge()
 ROOM_BYTES, CHUNK_ITEMS = 1024, 1024  # for an answer, before its size is known; keys handed to the core at once
-UNMADE = (1 << 64) - 1  # the ticket of no change
 _MISSING: Any = object()
 _new_room = ffi.new_allocator(should_clear_after_alloc=False)
 
@@ -84,23 +83,25 @@ class Calls(Door, Tickets, OrderedMapping[bytes, bytes]):
         return ticket
 
     def _changed(
-        self, attempt: Callable[[int], int], ticket: Any, timeout: float | None, result: Callable[[], object]
-    ) -> int:
+        self, attempt: Callable[[int], int], ticket: Any, timeout: float | None, result: Callable[[], T]
+    ) -> tuple[int, T | None]:
         """
         One change, and the wait until it is durable; in *ticket* is UNMADE until it is made.
 
-        However it ends: what is raised after the change was made has its ticket, and what *result* tells.
+        What is raised after it was made has its ticket, and what *result* tells.  Gives the core's answer, and of what
+        was made, what *result* tells: behind this nothing is called any more, an interrupt there would not say so.
         """
-        end = ends(timeout)
+        end, told = ends(timeout), None
         try:
             code = until_done(attempt, timeout)
             if code == OK and ticket[0] != UNMADE:  # what is to be absent and is: nothing is changed
                 self._settled(int(ticket[0]), left(end))
+                told = result()
         except BaseException as error:
             if ticket[0] != UNMADE:  # not the code: an interrupt may come before that is known here
                 made(error, int(ticket[0]), result())
             raise
-        return code
+        return code, told
 
     def _get_columns(self, keys: Any, default: Any, dtype: Any) -> Any:
         return get_columns(self, KEY_BYTES, BYTES, keys, default, dtype)  # the door's get_many, for columns
@@ -195,7 +196,7 @@ class Calls(Door, Tickets, OrderedMapping[bytes, bytes]):
         value, value_size = _optional(new)
         handle, thread = self._write_handle(), self._rx_thread
         ticket = ffi.new("uint64_t *", UNMADE)
-        code = self._changed(
+        code, _ = self._changed(
             lambda ns: lib.rx_compare_and_set(
                 handle, thread, data, len(data), old, old_size, value, value_size, ns, ticket
             ),
@@ -237,9 +238,7 @@ class Calls(Door, Tickets, OrderedMapping[bytes, bytes]):
             raise KeyError(key)
         return default
 
-    def _take(
-        self, key: Buffer, timeout: float | None, result: Callable[[bytes], object] | None = None
-    ) -> bytes | None:
+    def _take(self, key: Buffer, timeout: float | None, result: Callable[[bytes], object] | None = None) -> Any:
         # result: what the call returns for the value, where that is another thing
         data = encode_key(key)
         handle, thread = self._write_handle(), self._rx_thread
@@ -256,9 +255,9 @@ class Calls(Door, Tickets, OrderedMapping[bytes, bytes]):
                 value = bytes(ffi.buffer(room, int(size[0])))
                 return value if result is None else result(value)
 
-            code = self._changed(attempt, ticket, left(end), taken)
+            code, value = self._changed(attempt, ticket, left(end), taken)
             if code == OK:
-                return bytes(ffi.buffer(room, int(size[0])))
+                return value
             if code == ABSENT:
                 return None
 
@@ -286,10 +285,10 @@ class Calls(Door, Tickets, OrderedMapping[bytes, bytes]):
             item = self.last() if last else self.first()
             if item is None:
                 raise KeyError("popitem(): the index is empty")
-            key = item[0]
-            value = self._take(key, left(end), partial(lambda name, data: (name, data), key))
-            if value is not None:
-                return key, value
+            taken: tuple[bytes, bytes] | None
+            taken = self._take(item[0], left(end), partial(lambda name, data: (name, data), item[0]))
+            if taken is not None:
+                return taken
 
     def setdefault(self, key: Buffer, default: Buffer = b"", *, timeout: float | None = None) -> bytes:
         """
@@ -317,7 +316,7 @@ class Calls(Door, Tickets, OrderedMapping[bytes, bytes]):
             found = self.get(name)
             if found is not None:
                 return found
-            code = self._changed(
+            code, _ = self._changed(
                 lambda ns: lib.rx_insert(handle, thread, name, len(name), value, len(value), ns, ticket),
                 ticket,
                 left(end),
@@ -404,7 +403,8 @@ class Calls(Door, Tickets, OrderedMapping[bytes, bytes]):
                 return 0
             attempt = batch_attempt(handle, self._rx_thread, changes, timeout, ticket)
             self._changed(attempt, ticket, timeout, lambda: None)
-            return int(ticket[0])
+            number: int = ticket[0]
+            return number
 
         return Batch(apply, encode_key, encode_bytes)
 

@@ -29,6 +29,15 @@ def test_change_that_cannot_be_known_to_be_durable_says_that_it_was_made(
     assert int(done.stdout) == 17
 
 
+@pytest.mark.parametrize("door", NAMES)
+def test_change_that_is_interrupted_anywhere_says_whether_it_was_made(folder: Path, door: str) -> None:
+    """At each place where the interpreter may run a signal handler; made_anywhere.py says which those are."""
+    done = run_python(str(TESTS / "made_anywhere.py"), str(folder), timeout_s=80, ROWEX_DOOR=door)
+    assert done.returncode == 0, done.stderr[-3000:]
+    places, made = map(int, done.stdout.split())
+    assert 50 < made < places
+
+
 @pytest.mark.parametrize("backend", ["trio", "asyncio"])
 def test_change_of_a_task_that_is_late_says_that_it_was_made(variant: Path, folder: Path, backend: str) -> None:
     """Of those that tell no ticket, what would have been returned is in the exception; of a batch, the ticket."""
