@@ -16,8 +16,10 @@ from types import FrameType
 from typing import Any
 
 import rowex
+from rowex.codecs import INT
 
 PACKAGE = str(Path(rowex.__file__).parent)
+ONE = INT.encode(1)
 
 
 def over(frame: FrameType | None) -> bool:
@@ -76,8 +78,7 @@ class Batch:
             batch.put(f"key/{n}", 9)
 
 
-# Each is interrupted at all its places; n is another one each time, and "key/n" is there.  What decodes what it has
-# taken out, or changes several keys one after the other, may be interrupted when all is made, and not know it.
+# Each is interrupted at all its places; n is another one each time, and "key/n" and "raw/n" are there.
 WAYS: list[Callable[[Any, int], object]] = [
     lambda index, n: index.put(f"key/{n}", 1),
     lambda index, n: index.insert(f"new/{n}", 1),
@@ -86,17 +87,29 @@ WAYS: list[Callable[[Any, int], object]] = [
     lambda index, n: index.discard(f"key/{n}"),
     lambda index, n: index.__setitem__(f"key/{n}", 1),
     lambda index, n: index.__delitem__(f"key/{n}"),
-    lambda index, n: index.raw.put(b"raw/%d" % n, b""),
+    lambda index, n: index.raw.put(b"raw/%d" % n, ONE),
     lambda index, n: index.raw.pop(b"key/%d" % n),
     lambda index, n: index.raw.popitem(),
-    lambda index, n: index.raw.setdefault(b"raw/%d" % n, b"x"),
+    lambda index, n: index.raw.setdefault(b"new/%d" % n, ONE),
     Batch(),
+]
+# What decodes what it has taken out, or changes several keys one after the other (how many), may be interrupted
+# when all is made, and not know it; it never says that all was made where it was not.
+LESS: list[tuple[Callable[[Any, int], object], int]] = [
+    (lambda index, n: index.pop(f"key/{n}"), 1),
+    (lambda index, n: index.popitem(), 1),
+    (lambda index, n: index.setdefault(f"new/{n}", 1), 1),
+    (lambda index, n: index.put_many({f"key/{n}": 2, f"new/{n}": 2}), 2),
+    (lambda index, n: index.remove_many([f"key/{n}", "no", f"raw/{n}"]), 2),
+    (lambda index, n: index.raw.put_many([(b"raw/%d" % n, ONE), (b"key/%d" % n, ONE)]), 2),
 ]
 
 
-def interrupted(index: Any, way: Callable[[Any, int], object], n: int, at: int) -> bool | None:
-    """Whether the change was made that was interrupted at that place; None: there is no such place."""
-    index.put(f"key/{n}", 0)
+def interrupted(
+    index: Any, way: Callable[[Any, int], object], n: int, at: int, changes: int
+) -> tuple[bool, bool] | None:
+    """Whether all was made when it was interrupted at that place, and whether it was told; None: no such place."""
+    index.put_many({f"key/{n}": 0, f"raw/{n}": 0})
     before = index.position
     tracer = Interrupt(at)
     try:
@@ -106,25 +119,28 @@ def interrupted(index: Any, way: Callable[[Any, int], object], n: int, at: int) 
         finally:
             sys.settrace(None)
     except KeyboardInterrupt as error:
-        made = index.position > before
         ticket = getattr(error, "ticket", None)
-        assert (ticket is not None) == made, f"place {at} of {WAYS.index(way)}: made {made}, ticket {ticket}"
         assert ticket is None or before < ticket <= index.position
-        return bool(made)
+        return index.position - before == changes, ticket is not None
     return None
 
 
 def main(folder: str) -> None:
-    places = made = n = 0
+    places = all_made = n = 0
+    ways = [(way, 1, True) for way in WAYS] + [(way, changes, False) for way, changes in LESS]
     for durability in ("commit", "batch"):
         with rowex.open(Path(folder) / f"{durability}.rowex", keys="str", values="int", durability=durability) as index:
-            for way in WAYS:
+            for way, changes, always in ways:
                 at = 0
-                while (happened := interrupted(index, way, n, at)) is not None:
-                    places, made, at, n = places + 1, made + happened, at + 1, n + 1
+                while (happened := interrupted(index, way, n, at, changes)) is not None:
+                    made, told = happened
+                    where = f"place {at} of {ways.index((way, changes, always))}, {durability}"
+                    assert made or not told, f"{where}: it says that it was made, and it was not"
+                    assert told or not made or not always, f"{where}: it was made, and does not say so"
+                    places, all_made, at, n = places + 1, all_made + made, at + 1, n + 1
                 n += 1
             index.check()
-    print(places, made)
+    print(places, all_made)
 
 
 if __name__ == "__main__":

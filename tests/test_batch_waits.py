@@ -134,7 +134,7 @@ def is_free(index: Any, key: bytes, timeout: float = 0.005) -> bool:
 
 
 def log_is_free(index: Any) -> bool:
-    """Whether what is stopped has no entry of the log that it claimed and did not publish: all would wait for that."""
+    """Whether what is stopped does not hold the log up; if it wrote the log out, that is ours to do now."""
     try:
         index.put(b"elsewhere", b"", durable=True, timeout=5)
     except TimeoutError:
@@ -143,12 +143,12 @@ def log_is_free(index: Any) -> bool:
 
 
 def test_batch_does_not_wait_for_what_keeps_another_from_being_finished(index: Any, left_behind: Child) -> None:
-    """It wants no node of the stopped writer, so it is not delayed by it: to wait would be to wait for ever."""
+    """It wants no node of the stopped writer, so it is not delayed by it."""
     for number in range(3):
         started = time.monotonic()
-        with index.batch(timeout=20) as batch:
+        with index.batch() as batch:
             batch.put(b"elsewhere", b"%d" % number)
-        assert time.monotonic() - started < 10 * TIME_SCALE
+        assert time.monotonic() - started < 0.5 * TIME_SCALE
 
 
 def killed_inside(path: Path, child: Start, opened: Callable[..., Any], durability: str) -> tuple[Any, int]:

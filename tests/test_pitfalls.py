@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 import rowex
-from tools import TIME_SCALE, Child, counted, eventually, leftovers, make_value, read_value
+from tools import Child, counted, eventually, leftovers, make_value, read_value
 
 Start = Callable[..., Child]
 
@@ -125,7 +125,7 @@ def test_lock_of_the_dead_never_makes_anyone_spin(path: Path, child: Start, rng:
             killed_while(child, path, lambda mine: mine.put(b"hot", os.urandom(600)), rng.random() * 0.002)
             started = time.monotonic()
             index[b"hot"] = b"mine"
-            assert time.monotonic() - started < TIME_SCALE
+            assert time.monotonic() - started < 1
         assert index.stats().locked_nodes == 0
     killed_while(child, path, lambda mine: mine.put(b"hot", os.urandom(600)), 0.002)
     with rowex.open(path) as index:
@@ -254,8 +254,8 @@ def test_dead_process_is_noticed_though_nobody_waits_for_it(path: Path) -> None:
             eventually(lambda: len(index[b"hot"]) == 700)
             os.kill(pid, 9)
             started = time.monotonic()
-            eventually(lambda: index.put(b"hot", b"mine") > 0 and index[b"hot"] == b"mine", TIME_SCALE)
-            assert time.monotonic() - started < TIME_SCALE
+            eventually(lambda: index.put(b"hot", b"mine") > 0 and index[b"hot"] == b"mine", 1)
+            assert time.monotonic() - started < 1
             os.kill(pid, 0)  # it is still there, as a zombie
         finally:
             os.waitpid(pid, 0)
